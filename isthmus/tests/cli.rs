@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 fn isthmus(args: &[&str]) -> Output {
@@ -76,14 +77,18 @@ fn free_ports() -> u16 {
     bases.into_iter().find(|base| (*base..base + 40).all(is_free)).expect("free ports")
 }
 
+/// Locked by each test that starts a quickstart: two at the same time would find the same free ports.
+static PORTS: Mutex<()> = Mutex::new(());
+
 /// A quickstart that runs until it is ended.
 struct Quickstart(Child);
 
 impl Quickstart {
-    fn start(dir: &Path, base: u16) -> Self {
+    fn start(dir: &Path, base: u16, errors: Stdio) -> Self {
         let process = Command::new(env!("CARGO_BIN_EXE_isthmus"))
             .args(["quickstart", "--dir", &dir.display().to_string(), "--base-port", &base.to_string()])
             .stdout(Stdio::null())
+            .stderr(errors)
             .spawn();
         Self(process.expect("isthmus runs"))
     }
@@ -129,9 +134,10 @@ fn all_processes_of_quickstart_end_with_it() {
         println!("skipped: no prometheus on the PATH");
         return;
     }
+    let _ports = PORTS.lock().unwrap_or_else(PoisonError::into_inner);
     let dir = tempfile::tempdir().expect("a directory");
     for signal in ["HUP", "KILL"] {
-        let mut quickstart = Quickstart::start(dir.path(), free_ports());
+        let mut quickstart = Quickstart::start(dir.path(), free_ports(), Stdio::inherit());
         // The gateway, the querier, and a Prometheus of the first cluster.
         wait_until("processes", || {
             let ended = quickstart.0.try_wait().expect("a status");
@@ -148,6 +154,32 @@ fn all_processes_of_quickstart_end_with_it() {
         };
         wait_until(&format!("the end of {children:?}"), || !children.keys().any(runs));
     }
+}
+
+#[test]
+fn a_process_of_quickstart_that_ends_is_named_with_its_log() {
+    if Command::new("prometheus").arg("--version").output().is_err() {
+        println!("skipped: no prometheus on the PATH");
+        return;
+    }
+    let _ports = PORTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let dir = tempfile::tempdir().expect("a directory");
+    let (base, errors) = (free_ports(), dir.path().join("errors"));
+    let file = std::fs::File::create(&errors).expect("a file");
+    let mut quickstart = Quickstart::start(&dir.path().join("quickstart"), base, Stdio::from(file));
+    wait_until("a Prometheus", || {
+        let ended = quickstart.0.try_wait().expect("a status");
+        assert!(ended.is_none(), "quickstart has ended: {ended:?}");
+        quickstart.children().values().any(|name| name == "prometheus")
+    });
+    let children = quickstart.children();
+    let (id, _) = children.iter().find(|(_, name)| *name == "prometheus").expect("a Prometheus");
+    assert!(
+        Command::new("kill").args(["-s", "KILL", &id.to_string()]).status().expect("kill runs").success()
+    );
+    assert_eq!(quickstart.0.wait().expect("it ends").code(), Some(1));
+    let said = std::fs::read_to_string(&errors).expect("a file");
+    assert!(said.contains("exited with signal: 9") && said.contains("the end of its log"), "{said}");
 }
 
 /// Runs a command line in `dir` that must fail, and compares its exit code and error.

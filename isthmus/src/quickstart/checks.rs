@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::quickstart::demonstration::Demonstration;
 use crate::quickstart::http::percent_encode;
 use crate::quickstart::plan::{ClusterPlan, QuickstartPlan, Reach};
-use crate::quickstart::querier::{QuerierClient, wait_for};
+use crate::quickstart::querier::{QuerierClient, list, wait_for};
 
 /// Space before what a check has seen.
 const INDENT: &str = "        ";
@@ -218,7 +218,8 @@ async fn udp_blocked(demonstration: &mut Demonstration, querier: &QuerierClient)
         ensure!(
             !of_cluster.is_empty()
                 && of_cluster.iter().all(|s| s.transport == "tcp" && s.last_error.is_none()),
-            "stores of {name}: {of_cluster:?}"
+            "stores of {name}: {}",
+            list(&of_cluster)
         );
         Ok(())
     })
@@ -251,7 +252,8 @@ async fn cluster_killed(demonstration: &mut Demonstration, querier: &QuerierClie
         let of_cluster = querier.sidecars(name).await?;
         ensure!(
             !of_cluster.is_empty() && of_cluster.iter().all(|s| s.last_error.is_some()),
-            "stores of {name}: {of_cluster:?}"
+            "stores of {name}: {}",
+            list(&of_cluster)
         );
         Ok(())
     })

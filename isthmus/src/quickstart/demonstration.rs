@@ -1,4 +1,6 @@
-//! Starts the demonstration, cluster by cluster, and stops it.
+//! Starts the demonstration, cluster by cluster, and stops it. `waiting.rs` waits until its processes work.
+
+mod waiting;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -6,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use tokio::process::Command;
 
 use crate::quickstart::child::Child;
@@ -215,33 +217,6 @@ impl Demonstration {
         .await
     }
 
-    /// Waits until every store is healthy and the first rates can be computed over both clusters.
-    pub(super) async fn wait_for_data(&self) -> Result<()> {
-        let querier = self.querier();
-        // The sidecars, and the store.
-        let wanted = self.plan.clusters.iter().map(|c| c.scrapers.len()).sum::<usize>() + 1;
-        wait_for("all stores", START, || async {
-            let stores = querier.stores().await?;
-            let healthy = stores.iter().filter(|s| s.last_error.is_none()).count();
-            ensure!(healthy == wanted, "{healthy} of {wanted} stores are healthy: {stores:?}");
-            Ok(())
-        })
-        .await?;
-        // Wait until the rate's window and the 5 s range of the checks are after the first sample of every
-        // target.
-        let clusters = self.plan.clusters.len() as f64;
-        wait_for("data of both clusters", START, || async {
-            let old = "count(count by (cluster) (rate(prometheus_http_requests_total[10s] offset 8s)))";
-            let seen = querier.query(old, "").await?.number().unwrap_or(0.0);
-            ensure!(seen == clusters, "{seen} of {clusters} clusters have data");
-            let once = querier.query("count(up)", "").await?.number();
-            let twice = querier.query("count(up)", "&dedup=false").await?.number();
-            ensure!(once.map(|n| n * 2.0) == twice, "{once:?} series of up, {twice:?} with all replicas");
-            Ok(())
-        })
-        .await
-    }
-
     /// The token with which `cluster` joined. It has been used.
     pub(super) fn token(&self, cluster: &str) -> Result<String> {
         let file = self.token_file(cluster);
@@ -307,16 +282,6 @@ impl Demonstration {
         self.children.iter().filter_map(|c| Some((c.name().to_owned(), c.id()?))).collect()
     }
 
-    /// Fails if a child has exited. The error contains the end of its log.
-    pub(super) fn check_children(&mut self) -> Result<()> {
-        for child in &mut self.children {
-            if let Some(status) = child.exit_status() {
-                bail!("{} exited with {status}; the end of its log:\n{}", child.name(), child.log_tail());
-            }
-        }
-        Ok(())
-    }
-
     /// Stops all children in reverse order of their start.
     pub(super) async fn stop(mut self) -> Result<()> {
         while let Some(mut child) = self.children.pop() {
@@ -342,20 +307,6 @@ impl Demonstration {
         let said = said.trim().trim_start_matches("error: ");
         ensure!(output.status.success(), "isthmus {}: {said}", args[..2].join(" "));
         Ok(())
-    }
-
-    async fn wait_ready(&mut self, name: &str, http: SocketAddr) -> Result<()> {
-        let url = format!("http://{http}/-/ready");
-        let client = self.http.clone();
-        let outcome = wait_for(&format!("{name} to be ready"), START, || async {
-            let (status, body) = client.send("GET", &url, "").await?;
-            ensure!(status == 200, "{url}: status {status}: {}", String::from_utf8_lossy(&body).trim());
-            Ok(())
-        })
-        .await;
-        // The exit of a child explains more than a time-out.
-        self.check_children()?;
-        outcome
     }
 }
 

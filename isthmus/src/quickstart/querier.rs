@@ -132,6 +132,16 @@ impl QuerierClient {
     }
 }
 
+/// Stores with their states, for an error.
+pub(super) fn list(stores: &[StoreStatus]) -> String {
+    let state = |store: &StoreStatus| match &store.last_error {
+        Some(error) => format!("{} is not healthy ({error})", store.name),
+        None if store.transport.is_empty() => format!("{} is healthy", store.name),
+        None => format!("{} is healthy over {}", store.name, store.transport),
+    };
+    stores.iter().map(state).collect::<Vec<_>>().join(", ")
+}
+
 /// Calls `probe` until it returns a value, for at most `limit`.
 ///
 /// # Errors
