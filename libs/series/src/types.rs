@@ -1,5 +1,7 @@
 //! A series with its chunks, as StoreAPI sends it.
 
+use std::time::Duration;
+
 use model::{Labels, Sample, TimeRange, Timestamp};
 use tsdb::{Aggregate, AppendError, Chunk, ChunkBuilder, ChunkError, Encoding};
 
@@ -24,6 +26,8 @@ pub struct AggrChunk {
     pub counter: Option<Chunk>,
     /// Where the samples come from; none if the store does not say.
     pub producer: Option<Producer>,
+    /// Time between the windows of aggregates; zero for raw samples, and if the store does not say.
+    pub resolution: Duration,
 }
 
 impl AggrChunk {
@@ -63,12 +67,34 @@ impl AggrChunk {
             max: part(Aggregate::Max, stored.max),
             counter: part(Aggregate::Counter, stored.counter),
             producer: None,
+            resolution: Duration::ZERO,
         })
     }
 
     /// The chunk with the producer of its samples.
     pub fn from_producer(self, producer: Option<Producer>) -> Self {
         Self { producer, ..self }
+    }
+
+    /// The chunk with the time between its windows, unless it has raw samples.
+    pub fn with_resolution(self, resolution: Duration) -> Self {
+        let resolution = if self.raw.is_some() { Duration::ZERO } else { resolution };
+        Self { resolution, ..self }
+    }
+
+    /// Time between the windows of aggregates; zero for raw samples. If the store does not say it, such as one of Thanos, it is
+    /// estimated: 1 hour where windows are at least half an hour apart on average, otherwise 5 minutes.
+    pub fn estimated_resolution(&self) -> Duration {
+        const HALF_AN_HOUR: i64 = 1_800_000;
+        if self.raw.is_some() || !self.resolution.is_zero() {
+            return self.resolution;
+        }
+        let windows = self.parts().next().map_or(0, Chunk::sample_count) as i64;
+        let length = self.range().max.millis_since(self.range().min);
+        match length.checked_div(windows - 1) {
+            Some(distance) if windows > 1 && distance >= HALF_AN_HOUR => Duration::from_secs(3600),
+            _ => Duration::from_secs(300),
+        }
     }
 
     /// One of the chunks; none where it is absent.
@@ -142,5 +168,24 @@ mod tests {
 
         let damaged = Chunk { data: stored.data.slice(..3), ..stored };
         assert!(AggrChunk::from_block(damaged, &wanted).is_err());
+    }
+
+    #[test]
+    fn a_resolution_that_no_store_says_is_estimated() {
+        let sums = |times: &[i64]| AggrChunk {
+            sum: Some(chunk(&times.iter().map(|t| (*t, 1.0)).collect::<Vec<_>>())),
+            ..AggrChunk::default()
+        };
+        let [five_minutes, hour] = [300, 3600].map(Duration::from_secs);
+        let estimated = |times: &[i64]| sums(times).estimated_resolution();
+        assert_eq!(estimated(&[299_999, 599_999, 1_199_999]), five_minutes);
+        assert_eq!(estimated(&[3_599_999, 7_199_999, 9_000_000]), hour);
+        assert_eq!(
+            (estimated(&[299_999]), AggrChunk::default().estimated_resolution()),
+            (five_minutes, five_minutes)
+        );
+        assert_eq!(sums(&[299_999]).with_resolution(hour).estimated_resolution(), hour);
+        let raw = AggrChunk::raw(chunk(&[(1, 1.0)])).with_resolution(hour);
+        assert_eq!((raw.resolution, raw.estimated_resolution()), (Duration::ZERO, Duration::ZERO));
     }
 }
