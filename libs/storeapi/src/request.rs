@@ -60,6 +60,9 @@ pub struct SeriesRequest {
     pub matchers: Vec<Matcher>,
     /// The coarsest resolution that the store may send; zero asks for raw samples.
     pub max_resolution: Duration,
+    /// Whether a store sends coarser data than that for times at which it has nothing finer: of the finest resolution that it
+    /// has there. Stores of Thanos ignore this.
+    pub coarser_if_needed: bool,
     /// Which aggregates of downsampled chunks to send.
     pub aggregates: Vec<Aggregate>,
     /// What happens when a store does not answer.
@@ -85,6 +88,7 @@ impl SeriesRequest {
             range,
             matchers,
             max_resolution: Duration::ZERO,
+            coarser_if_needed: false,
             aggregates: vec![Aggregate::Raw],
             partial_response: PartialResponse::Warn,
             skip_chunks: false,

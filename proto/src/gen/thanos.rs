@@ -150,6 +150,9 @@ pub struct AggrChunk {
     /// Our own field; Thanos ignores it. The producer of this chunk, if it is not that of the series.
     #[prost(fixed64, tag = "1000")]
     pub producer: u64,
+    /// Our own field; Thanos ignores it. Milliseconds between the windows of aggregates; 0 for raw samples, and if not known.
+    #[prost(int64, tag = "1001")]
+    pub resolution: i64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Series {
@@ -205,6 +208,10 @@ pub struct SeriesRequest {
     /// FLOAT_HISTOGRAM. The store re-encodes chunks in any other encoding as one of these three, without start timestamps.
     #[prost(enumeration = "chunk::Encoding", repeated, tag = "1000")]
     pub accepted_encodings: ::prost::alloc::vec::Vec<i32>,
+    /// Our own field; Thanos ignores it. Whether the store sends coarser data than max_resolution_window permits for times at which
+    /// it has nothing finer: of the finest resolution that it has there.
+    #[prost(bool, tag = "1001")]
+    pub coarser_if_needed: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct QueryHints {

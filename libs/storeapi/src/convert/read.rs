@@ -8,6 +8,7 @@
 
 use std::mem::size_of;
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 use model::{Label, Labels, LabelsError, TimeRange, Timestamp};
@@ -21,6 +22,8 @@ use crate::{AnswerLimits, SeriesFrame, WireLimits};
 
 /// The number of the field that names the producer of a chunk or a series.
 const PRODUCER: u64 = crate::convert::write::PRODUCER as u64;
+/// The number of the field with the milliseconds between the windows of a chunk.
+const RESOLUTION: u64 = crate::convert::write::RESOLUTION as u64;
 
 /// Why a frame was rejected.
 #[derive(Debug, thiserror::Error)]
@@ -310,6 +313,10 @@ impl<'a> SeriesReader<'a> {
                 FieldValue::Bytes(window) => window,
                 FieldValue::Fixed(producer) if number == PRODUCER => {
                     chunk.producer = Producer::from_number(producer);
+                    continue;
+                }
+                FieldValue::Number(millis) if number == RESOLUTION => {
+                    chunk.resolution = Duration::from_millis(millis);
                     continue;
                 }
                 _ => continue,

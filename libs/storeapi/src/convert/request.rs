@@ -124,6 +124,7 @@ pub(crate) fn series_request_from_wire(request: wire::SeriesRequest) -> Result<S
         range: range(request.min_time, request.max_time),
         matchers: matchers_from_wire(&request.matchers)?,
         max_resolution: millis_from_wire(request.max_resolution_window),
+        coarser_if_needed: request.coarser_if_needed,
         aggregates: request.aggregates.iter().map(aggregate).collect::<Result<_, _>>()?,
         partial_response: partial_from_wire(
             request.partial_response_disabled,
@@ -166,6 +167,7 @@ pub(crate) fn series_request_to_wire(request: &SeriesRequest) -> wire::SeriesReq
         max_time: request.range.max.as_millis(),
         matchers: matchers_to_wire(&request.matchers),
         max_resolution_window: millis_to_wire(request.max_resolution),
+        coarser_if_needed: request.coarser_if_needed,
         aggregates: request.aggregates.iter().map(aggregate).collect(),
         partial_response_disabled,
         partial_response_strategy,

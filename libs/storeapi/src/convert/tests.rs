@@ -1,5 +1,7 @@
 //! Compares the hand-written frame codec with the generated one, and tests it with hostile bytes.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use model::{Labels, TimeRange, Timestamp};
 use proptest::prelude::*;
@@ -40,14 +42,15 @@ fn chunk() -> impl Strategy<Value = Chunk> {
 fn series() -> impl Strategy<Value = Series> {
     let labels = proptest::collection::btree_map("[a-zé]{1,9}", "[ -~ü]{1,300}", 0..6);
     let part = || proptest::option::of(chunk());
-    // 0 is a producer that is not known.
-    let aggr = (any::<(i64, i64)>(), 0..3u64, chunk(), part(), part(), part(), part(), part());
+    // 0 is a producer or a resolution that is not known.
+    let numbers = (0..3u64, 0..3u64);
+    let aggr = (any::<(i64, i64)>(), numbers, chunk(), part(), part(), part(), part(), part());
     let chunks = proptest::collection::vec(aggr, 0..4);
     (labels, chunks).prop_map(|(labels, chunks)| Series {
         labels: Labels::from_pairs(labels).expect("generated labels are well formed"),
         chunks: chunks
             .into_iter()
-            .map(|((min, max), producer, raw, count, sum, min_of, max_of, counter)| {
+            .map(|((min, max), (producer, resolution), raw, count, sum, min_of, max_of, counter)| {
                 let range = TimeRange::new(Timestamp::from_millis(min), Timestamp::from_millis(max));
                 let at = |chunk: Option<Chunk>| chunk.map(|c| Chunk { range, ..c });
                 AggrChunk {
@@ -58,6 +61,7 @@ fn series() -> impl Strategy<Value = Series> {
                     max: at(max_of),
                     counter: at(counter),
                     producer: Producer::from_number(producer * 0x0123_4567_89ab_cdef),
+                    resolution: Duration::from_millis(resolution * 300_000),
                 }
             })
             .collect(),

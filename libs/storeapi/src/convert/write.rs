@@ -16,6 +16,8 @@ use crate::SeriesFrame;
 pub(super) const PRODUCER: u32 = 1000;
 /// Bytes of such a field: two of key, eight of number.
 const PRODUCER_LEN: usize = 10;
+/// The number of the field with the milliseconds between the windows of a chunk.
+pub(super) const RESOLUTION: u32 = 1001;
 
 /// Bytes of a field that holds `length` bytes; all other field numbers fit one byte of key.
 fn field_len(length: usize) -> usize {
@@ -45,6 +47,23 @@ fn put_producer(producer: Option<Producer>, to: &mut impl BufMut) {
 
 fn producer_len(producer: Option<Producer>) -> usize {
     producer.map_or(0, |_| PRODUCER_LEN)
+}
+
+/// Milliseconds between the windows of a chunk; 0 is not written.
+fn resolution(chunk: &AggrChunk) -> u64 {
+    u64::try_from(chunk.resolution.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn put_resolution(resolution: u64, to: &mut impl BufMut) {
+    if resolution > 0 {
+        encode_varint(u64::from(RESOLUTION << 3), to);
+        encode_varint(resolution, to);
+    }
+}
+
+fn resolution_len(resolution: u64) -> usize {
+    // Two bytes of key.
+    if resolution > 0 { 2 + encoded_len_varint(resolution) } else { 0 }
 }
 
 /// The producer that a series names for its chunks: that of the first one, if all have one.
@@ -123,6 +142,7 @@ fn aggr_chunk_len(chunk: &AggrChunk, common: Option<Producer>, hashes: &mut &[u6
         + number_len(range.max.as_millis() as u64)
         + chunk.parts().map(|part| field_len(chunk_len(part, next_hash(hashes)))).sum::<usize>()
         + producer_len(own_producer(chunk, common))
+        + resolution_len(resolution(chunk))
 }
 
 fn chunk_len(chunk: &Chunk, hash: u64) -> usize {
@@ -178,4 +198,5 @@ fn put_aggr_chunk(chunk: &AggrChunk, common: Option<Producer>, hashes: &mut &[u6
         }
     }
     put_producer(own_producer(chunk, common), to);
+    put_resolution(resolution(chunk), to);
 }
