@@ -126,22 +126,25 @@ impl Catalog {
 
     /// The blocks that have series for a request, and the unreadable ones that may have some.
     ///
-    /// For each producer, the coarsest resolution up to `max_resolution` is taken, and where it has no block, the next finer one
+    /// For each producer, the coarsest permitted resolution is taken, and where it has no block, the next finer one
     /// (`bucketBlockSet.getFor` in `pkg/store/bucket.go` of Thanos). In contrast to Thanos, a finer block is asked only for the
-    /// time that no coarser block covers, so that no sample is counted twice.
+    /// time that no coarser block covers, so that no sample is counted twice. If the request allows it, the time that is left
+    /// is covered by the finest block that is coarser than permitted.
     pub(crate) fn select(
         &self,
         range: TimeRange,
         matchers: &[Matcher],
-        max_resolution: Duration,
+        permitted: Resolutions,
     ) -> (Vec<SelectedBlock>, Vec<&UnreadableBlock>) {
-        let max_resolution = i64::try_from(max_resolution.as_millis()).unwrap_or(i64::MAX);
+        let max = i64::try_from(permitted.max.as_millis()).unwrap_or(i64::MAX);
         let mut selected = Vec::new();
         for group in &self.groups {
             let ExternalMatch::Rest(rest) = ExternalMatch::split(matchers, &group.external) else { continue };
             let rest = Arc::new(rest);
-            let levels: Vec<&[Arc<KnownBlock>]> =
-                group.by_resolution.range(..=max_resolution).rev().map(|(_, blocks)| &**blocks).collect();
+            let finer = group.by_resolution.range(..=max).rev();
+            let coarser = group.by_resolution.iter().filter(|(resolution, _)| **resolution > max);
+            let coarser = coarser.take_while(|_| permitted.coarser_if_needed);
+            let levels: Vec<&[Arc<KnownBlock>]> = finer.chain(coarser).map(|(_, blocks)| &**blocks).collect();
             let mut slices = Vec::new();
             fill(&levels, range, &mut slices);
             selected.extend(slices.into_iter().map(|(known, slice)| SelectedBlock {
@@ -223,6 +226,20 @@ fn before_creation(block: Ulid) -> TimeRange {
     TimeRange::new(Timestamp::MIN, Timestamp::from_millis(created))
 }
 
+/// The resolutions that a request permits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Resolutions {
+    /// The coarsest one.
+    pub(crate) max: Duration,
+    /// Whether coarser ones are permitted for times without another block.
+    pub(crate) coarser_if_needed: bool,
+}
+
+impl Resolutions {
+    /// Every resolution, the coarsest one first.
+    pub(crate) const ALL: Self = Self { max: Duration::MAX, coarser_if_needed: false };
+}
+
 /// Covers `range` with blocks of the first of `levels`, and gaps with blocks of the following ones.
 fn fill(levels: &[&[Arc<KnownBlock>]], range: TimeRange, out: &mut Vec<(Arc<KnownBlock>, TimeRange)>) {
     let Some((level, finer)) = levels.split_first() else { return };
@@ -245,102 +262,4 @@ fn fill(levels: &[&[Arc<KnownBlock>]], range: TimeRange, out: &mut Vec<(Arc<Know
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A view of blocks, each given as number, resolution in minutes, and times in hours.
-    fn view(blocks: &[(u64, i64, i64, i64)]) -> BucketView {
-        let mut view = BucketView::default();
-        for &(number, minutes, min, max) in blocks {
-            let id = Ulid::from_parts(number, 0);
-            let json = format!(
-                r#"{{"ulid":"{id}","minTime":{},"maxTime":{},"version":1,
-                    "thanos":{{"labels":{{"cluster":"c"}},"downsample":{{"resolution":{}}},"source":""}}}}"#,
-                min * 3_600_000,
-                max * 3_600_000,
-                minutes * 60_000
-            );
-            view.blocks.insert(id, Arc::new(BlockMeta::parse(json.as_bytes()).unwrap()));
-        }
-        view
-    }
-
-    fn known(views: &[BucketView], required: &[Labels]) -> Catalog {
-        Catalog::new(views, required, SystemTime::UNIX_EPOCH)
-    }
-
-    fn hours(min: i64, max: i64) -> TimeRange {
-        TimeRange::new(Timestamp::from_millis(min * 3_600_000), Timestamp::from_millis(max * 3_600_000))
-    }
-
-    /// Number, and begin and end of its slice in hours, of each selected block.
-    fn selected(catalog: &Catalog, range: TimeRange, minutes: u64) -> Vec<(u64, i64, i64)> {
-        let (blocks, _) = catalog.select(range, &[], Duration::from_secs(minutes * 60));
-        let hour = |at: Timestamp| at.as_millis().div_euclid(3_600_000);
-        let show =
-            |b: &SelectedBlock| (b.known.key.block.timestamp_ms(), hour(b.slice.min), hour(b.slice.max));
-        blocks.iter().map(show).collect()
-    }
-
-    #[test]
-    fn the_coarsest_resolution_is_taken_and_finer_ones_fill_its_gaps() {
-        let blocks = [(1, 0, 0, 48), (2, 0, 48, 96), (3, 0, 96, 98), (4, 5, 0, 96), (5, 60, 0, 48)];
-        let catalog = known(&[view(&blocks)], &[]);
-        assert_eq!(selected(&catalog, hours(0, 97), 0), [(1, 0, 97), (2, 0, 97), (3, 0, 97)]);
-        assert_eq!(selected(&catalog, hours(0, 97), 5), [(4, 0, 97), (3, 96, 97)]);
-        assert_eq!(selected(&catalog, hours(0, 97), 60), [(5, 0, 97), (4, 48, 97), (3, 96, 97)]);
-        assert_eq!(selected(&catalog, hours(97, 97), 60), [(3, 97, 97)]);
-        assert_eq!(selected(&catalog, hours(98, 120), 60), []);
-        // Raw samples that are no longer there leave a gap: coarser samples than requested are not sent.
-        let catalog = known(&[view(&blocks[3..])], &[]);
-        assert_eq!(selected(&catalog, hours(0, 97), 0), []);
-        assert_eq!(selected(&catalog, hours(10, 97), 7), [(4, 10, 97)]);
-    }
-
-    #[test]
-    fn overlapping_blocks_are_all_selected_and_gaps_between_blocks_are_filled_once() {
-        let catalog = known(&[view(&[(1, 0, 0, 8), (2, 0, 2, 4), (3, 0, 6, 10)])], &[]);
-        assert_eq!(selected(&catalog, hours(3, 7), 0), [(1, 3, 7), (2, 3, 7), (3, 3, 7)]);
-        let blocks = [(1, 5, 0, 10), (2, 5, 2, 4), (3, 5, 20, 30), (4, 0, 0, 40)];
-        let catalog = known(&[view(&blocks)], &[]);
-        assert_eq!(
-            selected(&catalog, hours(0, 39), 5),
-            [(1, 0, 39), (2, 0, 39), (4, 10, 19), (3, 0, 39), (4, 30, 39)]
-        );
-        // The begin and the end of time are gaps without a block.
-        let all = TimeRange::ALL;
-        assert_eq!(catalog.select(all, &[], Duration::from_secs(300)).0.len(), 5);
-    }
-
-    #[test]
-    fn what_cannot_be_served_is_known_with_its_reason() {
-        let mut view = view(&[(1, 0, 0, 2), (2, 7, 2, 4)]);
-        view.corrupt.insert(Ulid::from_parts(3_600_000, 0), "meta.json: no".to_owned());
-        let required = [Labels::from_pairs([("cluster", "c")]).unwrap()];
-        let catalog = known(std::slice::from_ref(&view), &required);
-        let unreadable = |range| {
-            let (_, unreadable) = catalog.select(range, &[], Duration::ZERO);
-            unreadable.iter().map(|block| block.reason.clone()).collect::<Vec<_>>()
-        };
-        let resolution = "meta.json: thanos.downsample.resolution is 420000, expected 0, 300000 or 3600000";
-        assert_eq!(unreadable(hours(0, 1)), ["meta.json: no"]);
-        assert_eq!(unreadable(hours(2, 3)), [resolution]);
-        assert_eq!(unreadable(hours(1, 3)), ["meta.json: no", resolution]);
-        assert_eq!(unreadable(hours(5, 6)), Vec::<String>::new());
-        let producers = catalog.producers(TimeRange::ALL);
-        assert_eq!(
-            producers,
-            [ProducerRange {
-                external: required[0].clone(),
-                range: times(&view.blocks[&Ulid::from_parts(1, 0)])
-            }]
-        );
-        assert_eq!(catalog.producers(hours(5, 6)), []);
-
-        let required = [Labels::from_pairs([("cluster", "d")]).unwrap()];
-        let catalog = Catalog::new(&[view], &required, SystemTime::UNIX_EPOCH);
-        assert_eq!(catalog.blocks().count(), 0);
-        let reasons: Vec<&str> = catalog.refused.values().map(String::as_str).collect();
-        assert_eq!(reasons, [r#"its label cluster="c" must be "d", as required_labels of its bucket says"#]);
-    }
-}
+mod tests;

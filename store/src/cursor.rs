@@ -260,14 +260,14 @@ impl BlockCursor {
         .into_iter();
         let question = Arc::clone(&self.question);
         let wanted = &question.request.aggregates;
-        let producer = self.open.known.producer;
+        let (producer, resolution) = (self.open.known.producer, self.open.known.meta.resolution());
         let mut out = Vec::with_capacity(entries.len());
         for entry in entries {
             let mut of_series = Vec::with_capacity(entry.chunks.len());
             for chunk in chunks.by_ref().take(entry.chunks.len()).flatten() {
                 match AggrChunk::from_block(chunk, wanted) {
                     Ok(chunk) if chunk.parts().next().is_some() => {
-                        of_series.push(chunk.from_producer(producer))
+                        of_series.push(chunk.from_producer(producer).with_resolution(resolution))
                     }
                     Ok(_) => {}
                     Err(error) => {

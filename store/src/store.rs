@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::answer::{BeginError, SeriesAnswer, Workers};
 use crate::cache::Cache;
-use crate::catalog::{SelectedBlock, UnreadableBlock};
+use crate::catalog::{Resolutions, SelectedBlock, UnreadableBlock};
 use crate::cursor::BlockQuestion;
 use crate::labels::{LabelQuestion, LabelsOfBlocks};
 use crate::limits::{StoreLimits, TimeLimits};
@@ -99,7 +99,9 @@ impl BucketStore {
         let mut catalog = self.parts.catalog.current();
         for restart in 0..=RESTARTS {
             let range = self.served(request.range);
-            let (selected, unreadable) = catalog.select(range, &request.matchers, request.max_resolution);
+            let permitted =
+                Resolutions { max: request.max_resolution, coarser_if_needed: request.coarser_if_needed };
+            let (selected, unreadable) = catalog.select(range, &request.matchers, permitted);
             let warnings = Self::warnings(&unreadable, request.partial_response)?;
             self.parts.metrics.asked(selected.len());
             let question = BlockQuestion {
@@ -128,7 +130,7 @@ impl BucketStore {
     ) -> Result<(Vec<SelectedBlock>, Vec<String>), StoreError> {
         let catalog = self.parts.catalog.current();
         let range = self.served(range);
-        let (selected, unreadable) = catalog.select(range, matchers, std::time::Duration::MAX);
+        let (selected, unreadable) = catalog.select(range, matchers, Resolutions::ALL);
         Ok((selected, Self::warnings(&unreadable, partial)?))
     }
 

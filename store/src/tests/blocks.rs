@@ -65,6 +65,26 @@ async fn the_requested_aggregates_of_the_allowed_resolution_are_sent() {
     assert!(coarse.iter().all(|chunk| chunk.max.is_some() && chunk.count.is_some() && chunk.sum.is_none()));
     assert!(fine.iter().all(|chunk| chunk.range().min.as_millis() >= 8 * HOUR));
     assert!(both[0].chunks.iter().all(|chunk| chunk.producer == series::Producer::of(&external)));
+    assert!(coarse.iter().all(|chunk| chunk.resolution == Duration::from_secs(300)));
+    assert!(fine.iter().all(|chunk| chunk.resolution.is_zero()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn coarser_aggregates_than_permitted_are_sent_where_nothing_else_is_left_if_the_client_asks() {
+    let (bucket_dir, data_dir) = dirs();
+    let external = labels(&[("cluster", "c")]);
+    simple_block(bucket_dir.path(), 1, &external, (8, 10));
+    downsampled_block(bucket_dir.path(), 2, &external, (0, 10));
+    let served = serve(&local(bucket_dir.path()), data_dir.path(), &[]).await;
+    let mut request = SeriesRequest::new(millis((0, 10 * HOUR)), up());
+    request.aggregates = vec![Aggregate::Sum];
+    let (raw, _) = ask(&served.store, request.clone()).await.unwrap();
+    assert!(raw[0].chunks.iter().all(|chunk| chunk.raw.is_some()));
+    request.coarser_if_needed = true;
+    let (both, warnings) = ask(&served.store, request).await.unwrap();
+    let (coarse, fine): (Vec<_>, Vec<_>) = both[0].chunks.iter().partition(|chunk| chunk.raw.is_none());
+    assert_eq!((coarse.len(), fine.len(), warnings.len()), (1, raw[0].chunks.len(), 0));
+    assert_eq!(coarse[0].resolution, Duration::from_secs(300));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
