@@ -9,6 +9,7 @@ mod exchange;
 mod lists;
 mod name;
 mod query;
+mod resolution;
 mod result;
 mod shard;
 mod start;

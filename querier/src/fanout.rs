@@ -20,6 +20,7 @@ mod options;
 mod proxy;
 mod read_ahead;
 mod report;
+mod resolutions;
 
 pub(crate) use awaited::Awaited;
 pub use filter::StoreFilter;
@@ -28,3 +29,4 @@ pub use options::ProxyOptions;
 pub use proxy::ProxyStore;
 pub(crate) use read_ahead::ReadAhead;
 pub use report::{FanoutMetrics, StoreOutcome, StoreReport};
+pub use resolutions::Resolutions;

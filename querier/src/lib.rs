@@ -26,7 +26,8 @@ pub use component::run;
 pub use config::{Config, QueryArgs};
 pub use endpoints::{Candidate, StoreLists, StoreSource};
 pub use fanout::{
-    Fanout, FanoutEvent, FanoutMetrics, ProxyOptions, ProxyStore, StoreFilter, StoreOutcome, StoreReport,
+    Fanout, FanoutEvent, FanoutMetrics, ProxyOptions, ProxyStore, Resolutions, StoreFilter, StoreOutcome,
+    StoreReport,
 };
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod answer;
 mod clock;
 mod feed;
 mod gate;
+mod lookback;
 mod planner;
 mod question;
 mod resolution;
@@ -28,9 +29,9 @@ pub(crate) use answer::{AskError, QueryAnswer, Timings};
 use clock::{Stopwatch, clock};
 use feed::Feeds;
 pub(crate) use gate::{QueryGate, QueryMetrics};
+pub(crate) use lookback::DynamicLookback;
 pub(crate) use planner::Planner;
 pub(crate) use question::Question;
-pub(crate) use resolution::dynamic_lookback;
 
 /// Cancels a query when dropped: its engine and all its feeds.
 struct CancelOnDrop {
@@ -168,7 +169,7 @@ impl Driver {
         timings.queue = stopwatch.end();
         let active = self.active.enter(&question.text);
         let awaited = Awaited::default();
-        let attempt = Attempt {
+        let mut attempt = Attempt {
             driver: self.clone(),
             context: CallContext::current().with_deadline(deadline),
             question,
@@ -209,9 +210,23 @@ struct Attempt {
 }
 
 impl Attempt {
+    /// Evaluates `query`. If stores sent data that is too coarse for the lookback, it is evaluated again with a longer one.
+    fn run(&mut self, query: Query) -> Result<(QueryAnswer, Budget), AskError> {
+        let selects = query.selects().to_vec();
+        let (answer, budget) = self.evaluate_readable(query)?;
+        match resolution::with_longer_lookback(&self.question, &selects, &answer.stores) {
+            Some(question) => {
+                drop((answer, budget));
+                self.question = question;
+                self.evaluate_readable(self.driver.plan_here(&self.question, self.interrupt.clone())?)
+            }
+            None => Ok((answer, budget)),
+        }
+    }
+
     /// Evaluates `query`. If it meets a damaged chunk, it is evaluated again without the damaged chunks, which are then
     /// warnings, or an error, that name their store.
-    fn run(&self, query: Query) -> Result<(QueryAnswer, Budget), AskError> {
+    fn evaluate_readable(&self, query: Query) -> Result<(QueryAnswer, Budget), AskError> {
         let budget = query.budget().clone();
         match self.evaluate(query, self.driver.stores.clone()) {
             Err(AskError::Query(QueryError::Decode(_))) => {
@@ -245,7 +260,8 @@ impl Attempt {
         let output = evaluation.finish()?;
         timings.assembly = stopwatch.end();
         let (warnings, stores) = feeds.finish();
-        Ok(QueryAnswer { output, warnings, stores, timings })
+        let max_resolution = question.max_resolution;
+        Ok(QueryAnswer { output, warnings, stores, max_resolution, timings })
     }
 
     fn feeds(&self, query: &Query, stores: ProxyStore) -> Feeds {

@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status};
 
 use crate::fanout::StoreFilter;
 use crate::memory;
-use crate::query::{AskError, Driver, Question, dynamic_lookback};
+use crate::query::{AskError, Driver, DynamicLookback, Question};
 use result::{Answer, Part};
 
 /// Defaults for what a request does not say.
@@ -66,7 +66,8 @@ impl QueryServer {
         let defaults = &self.defaults;
         let max_resolution = some(seconds(request.max_resolution)).unwrap_or(defaults.max_resolution);
         let resolution = if defaults.dynamic_lookback { max_resolution } else { Duration::ZERO };
-        let default_lookback = || dynamic_lookback(defaults.lookback, resolution);
+        let dynamic = DynamicLookback { configured: defaults.lookback };
+        let lookback = some(seconds(request.lookback));
         let replica_labels = match (request.dedup, request.replica_labels.is_empty()) {
             (false, _) => Vec::new(),
             (true, true) => defaults.replica_labels.clone(),
@@ -79,7 +80,8 @@ impl QueryServer {
             start: request.start,
             end: request.end,
             step: request.step,
-            lookback: some(seconds(request.lookback)).unwrap_or_else(default_lookback),
+            lookback: lookback.unwrap_or_else(|| dynamic.at(resolution)),
+            dynamic_lookback: Some(dynamic).filter(|_| defaults.dynamic_lookback && lookback.is_none()),
             dedup: if replica_labels.is_empty() { Dedup::Off } else { defaults.dedup },
             replica_labels,
             partial_response: if request.partial { PartialResponse::Warn } else { PartialResponse::Abort },

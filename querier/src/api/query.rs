@@ -14,9 +14,9 @@ use promql::syntax::ast::Expr;
 use crate::api::body::AnswerText;
 use crate::api::exchange::{ApiReply, params, respond};
 use crate::api::tree::tree;
-use crate::api::{Api, bad_data, result, shard, store_error};
+use crate::api::{Api, bad_data, resolution, result, shard, store_error};
 use crate::memory;
-use crate::query::{AskError, QueryAnswer, Question, dynamic_lookback};
+use crate::query::{AskError, DynamicLookback, QueryAnswer, Question};
 
 pub(super) async fn instant(State(api): State<Arc<Api>>, request: Request) -> Response {
     let answer = async {
@@ -103,14 +103,18 @@ impl Api {
         }
     }
 
-    fn lookback(&self, params: &Params, max_resolution: Duration) -> Result<Duration, ApiError> {
-        match params.duration("lookback_delta")? {
-            Some(length) if !length.is_zero() => Ok(length),
-            _ if self.defaults.dynamic_lookback => {
-                Ok(dynamic_lookback(self.defaults.lookback, max_resolution))
-            }
-            _ => Ok(dynamic_lookback(self.defaults.lookback, Duration::ZERO)),
-        }
+    /// The lookback, and whether it depends on the resolution of the data.
+    fn lookback(
+        &self,
+        params: &Params,
+        max_resolution: Duration,
+    ) -> Result<(Duration, Option<DynamicLookback>), ApiError> {
+        let lookback = DynamicLookback { configured: self.defaults.lookback };
+        Ok(match params.duration("lookback_delta")? {
+            Some(length) if !length.is_zero() => (length, None),
+            _ if self.defaults.dynamic_lookback => (lookback.at(max_resolution), Some(lookback)),
+            _ => (lookback.at(Duration::ZERO), None),
+        })
     }
 
     async fn instant_question(&self, params: &Params) -> Result<Question, ApiError> {
@@ -133,12 +137,14 @@ impl Api {
         max_resolution: Duration,
     ) -> Result<Question, ApiError> {
         let replica_labels = self.replica_labels(params)?;
+        let (lookback, dynamic_lookback) = self.lookback(params, max_resolution)?;
         Ok(Question {
             text: query_text(params)?.to_owned(),
             start,
             end,
             step,
-            lookback: self.lookback(params, max_resolution)?,
+            lookback,
+            dynamic_lookback,
             dedup: if replica_labels.is_empty() { series::Dedup::Off } else { self.defaults.dedup },
             replica_labels,
             partial_response: self.partial_response(params)?,
@@ -169,6 +175,7 @@ impl Api {
             let cut = limit.is_some_and(|limit| result::truncate(&mut answer.output.value, limit));
             answer.output.annotations.warnings.extend(odd_stats);
             answer.output.annotations.infos.extend(odd_labels);
+            answer.output.annotations.infos.extend(resolution::info(&answer));
             write_answer(answer, cut, with_stats, AnswerText::new(budget, interrupt), &total)
         };
         self.driver.ask(question, write).await.map_err(|error| ask_error(&error))
@@ -198,7 +205,7 @@ fn write_answer(
     mut text: AnswerText,
     total: &TotalBudget,
 ) -> Result<ApiReply, QueryError> {
-    let QueryAnswer { mut output, mut warnings, stores, timings } = answer;
+    let QueryAnswer { mut output, mut warnings, stores, timings, .. } = answer;
     let partial = !warnings.is_empty();
     let body = text.room(0)?;
     Envelope::begin(body);

@@ -6,6 +6,7 @@ use promql::{PlanNode, QueryError, QueryValue, SampleValue, Select, Stats};
 use serde_json::{Value, json};
 
 use crate::api::body::AnswerText;
+use crate::api::resolution;
 use crate::fanout::{StoreOutcome, StoreReport};
 use crate::query::Timings;
 
@@ -121,6 +122,7 @@ pub(super) fn stats(stats: &Stats, timings: &Timings, stores: &[(usize, StoreRep
             "name": &*report.name, "select": select, "outcome": outcome, "error": error,
             "seconds": report.took.as_secs_f64(), "responses": report.responses,
             "series": report.series, "chunks": report.chunks, "samples": report.samples, "bytes": report.bytes,
+            "resolutions": resolution::list(&report.resolutions),
         })
     };
     let evaluation = timings.planning + timings.evaluation + timings.assembly;

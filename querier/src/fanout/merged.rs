@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use budget::Reservation;
+use model::TimeRange;
 use series::{Merge, MergedSeries, Step};
 use storeapi::{PartialResponse, StoreError};
 use tokio::sync::mpsc::error::TryRecvError;
@@ -40,6 +41,8 @@ pub struct Fanout {
     warnings: VecDeque<String>,
     batch: Vec<MergedSeries>,
     batch_bytes: usize,
+    /// The time range of the request.
+    range: TimeRange,
     partial_response: PartialResponse,
     limit: Option<usize>,
     given: usize,
@@ -55,6 +58,7 @@ impl Fanout {
     /// Merges `inputs`, each given with the name of its store.
     pub(super) fn new(
         inputs: Vec<(Arc<str>, StoreInput)>,
+        range: TimeRange,
         partial_response: PartialResponse,
         limit: Option<usize>,
         metrics: FanoutMetrics,
@@ -68,6 +72,7 @@ impl Fanout {
             warnings: VecDeque::new(),
             batch: Vec::new(),
             batch_bytes: 0,
+            range,
             partial_response,
             limit,
             given: 0,
@@ -198,6 +203,7 @@ impl Fanout {
                     report.chunks += 1;
                     report.samples += chunk.parts().next().map_or(0, |part| part.sample_count()) as u64;
                     report.bytes += chunk.size_bytes() as u64;
+                    report.resolutions.add(chunk, self.range);
                 }
                 if let Err(error) = self.merge.offer(input, batch) {
                     self.fail(input, error.to_string());

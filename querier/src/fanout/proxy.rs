@@ -123,8 +123,8 @@ impl ProxyStore {
         budget: &Budget,
         read_ahead: &ReadAhead,
     ) -> Result<Fanout, StoreError> {
-        let (partial, limit) = (request.partial_response, request.limit);
-        let empty = || Fanout::new(Vec::new(), partial, limit, self.metrics.clone());
+        let (partial, limit, range) = (request.partial_response, request.limit, request.range);
+        let empty = || Fanout::new(Vec::new(), range, partial, limit, self.metrics.clone());
         if request.matchers.is_empty() {
             return Err(StoreError::invalid("no matchers specified"));
         }
@@ -160,7 +160,7 @@ impl ProxyStore {
             let input = StoreInput::open(candidate, &request, &shared, streams.take());
             inputs.push((Arc::clone(&candidate.name), input));
         }
-        let mut fanout = Fanout::new(inputs, partial, limit, self.metrics.clone());
+        let mut fanout = Fanout::new(inputs, range, partial, limit, self.metrics.clone());
         for (name, reason) in missing {
             fanout.missing(&name, reason);
         }

@@ -8,6 +8,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use runtime::Registry;
 
+use crate::fanout::resolutions::Resolutions;
+
 /// How the part of a store ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreOutcome {
@@ -34,6 +36,8 @@ pub struct StoreReport {
     pub samples: u64,
     /// Payload of these chunks in bytes.
     pub bytes: u64,
+    /// The resolutions of these chunks.
+    pub resolutions: Resolutions,
     /// Number of messages with series.
     pub responses: u64,
     /// Time from the request until its part ended, including waits for the reader; zero until then.
@@ -43,8 +47,17 @@ pub struct StoreReport {
 impl StoreReport {
     pub(super) fn new(name: &Arc<str>, outcome: StoreOutcome) -> Self {
         let name = Arc::clone(name);
-        let took = Duration::ZERO;
-        Self { name, outcome, series: 0, chunks: 0, samples: 0, bytes: 0, responses: 0, took }
+        Self {
+            name,
+            outcome,
+            series: 0,
+            chunks: 0,
+            samples: 0,
+            bytes: 0,
+            resolutions: Resolutions::default(),
+            responses: 0,
+            took: Duration::ZERO,
+        }
     }
 }
 

@@ -15,6 +15,8 @@ pub(crate) struct QueryAnswer {
     pub(crate) warnings: Vec<String>,
     /// The reports of stores, each with the index of its select.
     pub(crate) stores: Vec<(usize, StoreReport)>,
+    /// The coarsest resolution that the question permits.
+    pub(crate) max_resolution: Duration,
     pub(crate) timings: Timings,
 }
 

@@ -9,6 +9,7 @@ use series::Dedup;
 use storeapi::{PartialResponse, Shard};
 
 use crate::fanout::StoreFilter;
+use crate::query::lookback::DynamicLookback;
 
 /// A query with its settings.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub(crate) struct Question {
     /// `None` for an instant query.
     pub(crate) step: Option<Duration>,
     pub(crate) lookback: Duration,
+    /// Whether the lookback depends on the resolution of the data.
+    pub(crate) dynamic_lookback: Option<DynamicLookback>,
     /// How replicas are merged; `Off` if `replica_labels` is empty.
     pub(crate) dedup: Dedup,
     /// Replica labels; empty if replicas are not merged.

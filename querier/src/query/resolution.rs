@@ -6,6 +6,7 @@ use promql::Select;
 use series::Aggregate;
 use storeapi::{QueryHints, SeriesRequest};
 
+use crate::fanout::StoreReport;
 use crate::query::question::Question;
 
 /// The request for the series of `select`.
@@ -13,6 +14,7 @@ pub(super) fn request(select: &Select, question: &Question) -> SeriesRequest {
     let hints = &select.hints;
     let mut request = SeriesRequest::new(select.range, select.matchers.clone());
     request.aggregates = aggregates(hints.aggregate());
+    request.coarser_if_needed = true;
     request.max_resolution = question.max_resolution.min(hints.resolution.unwrap_or(Duration::MAX));
     request.partial_response = question.partial_response;
     request.shard.clone_from(&question.shard);
@@ -35,42 +37,23 @@ fn aggregates(read: Aggregate) -> Vec<Aggregate> {
     }
 }
 
-/// The lookback for data of this resolution. For example, samples with a resolution of 1 h are too far apart
-/// for a lookback of 5 min.
-///
-/// `configured` is the value of the flag, if set. Specified by `LookbackDeltaFactory` of Thanos.
-pub(crate) fn dynamic_lookback(configured: Option<Duration>, max_resolution: Duration) -> Duration {
-    const FIVE_MINUTES: Duration = Duration::from_secs(300);
-    const HOUR: Duration = Duration::from_secs(3600);
-    let base = configured.unwrap_or(Duration::ZERO);
-    if max_resolution > base.max(FIVE_MINUTES) {
-        base.max(HOUR)
-    } else if max_resolution > base {
-        base.max(FIVE_MINUTES)
-    } else {
-        configured.unwrap_or(FIVE_MINUTES)
-    }
+/// The question with the lookback that its data needs, if that is a longer one: stores send coarser data than permitted for
+/// times at which they have nothing else, which is known only afterwards. A selector of a range has no lookback.
+pub(super) fn with_longer_lookback(
+    question: &Question,
+    selects: &[Select],
+    stores: &[(usize, StoreReport)],
+) -> Option<Question> {
+    let has_lookback = |index: usize| selects.get(index).is_some_and(|s| s.hints.range.is_zero());
+    let found = stores.iter().filter(|(select, _)| has_lookback(*select));
+    let coarsest = found.map(|(_, report)| report.resolutions.coarsest()).max()?;
+    let lookback = question.dynamic_lookback?.at(coarsest);
+    (lookback > question.lookback).then(|| Question { lookback, ..question.clone() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lookback_grows_with_the_resolution() {
-        let check = |configured: Option<u64>, resolution, expected| {
-            let found =
-                dynamic_lookback(configured.map(Duration::from_secs), Duration::from_secs(resolution));
-            assert_eq!(found, Duration::from_secs(expected));
-        };
-        check(None, 0, 300);
-        check(None, 300, 300);
-        check(None, 3600, 3600);
-        check(Some(60), 0, 60);
-        check(Some(60), 300, 300);
-        check(Some(7200), 3600, 7200);
-        check(Some(600), 3600, 3600);
-    }
 
     #[test]
     fn functions_request_their_aggregates() {

@@ -1,6 +1,7 @@
 //! The HTTP API over real sockets, with stores over real gRPC.
 
 mod certificates;
+mod downsampled;
 mod info;
 mod order;
 mod paths;
