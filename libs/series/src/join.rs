@@ -12,6 +12,8 @@ pub struct JoinedChunks {
     pub chunks: Vec<Chunk>,
     /// Samples that were there several times, with equal time and value, and were dropped but for one.
     pub duplicates: u64,
+    /// Samples that were dropped because an earlier source has another value at their time.
+    pub conflicts: u64,
 }
 
 /// Chunks that cannot be joined.
@@ -39,50 +41,85 @@ pub enum ChunkJoinError {
 ///
 /// # Errors
 /// When chunks that overlap are damaged, contain aggregates, or have two values for one time.
-pub fn join_chunks(mut chunks: Vec<Chunk>) -> Result<JoinedChunks, ChunkJoinError> {
-    chunks.sort_by_key(|chunk| (chunk.range.min, chunk.range.max));
-    let mut joined = JoinedChunks { chunks: Vec::with_capacity(chunks.len()), duplicates: 0 };
+pub fn join_chunks(chunks: Vec<Chunk>) -> Result<JoinedChunks, ChunkJoinError> {
+    join(vec![chunks], OnConflict::Fail)
+}
+
+/// Joins the chunks that several sources have of one series, as [`join_chunks`] does. Where two sources have different values
+/// for one time, that of the first source is taken, and the other one is counted.
+///
+/// # Errors
+/// When chunks that overlap are damaged or contain aggregates.
+pub fn unite_chunks(sources: Vec<Vec<Chunk>>) -> Result<JoinedChunks, ChunkJoinError> {
+    join(sources, OnConflict::TakeFirst)
+}
+
+/// What to do about two values for one time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OnConflict {
+    Fail,
+    TakeFirst,
+}
+
+fn join(sources: Vec<Vec<Chunk>>, on_conflict: OnConflict) -> Result<JoinedChunks, ChunkJoinError> {
+    let numbered = sources.into_iter().enumerate();
+    let mut chunks: Vec<(usize, Chunk)> =
+        numbered.flat_map(|(source, chunks)| chunks.into_iter().map(move |chunk| (source, chunk))).collect();
+    chunks.sort_by_key(|(_, chunk)| (chunk.range.min, chunk.range.max));
+    let mut joined = JoinedChunks { chunks: Vec::with_capacity(chunks.len()), ..JoinedChunks::default() };
     let mut rest = chunks.into_iter().peekable();
     while let Some(first) = rest.next() {
-        let mut max = first.range.max;
+        let mut max = first.1.range.max;
         let mut overlapping = vec![first];
-        while let Some(next) = rest.next_if(|next| next.range.min <= max) {
-            max = max.max(next.range.max);
+        while let Some(next) = rest.next_if(|(_, next)| next.range.min <= max) {
+            // A whole chunk that is there twice, as in blocks that were cut twice.
+            if overlapping.last().is_some_and(|(_, last)| *last == next.1) {
+                joined.duplicates += next.1.sample_count() as u64;
+                continue;
+            }
+            max = max.max(next.1.range.max);
             overlapping.push(next);
         }
         if overlapping.len() == 1 {
-            joined.chunks.append(&mut overlapping);
+            joined.chunks.extend(overlapping.pop().map(|(_, chunk)| chunk));
         } else {
-            joined.add(&overlapping)?;
+            joined.add(overlapping, on_conflict)?;
         }
     }
     Ok(joined)
 }
 
 impl JoinedChunks {
-    /// Adds the samples of chunks that overlap.
-    fn add(&mut self, overlapping: &[Chunk]) -> Result<(), ChunkJoinError> {
+    /// Adds the samples of chunks that overlap. Of samples at one time, that of the first source is taken.
+    fn add(
+        &mut self,
+        mut overlapping: Vec<(usize, Chunk)>,
+        on_conflict: OnConflict,
+    ) -> Result<(), ChunkJoinError> {
+        overlapping.sort_by_key(|(source, _)| *source);
         let mut samples = Vec::new();
-        for chunk in overlapping {
+        for (_, chunk) in &overlapping {
             if chunk.encoding == Encoding::Aggregates {
                 return Err(ChunkJoinError::Aggregates);
             }
             decode_chunk(chunk, &mut samples)?;
         }
+        // The sort is stable, so the samples of the first source stay first.
         samples.sort_by_key(|sample| sample.at);
-        let before = samples.len();
-        let mut conflict = None;
+        let (before, mut conflicts, mut first_conflict) = (samples.len(), 0, None);
         samples.dedup_by(|next, kept| {
             let same_time = next.at == kept.at;
             if same_time && next.value != kept.value {
-                conflict.get_or_insert(next.at);
+                conflicts += 1;
+                first_conflict.get_or_insert(next.at);
             }
             same_time
         });
-        if let Some(at) = conflict {
+        if let Some(at) = first_conflict.filter(|_| on_conflict == OnConflict::Fail) {
             return Err(ChunkJoinError::Conflict { at });
         }
-        self.duplicates += (before - samples.len()) as u64;
+        self.conflicts += conflicts;
+        self.duplicates += (before - samples.len()) as u64 - conflicts;
         self.chunks.extend(encode_chunks(&samples)?);
         Ok(())
     }
@@ -119,15 +156,43 @@ mod tests {
     }
 
     #[test]
+    fn of_two_values_for_one_time_that_of_the_first_source_is_taken() {
+        let (a, b) = (constant(5..15, 1.0), constant(0..10, 2.0));
+        let united = unite_chunks(vec![vec![a.clone()], vec![b, a]]).unwrap();
+        assert_eq!((times(&united.chunks), united.duplicates, united.conflicts), ((0..15).collect(), 10, 5));
+        let mut samples = Vec::new();
+        united.chunks.iter().for_each(|chunk| decode_chunk(chunk, &mut samples).unwrap());
+        let expected = |at: i64| if at < 5 { 2.0 } else { 1.0 };
+        let is_expected = |sample: &crate::ChunkSample| {
+            sample.value == crate::ChunkSampleValue::Float(expected(sample.at.as_millis()))
+        };
+        assert!(samples.iter().all(is_expected), "{samples:?}");
+    }
+
+    #[test]
+    fn a_chunk_that_is_there_twice_is_taken_once_and_stays_as_it_is() {
+        let aggregates = Chunk { encoding: Encoding::Aggregates, ..constant(0..10, 1.0) };
+        for chunk in [constant(0..10, 1.0), Chunk { data: bytes::Bytes::new(), ..constant(0..10, 1.0) }] {
+            let united = unite_chunks(vec![vec![chunk.clone()], vec![chunk.clone()]]).unwrap();
+            assert_eq!(
+                (united.chunks, united.duplicates),
+                (vec![chunk.clone()], chunk.sample_count() as u64)
+            );
+        }
+        let united = unite_chunks(vec![vec![aggregates.clone()], vec![aggregates.clone()]]).unwrap();
+        assert_eq!(united.chunks, [aggregates]);
+    }
+
+    #[test]
     fn what_cannot_be_joined_is_an_error() {
         let error = join_chunks(vec![constant(0..10, 1.0), constant(9..15, 2.0)]).unwrap_err();
         assert_eq!(error, ChunkJoinError::Conflict { at: Timestamp::from_millis(9) });
         let damaged = Chunk { data: bytes::Bytes::new(), ..constant(0..10, 1.0) };
         let error = join_chunks(vec![damaged, constant(9..15, 1.0)]).unwrap_err();
         assert!(matches!(error, ChunkJoinError::Damaged(_)), "{error}");
-        let aggregates = Chunk { encoding: Encoding::Aggregates, ..constant(0..10, 1.0) };
+        let aggregates = |times| Chunk { encoding: Encoding::Aggregates, ..constant(times, 1.0) };
         assert_eq!(
-            join_chunks(vec![aggregates.clone(), aggregates]).unwrap_err(),
+            join_chunks(vec![aggregates(0..10), aggregates(5..15)]).unwrap_err(),
             ChunkJoinError::Aggregates
         );
     }

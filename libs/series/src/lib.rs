@@ -9,10 +9,12 @@
 //! ([`SelectedSeries::decode`]).
 //!
 //! A block that is written again needs more than a query does: [`decode_chunk`] and [`encode_chunks`] keep the encoding of
-//! each sample, and [`join_chunks`] joins chunks that overlap. [`Downsampler`] makes the chunks of downsampled blocks.
-//! [`AggrChunk::from_block`] is what a store sends of a chunk.
+//! each sample, [`join_chunks`] joins chunks that overlap, and [`compact_chunks`] makes one series of what several blocks and
+//! replicas have of it. [`Downsampler`] makes the chunks of downsampled blocks. [`AggrChunk::from_block`] is what a store sends of a
+//! chunk.
 
 mod chain;
+mod compact;
 mod counter;
 mod damage;
 mod decode;
@@ -34,9 +36,10 @@ mod testing;
 mod timeline;
 mod types;
 
+pub use compact::{CompactedChunks, ReplicaRule, compact_chunks};
 pub use downsample::{DownsampleError, DownsampleProblem, Downsampler};
 pub use error::{DecodeError, DecodeProblem};
-pub use join::{ChunkJoinError, JoinedChunks, join_chunks};
+pub use join::{ChunkJoinError, JoinedChunks, join_chunks, unite_chunks};
 pub use merge::{Contribution, Merge, MergeError, MergedSeries, Step};
 pub use producer::Producer;
 pub use reorder::{OutOfOrder, Reorder};
