@@ -402,7 +402,7 @@ impl Bucket {
     /// Flushes a removal from a local directory to disk, so that removals keep their order across a power cut.
     async fn flush_removal(&self, name: &str) -> Result<(), BucketError> {
         let Some(folder) = &self.inner.settings.folder else { return Ok(()) };
-        let (folder, file) = (folder.clone(), folder.join(self.inner.prefix.as_ref()).join(name));
+        let (folder, file) = (folder.clone(), self.local_file(name).unwrap_or_default());
         let flush = move || {
             // Empty folders are removed too, so flush the innermost folder that still exists.
             let left = file.ancestors().skip(1).take_while(|dir| dir.starts_with(&folder));
@@ -468,6 +468,12 @@ impl Bucket {
                 format!("it is not a valid object name: {error}"),
             )
         })
+    }
+
+    /// The file of an object in a local directory; `None` for other stores.
+    pub(crate) fn local_file(&self, name: &str) -> Option<PathBuf> {
+        let folder = self.inner.settings.folder.as_ref()?;
+        Some(folder.join(self.inner.prefix.as_ref()).join(name))
     }
 
     pub(crate) fn relative(&self, path: &Path) -> String {

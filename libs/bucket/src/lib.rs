@@ -7,6 +7,7 @@
 //! * [`Fetcher`] finds the blocks of a bucket.
 //! * [`Bucket::open_block`] opens a block for reading by ranges; [`BlockFault`] says what to do about one that cannot be
 //!   read. [`BucketFile`] reads a single object by ranges.
+//! * [`Leases`] give a piece of work to one process at a time.
 //! * `fault`, with the feature `test-util`, is a store that injects faults, for tests.
 //!
 //! Not here: the content of a block's files (`tsdb`), and when to upload, compact or delete (the components).
@@ -22,6 +23,7 @@ pub mod fault;
 mod fetch;
 mod file;
 pub mod layout;
+mod lease;
 mod list;
 mod local_list;
 mod manifest;
@@ -45,6 +47,7 @@ pub use fetch::{
     SelectorError, parse_selector,
 };
 pub use file::BucketFile;
+pub use lease::{Lease, LeaseAttempt, LeaseError, Leases};
 pub use manifest::{ManifestFile, manifest_of};
 pub use metrics::BucketMetrics;
 pub use open::{BlockFault, OpenBlockError, OpenBlockOptions, RemoteBlock};
