@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use bucket::{Bucket, BucketMetrics, FetchMetrics, FetchOptions, Fetcher};
+use bucket::{Bucket, BucketMetrics, DataFolder, FetchMetrics, FetchOptions, Fetcher};
 use proto::thanos;
 use runtime::{Registry, RoleError, RoleInfo, RunningRole, Startup};
 use storeapi::{RequestLimits, StoreServer};
@@ -16,7 +16,6 @@ use crate::api::{self, BlocksApi};
 use crate::blocks::{Blocks, BlocksOptions};
 use crate::cache::{Cache, CacheMetrics};
 use crate::config::{Config, StoreArgs};
-use crate::data_folder::{DataFolder, DataFolderError};
 use crate::disk_cache::{DiskCache, DiskMetrics};
 use crate::header::HeaderFolder;
 use crate::hedge::Hedge;
@@ -51,7 +50,7 @@ pub fn run(args: StoreArgs) -> ExitCode {
 pub(crate) async fn build(config: Config, mut startup: Startup) -> Result<RunningRole, RoleError> {
     startup.probes().not_ready(NOT_SYNCED);
     config.unneeded.warn();
-    let folder = DataFolder::open(&config.data_dir).map_err(refused)?;
+    let folder = DataFolder::open(&config.data_dir, ROLE.name)?;
     let bucket_metrics = BucketMetrics::new(startup.registry());
     let buckets: Vec<Bucket> =
         config.buckets.iter().map(|bucket| bucket.config.open(&bucket_metrics)).collect::<Result<_, _>>()?;
@@ -114,15 +113,6 @@ pub(crate) fn assemble(
         metrics,
     });
     Ok(Assembled { store, syncer, api })
-}
-
-fn refused(error: DataFolderError) -> RoleError {
-    match error {
-        DataFolderError::Io { .. } => RoleError::failed(error),
-        DataFolderError::Foreign { .. } | DataFolderError::Locked { .. } => {
-            RoleError::wrong_configuration(error)
-        }
-    }
 }
 
 /// Ends the start when the access to a bucket can never work. A store that does not answer may do so later.

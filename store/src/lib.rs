@@ -19,7 +19,6 @@ mod catalog;
 mod component;
 mod config;
 mod cursor;
-mod data_folder;
 mod disk_cache;
 mod expand;
 mod header;

@@ -24,7 +24,7 @@ use tsdb::{BlockMeta, BlockOptions, BlockWriter, Ulid};
 
 use crate::component::{Assembled, assemble};
 use crate::config::{Config, StoreArgs};
-use crate::data_folder::DataFolder;
+use bucket::DataFolder;
 use crate::store::BucketStore;
 use crate::sync::CatalogHandle;
 
@@ -74,7 +74,7 @@ fn config(flags: &[&str]) -> Config {
 async fn serve(bucket: &Bucket, data_dir: &Path, flags: &[&str]) -> TestStore {
     let config =
         Config { retry: Retry { attempts: 3, delay: std::time::Duration::from_millis(1) }, ..config(flags) };
-    let folder = DataFolder::open(data_dir).unwrap();
+    let folder = DataFolder::open(data_dir, "store").unwrap();
     let mut registry = Registry::default();
     let assembled = assemble(&config, std::slice::from_ref(bucket), &folder, &mut registry);
     let Assembled { store, syncer, api } = assembled.unwrap_or_else(|error| panic!("{error}"));

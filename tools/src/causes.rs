@@ -53,7 +53,7 @@ impl From<PublishError> for ToolError {
             PublishError::Different { .. } | PublishError::Unexpected { .. } | PublishError::Marked(_) => {
                 Cause::Conflict
             }
-            PublishError::Bucket(_) => Cause::Failed,
+            PublishError::Stopped(_) | PublishError::Bucket(_) => Cause::Failed,
         };
         match error {
             PublishError::Bucket(error) => error.into(),

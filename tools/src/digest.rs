@@ -20,10 +20,7 @@ pub(crate) fn of_texts(texts: &[&str]) -> [u8; 32] {
 
 /// An id for a block that is made of block `old` by `changes`: the same for the same arguments.
 pub(crate) fn derived_id(old: Ulid, changes: &str) -> Ulid {
-    let digest = of_texts(&[&old.to_string(), changes]);
-    let mut random = [0; 16];
-    random[6..].copy_from_slice(&digest[..10]);
-    Ulid::from_parts(old.timestamp_ms(), u128::from_be_bytes(random))
+    bucket::derived_id(old.timestamp_ms(), &[&old.to_string(), changes])
 }
 
 /// The hash of a file in lower case hexadecimal digits. Blocks the thread.

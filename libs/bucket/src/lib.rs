@@ -16,6 +16,8 @@ mod args;
 mod bucket;
 mod config;
 mod create;
+mod data_folder;
+mod derived;
 mod download;
 mod error;
 #[cfg(feature = "test-util")]
@@ -40,11 +42,13 @@ mod upload;
 pub use args::{ObjstoreArgs, ObjstoreArgsError};
 pub use bucket::{Bucket, FolderListing, ObjectInfo, ObjectVersion};
 pub use config::{BucketConfig, ObjstoreConfigError, ServedBucket};
+pub use data_folder::{DataFolder, DataFolderError};
+pub use derived::derived_id;
 pub use download::{DownloadError, DownloadOptions, download};
 pub use error::{BucketError, ErrorKind};
 pub use fetch::{
     BlockState, BucketView, Discovery, FetchError, FetchMetrics, FetchOptions, Fetcher, Filters,
-    SelectorError, parse_selector,
+    SelectorError, covered_blocks, parse_selector,
 };
 pub use file::BucketFile;
 pub use lease::{Lease, LeaseAttempt, LeaseError, Leases};

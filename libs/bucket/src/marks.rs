@@ -71,6 +71,9 @@ pub struct Mark {
     pub reason: Option<String>,
     /// The reason as text for people.
     pub details: Option<String>,
+    /// The blocks that have the samples of the marked one. It is removed only while they are whole in the bucket. A field that
+    /// Thanos ignores.
+    pub replaced_by: Vec<Ulid>,
 }
 
 /// Whether a block has a mark of one kind.
@@ -100,7 +103,7 @@ impl Mark {
     pub fn new(kind: MarkKind, block: Ulid, now: Timestamp) -> Self {
         let time = Timestamp::from_millis(now.as_millis().div_euclid(1000) * 1000);
         let reason = (kind != MarkKind::Deletion).then(|| "manual".to_owned());
-        Self { kind, block, time, reason, details: None }
+        Self { kind, block, time, reason, details: None, replaced_by: Vec::new() }
     }
 
     /// Age of the mark at `now`; zero if it was made later.
@@ -136,6 +139,7 @@ impl Mark {
             time: Timestamp::from_millis(seconds.saturating_mul(1000)),
             reason: text("reason"),
             details: text("details").filter(|details| !details.is_empty()),
+            replaced_by: replacements(&fields)?,
         })
     }
 
@@ -151,8 +155,20 @@ impl Mark {
         if self.kind != MarkKind::Deletion {
             fields.insert("reason".to_owned(), json!(self.reason.as_deref().unwrap_or("manual")));
         }
+        if !self.replaced_by.is_empty() {
+            let blocks: Vec<String> = self.replaced_by.iter().map(Ulid::to_string).collect();
+            fields.insert("replaced_by".to_owned(), json!(blocks));
+        }
         Value::Object(fields).to_string().into()
     }
+}
+
+/// The blocks in `replaced_by`. An id that cannot be read makes the mark unusable: what replaces the block is then not known.
+fn replacements(fields: &Map<String, Value>) -> Result<Vec<Ulid>, String> {
+    let Some(list) = fields.get("replaced_by") else { return Ok(Vec::new()) };
+    let ids = list.as_array().ok_or("its replaced_by is not a list")?;
+    let parse = |id: &Value| id.as_str().and_then(tsdb::parse_block_id);
+    ids.iter().map(|id| parse(id).ok_or_else(|| format!("its replaced_by has {id:.40}, which is no block"))).collect()
 }
 
 /// Loads a mark of a block. Logs a warning if it is unusable.
@@ -231,6 +247,18 @@ mod tests {
             MarkKind::NoCompact,
             r#"{"id":"01HZY3VQ6J0000000000000000","no_compact_time":1700000000,"reason":"manual","version":1}"#,
         );
+    }
+
+    #[test]
+    fn a_deletion_mark_names_the_blocks_that_replace_the_marked_one() {
+        let mut mark = Mark::new(MarkKind::Deletion, block(), Timestamp::from_millis(1_000));
+        mark.replaced_by = vec![block(), Ulid::from_parts(1, 2)];
+        assert_eq!(Mark::parse(MarkKind::Deletion, block(), &mark.to_json()), Ok(mark));
+        for (list, expected) in [("1", "not a list"), (r#"["x"]"#, "\"x\", which is no block"), ("[7]", "7")] {
+            let content = format!(r#"{{"version":1,"deletion_time":1,"replaced_by":{list}}}"#);
+            let error = Mark::parse(MarkKind::Deletion, block(), content.as_bytes()).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
     }
 
     #[test]

@@ -52,11 +52,14 @@ pub struct PublishOptions {
     pub retry: Retry,
     /// Called from several tasks as bytes are sent and read back; must not block.
     pub progress: Option<Arc<dyn Fn(UploadProgress) + Send + Sync>>,
+    /// Asked directly before `meta.json` is written, which makes the block visible: whether this process may still publish it.
+    /// Without it, it always may.
+    pub may_finish: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
 }
 
 impl Default for PublishOptions {
     fn default() -> Self {
-        Self { concurrency: 2, requires_labels: true, retry: Retry::default(), progress: None }
+        Self { concurrency: 2, requires_labels: true, retry: Retry::default(), progress: None, may_finish: None }
     }
 }
 
@@ -130,6 +133,9 @@ pub enum PublishError {
         "block {0} is marked for deletion in the bucket and is not uploaded again: remove the mark to upload it"
     )]
     Marked(Ulid),
+    /// This process may no longer publish the block: [`PublishOptions::may_finish`].
+    #[error("block {0} was not published: this process may no longer do so")]
+    Stopped(Ulid),
     /// An error of the store.
     #[error(transparent)]
     Bucket(#[from] BucketError),
@@ -327,6 +333,9 @@ impl<'a> BlockUpload<'a> {
             }
             let meta = match published.take() {
                 Some(published) => published,
+                None if self.options.may_finish.as_ref().is_some_and(|may_finish| !may_finish()) => {
+                    return Err(PublishError::Stopped(self.block));
+                }
                 None => self.put_meta(meta.clone()).await?,
             };
             if self.listing_is_complete().await? {

@@ -119,39 +119,37 @@ impl Filters {
             let labels = external_labels(meta).map(|(name, value)| (name.clone(), value.clone())).collect();
             groups.entry((resolution, labels)).or_default().push(meta);
         }
-        let duplicates: BTreeSet<Ulid> = groups.into_values().flat_map(covered).collect();
+        let duplicates: BTreeSet<Ulid> = groups.into_values().flat_map(covered_blocks).map(|(block, _)| block).collect();
         drop_blocks(view, BlockState::Duplicate, |block, _| duplicates.contains(&block));
         view.duplicates = duplicates;
     }
 }
 
-/// The blocks of a group whose sources are all in another block of the group.
-fn covered(mut group: Vec<&Arc<BlockMeta>>) -> Vec<Ulid> {
+/// The blocks of a group whose sources are all in another block of the group, each with the block that is kept for it. The blocks
+/// of a group have the same external labels, without replica labels, and the same resolution.
+pub fn covered_blocks(mut group: Vec<&Arc<BlockMeta>>) -> Vec<(Ulid, Ulid)> {
     group.sort_by_key(|meta| (std::cmp::Reverse(meta.compaction.sources.len()), meta.ulid));
+    let mut kept_ids: Vec<Ulid> = Vec::new();
     // The kept blocks of each source. Few blocks share a source, so this is faster than a search through all kept blocks.
     let mut holders: BTreeMap<Ulid, Vec<usize>> = BTreeMap::new();
-    let mut kept = 0;
     let mut duplicates = Vec::new();
     for meta in group {
         let sources: BTreeSet<Ulid> = meta.compaction.sources.iter().copied().collect();
-        let is_covered = match sources.first() {
+        let cover = match sources.first() {
             // As in Thanos: a block without sources is covered by any kept block.
-            None => kept > 0,
-            Some(first) => holders.get(first).is_some_and(|candidates| {
-                candidates.iter().any(|candidate| {
-                    let holds =
-                        |source| holders.get(source).is_some_and(|holders| holders.contains(candidate));
-                    sources.iter().all(holds)
-                })
+            None => kept_ids.first(),
+            Some(first) => holders.get(first).into_iter().flatten().find_map(|candidate| {
+                let holds = |source| holders.get(source).is_some_and(|holders| holders.contains(candidate));
+                sources.iter().all(holds).then(|| &kept_ids[*candidate])
             }),
         };
-        if is_covered {
-            duplicates.push(meta.ulid);
+        if let Some(cover) = cover {
+            duplicates.push((meta.ulid, *cover));
         } else {
             for source in sources {
-                holders.entry(source).or_default().push(kept);
+                holders.entry(source).or_default().push(kept_ids.len());
             }
-            kept += 1;
+            kept_ids.push(meta.ulid);
         }
     }
     duplicates

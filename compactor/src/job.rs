@@ -1,0 +1,298 @@
+//! One job from its plan to its result: read the sources, write the new block, verify it, publish it, and mark the sources.
+//!
+//! Every step can be repeated: the id and the bytes of the new block follow from its sources, so a job that was interrupted anywhere is
+//! done again and finds what was done. A source is marked only after the new block was read back from the bucket, and only while
+//! the lease is held.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bucket::marks::{self, Mark, MarkKind};
+use bucket::{Bucket, BucketError, Lease, LeaseError, PublishError, PublishOptions, Retry, publish};
+use model::Timestamp;
+use series::ReplicaRule;
+use tsdb::{BlockMeta, BlockWriter, Ulid, WriteError};
+
+use crate::account::SampleAccount;
+use crate::group::{GroupKey, external_labels, size_bytes};
+use crate::merge::{MergeJobError, Merged, merge};
+use crate::output;
+use crate::plan::Plan;
+use crate::source::{Source, SourceError};
+use crate::verify::{VerifyError, verify};
+
+/// Why a job has no result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JobError {
+    /// A source is damaged. The others can be merged without it.
+    #[error("block {block} cannot be merged: {reason}")]
+    Damaged { block: Ulid, reason: String },
+    /// The disk is too small for the new block.
+    #[error(
+        "the job needs {needed} bytes in {}, which has {free} bytes free; make room, or give --data-dir a larger disk",
+        dir.display()
+    )]
+    NoSpace { needed: u64, free: u64, dir: PathBuf },
+    /// The samples do not add up, or the written block is not what was to be written.
+    #[error("{0}; nothing was published, and the sources stay")]
+    Unbalanced(String),
+    /// The program stops, or another process has the lease.
+    #[error("the job was stopped")]
+    Stopped,
+    /// It can be tried again.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<LeaseError> for JobError {
+    fn from(error: LeaseError) -> Self {
+        match error {
+            LeaseError::Lost { .. } => Self::Stopped,
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+impl From<BucketError> for JobError {
+    fn from(error: BucketError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// What a job made.
+#[derive(Clone, Debug)]
+pub(crate) struct JobResult {
+    /// The new block; `None` if nothing was left.
+    pub(crate) output: Option<Arc<BlockMeta>>,
+    pub(crate) account: SampleAccount,
+}
+
+/// Where jobs run and how they write.
+#[derive(Clone, Debug)]
+pub(crate) struct Workshop {
+    pub(crate) bucket: Bucket,
+    /// The folder for unfinished blocks.
+    pub(crate) dir: PathBuf,
+    pub(crate) retry: Retry,
+    pub(crate) rule: ReplicaRule,
+    /// Files of a block that are sent at once.
+    pub(crate) file_concurrency: usize,
+    /// Whether jobs have to stop.
+    pub(crate) stop: Arc<AtomicBool>,
+}
+
+impl Workshop {
+    /// Merges the sources of a plan into a block of the group, publishes it, and marks the sources for deletion.
+    ///
+    /// # Errors
+    /// See [`JobError`]. Sources are marked only after success.
+    ///
+    /// # Cancel safety
+    /// Do not drop the future: a thread would go on writing. Set [`Workshop::stop`].
+    pub(crate) async fn compact(
+        &self,
+        group: &GroupKey,
+        plan: &Plan,
+        lease: &Lease,
+    ) -> Result<JobResult, JobError> {
+        let id = output::merged_id(group, &plan.sources, self.rule);
+        let dir = self.prepare(id, &plan.sources)?;
+        let mut sources = Vec::with_capacity(plan.sources.len());
+        for meta in &plan.sources {
+            let source = Source::open(&self.bucket, meta, plan.sources.len(), self.retry).await;
+            sources.push(source.map_err(|error| of_source(meta.ulid, error))?);
+        }
+        let producers = producers(&plan.sources);
+        let options = output::merged_options(group, &plan.sources, id);
+        let (rule, stop, parent) = (self.rule, Arc::clone(&self.stop), dir.path().to_owned());
+        let written = tokio::task::spawn_blocking(move || {
+            let mut writer = BlockWriter::create(&parent, options)?;
+            let merged = merge(&sources, &producers, rule, &mut writer, &stop)?;
+            finish(writer, merged)
+        });
+        let written = written.await.map_err(|error| JobError::Failed(error.to_string()))?;
+        let (merged, meta) = written.map_err(|error| self.of_merge(&plan.sources, error))?;
+        if !merged.account.is_balanced() {
+            return Err(JobError::Unbalanced(format!("the samples do not add up: {}", merged.account)));
+        }
+        let output = match meta {
+            Some(meta) => Some(self.publish(dir.path(), meta, &merged, lease).await?),
+            None => None,
+        };
+        let replaced_by: Vec<Ulid> = output.iter().map(|meta| meta.ulid).collect();
+        for source in &plan.sources {
+            let why = match &output {
+                Some(output) => format!("source of compacted block {}", output.ulid),
+                None => "no sample of it is left".to_owned(),
+            };
+            self.retire(source.ulid, &replaced_by, why, lease).await?;
+        }
+        Ok(JobResult { output, account: merged.account })
+    }
+
+    /// Verifies the new block in `parent` and publishes it.
+    pub(crate) async fn publish(
+        &self,
+        parent: &Path,
+        meta: BlockMeta,
+        merged: &Merged,
+        lease: &Lease,
+    ) -> Result<Arc<BlockMeta>, JobError> {
+        let dir = parent.join(meta.ulid.to_string());
+        let (checked, digest) = (dir.clone(), merged.digest.clone());
+        let verified = tokio::task::spawn_blocking(move || verify(&checked, &digest)).await;
+        match verified.map_err(|error| JobError::Failed(error.to_string()))? {
+            Ok(()) => {}
+            Err(VerifyError::Read(error)) => return Err(JobError::Failed(error.to_string())),
+            Err(error @ VerifyError::Different) => return Err(JobError::Unbalanced(error.to_string())),
+        }
+        let held = lease.clone();
+        let options = PublishOptions {
+            concurrency: self.file_concurrency,
+            requires_labels: false,
+            retry: self.retry,
+            may_finish: Some(Arc::new(move || held.is_held())),
+            ..PublishOptions::default()
+        };
+        match publish(&self.bucket, &dir, meta, &options).await {
+            Ok(published) => Ok(Arc::new(published.meta)),
+            Err(PublishError::Stopped(_)) => Err(JobError::Stopped),
+            Err(error) => Err(JobError::Failed(error.to_string())),
+        }
+    }
+
+    /// Marks a block for deletion because the blocks `replaced_by` have its samples.
+    pub(crate) async fn retire(
+        &self,
+        block: Ulid,
+        replaced_by: &[Ulid],
+        why: String,
+        lease: &Lease,
+    ) -> Result<(), JobError> {
+        let mut mark = Mark::new(MarkKind::Deletion, block, crate::now());
+        mark.details = Some(why);
+        mark.replaced_by = replaced_by.to_vec();
+        if !lease.is_held() {
+            return Err(JobError::Stopped);
+        }
+        self.retry.run(|| marks::create(&self.bucket, &mark)).await?;
+        Ok(())
+    }
+
+    /// An empty folder for the new block, on a disk that has room for it.
+    pub(crate) fn prepare(&self, id: Ulid, sources: &[Arc<BlockMeta>]) -> Result<JobFolder, JobError> {
+        let folder = JobFolder::create(self.dir.join(id.to_string()))
+            .map_err(|error| JobError::Failed(format!("create a folder in {}: {error}", self.dir.display())))?;
+        let needed = needed_bytes(sources);
+        let free = rustix::fs::statvfs(folder.path())
+            .map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+            .map_err(|error| JobError::Failed(format!("look at the disk of {}: {error}", self.dir.display())))?;
+        if free < needed {
+            return Err(JobError::NoSpace { needed, free, dir: self.dir.clone() });
+        }
+        Ok(folder)
+    }
+
+    /// What an error of a merge means for the job.
+    pub(crate) fn of_merge(&self, sources: &[Arc<BlockMeta>], error: MergeJobError) -> JobError {
+        if self.stop.load(Ordering::Relaxed) {
+            return JobError::Stopped;
+        }
+        match error {
+            MergeJobError::Source { source, error } => match sources.get(source) {
+                Some(meta) => of_source(meta.ulid, error),
+                None => JobError::Failed(error.to_string()),
+            },
+            MergeJobError::Write(error @ WriteError::Times { .. }) => damaged_times(sources, error),
+            other => JobError::Failed(other.to_string()),
+        }
+    }
+}
+
+/// Samples outside of the times in the meta of their block: the meta is wrong. It is not known of which source.
+fn damaged_times(sources: &[Arc<BlockMeta>], error: WriteError) -> JobError {
+    match sources {
+        [only] => JobError::Damaged { block: only.ulid, reason: error.to_string() },
+        _ => JobError::Failed(error.to_string()),
+    }
+}
+
+fn of_source(block: Ulid, error: SourceError) -> JobError {
+    match error {
+        SourceError::Stopped => JobError::Stopped,
+        error if error.is_damage() => JobError::Damaged { block, reason: error.to_string() },
+        error => JobError::Failed(error.to_string()),
+    }
+}
+
+/// Completes the block; there is none if nothing was written.
+pub(crate) fn finish(
+    writer: BlockWriter,
+    merged: Merged,
+) -> Result<(Merged, Option<BlockMeta>), MergeJobError> {
+    if writer.series() == 0 {
+        return Ok((merged, None));
+    }
+    let meta = writer.finish()?;
+    Ok((merged, Some(meta)))
+}
+
+/// The producer of each source: a number for each set of external labels.
+fn producers(sources: &[Arc<BlockMeta>]) -> Vec<usize> {
+    let mut known: Vec<&crate::group::BlockLabels> = Vec::new();
+    let number = |meta: &Arc<BlockMeta>, known: &mut Vec<_>| {
+        let labels = external_labels(meta);
+        known.iter().position(|other| *other == labels)
+    };
+    let mut numbers = Vec::with_capacity(sources.len());
+    for meta in sources {
+        let number = number(meta, &mut known).unwrap_or_else(|| {
+            known.push(external_labels(meta));
+            known.len() - 1
+        });
+        numbers.push(number);
+    }
+    numbers
+}
+
+/// Most bytes of disk that a job needs: the new block is at most as large as its sources, and the index is written from a
+/// temporary file.
+pub(crate) fn needed_bytes(sources: &[Arc<BlockMeta>]) -> u64 {
+    let all: u64 = sources.iter().map(|meta| size_bytes(meta)).sum();
+    all + all / 4
+}
+
+/// The folder of a job, which is removed when the job has ended.
+#[derive(Debug)]
+pub(crate) struct JobFolder(PathBuf);
+
+impl JobFolder {
+    fn create(path: PathBuf) -> std::io::Result<Self> {
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        std::fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for JobFolder {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(folder = %self.0.display(), %error, "the folder of a job could not be removed");
+        }
+    }
+}
+
+/// The times of a group of blocks, for messages.
+pub(crate) fn span(sources: &[Arc<BlockMeta>]) -> (Timestamp, Timestamp) {
+    let min = sources.iter().map(|meta| meta.min_time).min().unwrap_or(Timestamp::EPOCH);
+    let max = sources.iter().map(|meta| meta.max_time).max().unwrap_or(Timestamp::EPOCH);
+    (min, max)
+}

@@ -1,0 +1,145 @@
+//! The id and the meta of a new block: a function of its sources, so that the same work makes the same block.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use series::ReplicaRule;
+use tsdb::{BlockDesc, BlockMeta, BlockOptions, Compaction, ThanosMeta, Ulid};
+
+use crate::group::GroupKey;
+
+/// The `thanos.source` of new blocks, as in Thanos. Readers use such blocks at once.
+pub(crate) const SOURCE: &str = "compactor";
+/// Part of the ids: raised when equal sources would make other bytes.
+const ALGORITHM: &str = "1";
+
+/// The id of the block that `sources` become.
+pub(crate) fn merged_id(group: &GroupKey, sources: &[Arc<BlockMeta>], rule: ReplicaRule) -> Ulid {
+    let mut ids: Vec<String> = sources.iter().map(|meta| meta.ulid.to_string()).collect();
+    ids.sort();
+    let rule = match rule {
+        ReplicaRule::OneToOne => "one to one",
+        ReplicaRule::Penalty => "penalty",
+    };
+    bucket::derived_id(newest_millis(sources), &["merge", ALGORITHM, &group.id(), rule, &ids.join(",")])
+}
+
+/// The id of the block that `source` becomes at a resolution of `millis`.
+pub(crate) fn downsampled_id(source: &BlockMeta, millis: i64) -> Ulid {
+    let texts = ["downsample", ALGORITHM, &millis.to_string(), &source.ulid.to_string()];
+    bucket::derived_id(source.ulid.timestamp_ms(), &texts)
+}
+
+fn newest_millis(sources: &[Arc<BlockMeta>]) -> u64 {
+    sources.iter().map(|meta| meta.ulid.timestamp_ms()).max().unwrap_or(0)
+}
+
+/// What to write for the block that `sources` become.
+pub(crate) fn merged_options(group: &GroupKey, sources: &[Arc<BlockMeta>], id: Ulid) -> BlockOptions {
+    let mut options = BlockOptions::new(id);
+    let min = sources.iter().map(|meta| meta.min_time).min();
+    options.times = min.zip(sources.iter().map(|meta| meta.max_time).max());
+    let mut of_level_1: Vec<Ulid> = sources.iter().flat_map(|meta| meta.compaction.sources.clone()).collect();
+    of_level_1.sort_unstable();
+    of_level_1.dedup();
+    let mut hints: Vec<String> = sources.iter().flat_map(|meta| meta.compaction.hints.clone()).collect();
+    hints.sort_unstable();
+    hints.dedup();
+    // A remark holds for the new block only if it holds for all of its parents.
+    hints.retain(|hint| sources.iter().all(|meta| meta.compaction.hints.contains(hint)));
+    options.compaction = Some(Compaction {
+        level: sources.iter().map(|meta| meta.compaction.level).max().unwrap_or(0) + 1,
+        sources: of_level_1,
+        parents: sources.iter().map(|meta| parent(meta)).collect(),
+        hints,
+        ..Compaction::default()
+    });
+    let mut thanos = ThanosMeta { labels: group.labels.clone(), source: SOURCE.to_owned(), ..ThanosMeta::default() };
+    thanos.downsample.resolution_millis = group.resolution;
+    thanos.extensions = common_extensions(sources);
+    thanos.rewrites = sources.iter().flat_map(|meta| meta.thanos.iter().flat_map(|t| t.rewrites.clone())).collect();
+    options.thanos = Some(thanos);
+    options
+}
+
+/// What to write for the block that `source` becomes at a resolution of `millis`. As in Thanos, times, level, sources and parents
+/// are those of the source.
+pub(crate) fn downsampled_options(source: &BlockMeta, millis: i64, id: Ulid) -> BlockOptions {
+    let mut options = BlockOptions::new(id);
+    options.times = Some((source.min_time, source.max_time));
+    options.compaction = Some(source.compaction.clone());
+    let mut thanos = source.thanos.clone().unwrap_or_default();
+    thanos.downsample.resolution_millis = millis;
+    thanos.source = SOURCE.to_owned();
+    thanos.files.clear();
+    thanos.segment_files.clear();
+    options.thanos = Some(thanos);
+    options
+}
+
+fn parent(meta: &BlockMeta) -> BlockDesc {
+    BlockDesc { ulid: meta.ulid, min_time: meta.min_time, max_time: meta.max_time }
+}
+
+/// The extensions that all sources have, with the values of the first one, as in Thanos.
+fn common_extensions(sources: &[Arc<BlockMeta>]) -> Option<Value> {
+    let mut of_all = sources.iter().map(|meta| meta.thanos.as_ref()?.extensions.as_ref());
+    let mut first = of_all.next()??.clone();
+    for other in of_all {
+        match (&mut first, other) {
+            (Value::Object(fields), Some(Value::Object(others))) => {
+                fields.retain(|name, _| others.contains_key(name));
+            }
+            (first, Some(other)) if *first == *other => {}
+            _ => return None,
+        }
+    }
+    Some(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use model::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+
+    fn block(number: u128, min: i64, max: i64) -> BlockMeta {
+        let at = Timestamp::from_millis;
+        let mut meta = BlockMeta::new(Ulid::from_parts(number as u64, number), at(min), at(max));
+        meta.thanos = Some(ThanosMeta::default());
+        meta
+    }
+
+    #[test]
+    fn the_same_sources_in_any_order_make_the_same_id() {
+        let group = GroupKey::of(&block(1, 0, 1), &[]);
+        let (a, b) = (Arc::new(block(1, 0, 10)), Arc::new(block(2, 10, 20)));
+        let id = merged_id(&group, &[a.clone(), b.clone()], ReplicaRule::OneToOne);
+        assert_eq!(id, merged_id(&group, &[b.clone(), a.clone()], ReplicaRule::OneToOne));
+        assert_ne!(id, merged_id(&group, &[a.clone(), b.clone()], ReplicaRule::Penalty));
+        assert_ne!(id, merged_id(&group, std::slice::from_ref(&b), ReplicaRule::OneToOne));
+        assert_eq!(id.timestamp_ms(), 2);
+        assert_ne!(downsampled_id(&a, 300_000), downsampled_id(&a, 3_600_000));
+    }
+
+    #[test]
+    fn a_merged_block_has_the_times_and_the_sources_of_all() {
+        let (mut a, mut b) = (block(1, 0, 10), block(2, 5, 30));
+        a.compaction.level = 2;
+        a.compaction.sources = vec![Ulid::from_parts(7, 7), Ulid::from_parts(3, 3)];
+        a.compaction.hints = vec!["from-out-of-order".to_owned(), "x".to_owned()];
+        b.compaction.hints = vec!["from-out-of-order".to_owned()];
+        a.thanos.as_mut().unwrap().extensions = Some(json!({ "kept": 1, "lost": 2 }));
+        b.thanos.as_mut().unwrap().extensions = Some(json!({ "kept": 3 }));
+        let group = GroupKey::of(&a, &[]);
+        let options = merged_options(&group, &[Arc::new(a), Arc::new(b)], Ulid::from_parts(9, 9));
+        let at = Timestamp::from_millis;
+        assert_eq!(options.times, Some((at(0), at(30))));
+        let compaction = options.compaction.unwrap();
+        let sources: Vec<u128> = compaction.sources.iter().map(Ulid::random).collect();
+        assert_eq!((compaction.level, sources, compaction.parents.len()), (3, vec![2, 3, 7], 2));
+        assert_eq!(compaction.hints, ["from-out-of-order"]);
+        assert_eq!(options.thanos.unwrap().extensions, Some(json!({ "kept": 1 })));
+    }
+}
