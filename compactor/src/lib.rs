@@ -1,14 +1,26 @@
 //! The compactor: merges, downsamples and retires the blocks of buckets.
 
 mod account;
+mod api;
+mod component;
+mod config;
+mod downsample;
 mod group;
+mod history;
+mod housekeeping;
 mod job;
 mod merge;
+mod metrics;
 mod output;
 mod plan;
+mod progress;
 mod read_ahead;
+mod retention;
 mod source;
+mod unneeded;
 mod verify;
+mod view;
+mod worker;
 
 #[cfg(test)]
 mod tests;
@@ -16,6 +28,9 @@ mod tests;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use model::Timestamp;
+
+pub use component::run;
+pub use config::CompactArgs;
 
 /// The current time.
 fn now() -> Timestamp {

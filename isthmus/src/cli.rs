@@ -25,6 +25,8 @@ enum IsthmusCommand {
     Sidecar(Box<sidecar::SidecarArgs>),
     /// Serve the blocks of buckets as StoreAPI
     Store(Box<store::StoreArgs>),
+    /// Merge, downsample and retire the blocks of buckets
+    Compact(Box<compactor::CompactArgs>),
     /// Evaluate PromQL over all stores, and serve the Prometheus HTTP API
     Query(Box<querier::QueryArgs>),
     /// Connect this cluster to the mesh
@@ -75,6 +77,7 @@ pub(crate) fn run() -> ExitCode {
     match parse().command {
         IsthmusCommand::Sidecar(args) => sidecar::run(*args),
         IsthmusCommand::Store(args) => store::run(*args),
+        IsthmusCommand::Compact(args) => compactor::run(*args),
         IsthmusCommand::Query(args) => querier::run(*args),
         IsthmusCommand::Gateway(args) => gateway::cli::run(*args),
         IsthmusCommand::Pki(command) => pki::cli::run(command),

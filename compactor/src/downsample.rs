@@ -1,0 +1,228 @@
+//! Downsampling of whole blocks: which blocks are due, and the job that makes the coarser block.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use bucket::Lease;
+use model::Timestamp;
+use series::{DownsampleError, Downsampler};
+use tsdb::{BlockMeta, BlockWriter, Chunk, Ulid, WriteError};
+
+use crate::account::SampleAccount;
+use crate::group::{BlockLabels, external_labels, resolution};
+use crate::job::{JobError, JobResult, Workshop};
+use crate::merge::Merged;
+use crate::output;
+use crate::plan::HOUR;
+use crate::retention::RetentionPolicy;
+use crate::source::{Source, SourceError};
+
+/// The resolutions of aggregates, in milliseconds, each with the resolution that it is made of and the length that a block must have,
+/// as in Thanos.
+const STEPS: [DownsampleStep; 2] = [
+    DownsampleStep { from: 0, to: 300_000, min_length: 40 * HOUR },
+    DownsampleStep { from: 300_000, to: 3_600_000, min_length: 10 * 24 * HOUR },
+];
+/// A block that retention will retire this soon is downsampled whatever its length.
+const BEFORE_RETENTION: Duration = Duration::from_secs(2 * 24 * 3600);
+
+#[derive(Clone, Copy, Debug)]
+struct DownsampleStep {
+    from: i64,
+    to: i64,
+    min_length: i64,
+}
+
+/// A block that is to be downsampled.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct DownsamplePlan {
+    pub(crate) source: Arc<BlockMeta>,
+    /// Milliseconds between the aggregates of the new block.
+    pub(crate) to: i64,
+}
+
+/// The resolution that is made of `millis`; none of the coarsest one.
+pub(crate) fn coarser(millis: i64) -> Option<i64> {
+    STEPS.iter().find(|step| step.from == millis).map(|step| step.to)
+}
+
+/// The blocks that are due, the oldest first. `is_excluded` says which blocks are never downsampled.
+pub(crate) fn plan(
+    blocks: &[Arc<BlockMeta>],
+    is_excluded: impl Fn(Ulid) -> bool,
+    retention: &RetentionPolicy,
+    now: Timestamp,
+) -> Vec<DownsamplePlan> {
+    let made = sources_by_resolution(blocks);
+    let mut plans = Vec::new();
+    for step in STEPS {
+        let of_step = blocks.iter().filter(|meta| resolution(meta) == step.from && !is_excluded(meta.ulid));
+        plans.extend(of_step.filter(|meta| {
+            let length = meta.max_time.millis_since(meta.min_time);
+            let is_due = length >= step.min_length || retention.is_due_within(meta, BEFORE_RETENTION, now);
+            let done = made.get(&(step.to, external_labels(meta)));
+            is_due && !done.is_some_and(|done| meta.compaction.sources.iter().all(|source| done.contains(source)))
+        }).map(|source| DownsamplePlan { source: Arc::clone(source), to: step.to }));
+    }
+    plans.sort_by_key(|plan| (plan.to, plan.source.min_time, plan.source.ulid));
+    plans
+}
+
+/// The sources of all blocks by resolution and labels.
+fn sources_by_resolution(blocks: &[Arc<BlockMeta>]) -> BTreeMap<(i64, &BlockLabels), BTreeSet<Ulid>> {
+    let mut sources: BTreeMap<(i64, &BlockLabels), BTreeSet<Ulid>> = BTreeMap::new();
+    for meta in blocks {
+        let of_labels = sources.entry((resolution(meta), external_labels(meta))).or_default();
+        of_labels.extend(&meta.compaction.sources);
+    }
+    sources
+}
+
+/// Why a block was not downsampled, before it becomes a [`JobError`].
+#[derive(Debug, thiserror::Error)]
+enum DownsampleJobError {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error("series {series}: {error}")]
+    Series { series: String, error: DownsampleError },
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+impl Workshop {
+    /// Downsamples a block and publishes the result. The source stays.
+    ///
+    /// # Errors
+    /// See [`JobError`].
+    ///
+    /// # Cancel safety
+    /// As [`Workshop::compact`].
+    pub(crate) async fn downsample(&self, plan: &DownsamplePlan, lease: &Lease) -> Result<JobResult, JobError> {
+        let (meta, to) = (Arc::clone(&plan.source), plan.to);
+        let id = output::downsampled_id(&meta, to);
+        let folder = self.prepare(id, std::slice::from_ref(&meta))?;
+        let source = Source::open(&self.bucket, &meta, 1, self.retry).await;
+        let source = source.map_err(|error| self.of_downsampling(&meta, error.into()))?;
+        let (stop, parent) = (Arc::clone(&self.stop), folder.path().to_owned());
+        let written = tokio::task::spawn_blocking(move || {
+            let options = output::downsampled_options(source.block.meta(), to, id);
+            let mut writer = BlockWriter::create(&parent, options)?;
+            let from = source.block.meta().resolution();
+            let downsampler = Downsampler::new(from, Duration::from_millis(to.unsigned_abs()));
+            let merged = write(&source, downsampler, &mut writer, &stop)?;
+            if writer.series() == 0 {
+                return Ok((merged, None));
+            }
+            let stats = source.block.meta().stats.clone();
+            let mut meta = writer.finish()?;
+            // As in Thanos: these two stay those of the raw block.
+            meta.stats.float_samples = stats.float_samples;
+            meta.stats.histogram_samples = stats.histogram_samples;
+            Ok::<_, DownsampleJobError>((merged, Some(meta)))
+        });
+        let written = written.await.map_err(|error| JobError::Failed(error.to_string()))?;
+        let (merged, written) = written.map_err(|error| self.of_downsampling(&meta, error))?;
+        let output = match written {
+            Some(new) => Some(self.publish(folder.path(), new, &merged, lease).await?),
+            None => None,
+        };
+        Ok(JobResult { output, account: merged.account })
+    }
+
+    fn of_downsampling(&self, source: &BlockMeta, error: DownsampleJobError) -> JobError {
+        let damaged = |reason: String| JobError::Damaged { block: source.ulid, reason };
+        match error {
+            _ if self.stop.load(Ordering::Relaxed) => JobError::Stopped,
+            DownsampleJobError::Source(error) if error.is_damage() => damaged(error.to_string()),
+            DownsampleJobError::Series { .. } => damaged(error.to_string()),
+            other => JobError::Failed(other.to_string()),
+        }
+    }
+}
+
+/// Downsamples every series while the next ones are read.
+fn write(
+    source: &Source,
+    mut downsampler: Downsampler,
+    writer: &mut BlockWriter,
+    stop: &std::sync::atomic::AtomicBool,
+) -> Result<Merged, DownsampleJobError> {
+    let (batches, received) = sync_channel(2);
+    let runtime = tokio::runtime::Handle::try_current().ok();
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(move || {
+            let _entered = runtime.as_ref().map(tokio::runtime::Handle::enter);
+            source.read(&batches, stop)
+        });
+        let mut merged = Merged::default();
+        let mut all = || {
+            for series in received.iter().flatten() {
+                let chunks: Vec<Chunk> = series.chunks.into_iter().filter_map(|chunk| chunk.raw).collect();
+                let downsampled = downsampler.series(&chunks).map_err(|error| DownsampleJobError::Series {
+                    series: series.labels.to_string(),
+                    error,
+                })?;
+                if !downsampled.is_empty() {
+                    merged.account.written += downsampled.iter().map(|c| c.sample_count() as u64).sum::<u64>();
+                    merged.digest.add(&series.labels, &downsampled);
+                    writer.add_series(&series.labels, downsampled)?;
+                }
+            }
+            Ok::<_, DownsampleJobError>(())
+        };
+        let written = all();
+        drop(received);
+        let account: SampleAccount = match reader.join() {
+            Ok(Err(SourceError::Stopped)) if written.is_err() => SampleAccount::default(),
+            Ok(read) => read?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        written?;
+        merged.account.add(account);
+        Ok(merged)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tsdb::ThanosMeta;
+
+    use super::*;
+
+    fn block(number: u128, hours: i64, resolution: i64, sources: &[u128]) -> Arc<BlockMeta> {
+        let at = |hours: i64| Timestamp::from_millis(hours * HOUR);
+        let mut meta = BlockMeta::new(Ulid::from_parts(1, number), at(0), at(hours));
+        meta.compaction.sources = sources.iter().map(|source| Ulid::from_parts(0, *source)).collect();
+        let mut thanos = ThanosMeta::default();
+        thanos.labels.insert("cluster".to_owned(), "a".to_owned());
+        thanos.downsample.resolution_millis = resolution;
+        meta.thanos = Some(thanos);
+        Arc::new(meta)
+    }
+
+    fn planned(blocks: &[Arc<BlockMeta>], retention: &str, now: i64) -> Vec<(u128, i64)> {
+        let retention = RetentionPolicy::from_durations(retention, "0d", "0d").unwrap();
+        let plans = plan(blocks, |id| id.random() == 9, &retention, Timestamp::from_millis(now * HOUR));
+        plans.iter().map(|plan| (plan.source.ulid.random(), plan.to)).collect()
+    }
+
+    #[test]
+    fn long_blocks_that_were_not_downsampled_are_due() {
+        let blocks = [block(1, 48, 0, &[1]), block(2, 39, 0, &[2]), block(9, 48, 0, &[9])];
+        assert_eq!(planned(&blocks, "0d", 48), [(1, 300_000)]);
+        let done = [block(1, 48, 0, &[1, 2]), block(3, 48, 300_000, &[1]), block(4, 48, 300_000, &[2])];
+        assert_eq!(planned(&done, "0d", 48), []);
+        let next = [block(3, 240, 300_000, &[1]), block(4, 239, 300_000, &[2]), block(5, 240, 3_600_000, &[7])];
+        assert_eq!(planned(&next, "0d", 48), [(3, 3_600_000)]);
+    }
+
+    #[test]
+    fn a_short_block_is_downsampled_before_retention_retires_it() {
+        let blocks = [block(2, 2, 0, &[2])];
+        assert_eq!(planned(&blocks, "10d", 2 + 7 * 24), []);
+        assert_eq!(planned(&blocks, "10d", 2 + 8 * 24 + 1), [(2, 300_000)]);
+    }
+}

@@ -1,0 +1,103 @@
+//! Damaged and foreign blocks: named, left alone, and no reason to stop.
+
+use bytes::Bytes;
+
+use super::random::{seeds, world};
+use super::*;
+use crate::history::Action;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_block_is_put_into_quarantine_and_the_rest_goes_on() {
+    for seed in seeds(6) {
+        let world = world(seed, memory_bucket()).await;
+        let dir = tempfile::tempdir().unwrap();
+        let worker = worker(&world.bucket, dir.path(), "a", &["--deduplication.replica-label=replica"]);
+        let view = live(&worker).await;
+        if view.blocks.len() < 4 {
+            continue;
+        }
+        let victim = view.blocks[view.blocks.len() / 2].ulid;
+        let name = layout::block_file(victim, "chunks/000001");
+        let mut bytes = world.bucket.get(&name).await.unwrap().to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x10;
+        world.bucket.put(&name, Bytes::from(bytes)).await.unwrap();
+        let outcome = worker.compact().await.unwrap();
+        let quarantined: Vec<_> =
+            worker.history.last().into_iter().filter(|decision| decision.action == Action::Quarantined).collect();
+        let live = live(&worker).await;
+        let is_alone = live.blocks.iter().any(|meta| meta.ulid == victim);
+        assert!(is_alone && !live.marked.contains_key(&victim), "seed {seed}: the damaged block stays");
+        if quarantined.is_empty() {
+            // It was not due.
+            continue;
+        }
+        assert_eq!((quarantined.len(), outcome.failed), (1, 1), "seed {seed}");
+        assert_eq!(quarantined[0].from, [victim]);
+        let reason = &quarantined[0].why;
+        assert!(reason.contains("checksum") && reason.contains("tools bucket verify"), "{reason}");
+        let (_, troubled, backlog, _) = worker.progress.all();
+        assert_eq!((troubled[0].ulid.clone(), troubled[0].state, backlog.quarantined), (victim.to_string(), "quarantined", 1));
+        // It is not tried in each pass.
+        assert_eq!(worker.compact().await.unwrap().failed, 0, "seed {seed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn foreign_objects_newer_blocks_and_labels_that_are_not_allowed_are_left_alone() {
+    let bucket = memory_bucket();
+    let sample = |at: i64| ChunkSample {
+        at: Timestamp::from_millis(at),
+        start: Timestamp::EPOCH,
+        value: series::ChunkSampleValue::Float(1.0),
+        encoding: tsdb::Encoding::Xor,
+    };
+    let up = labels(&[("__name__", "up")]);
+    let hour = crate::plan::HOUR;
+    for (number, cluster) in [(1, "a"), (2, "a"), (3, "b"), (4, "b")] {
+        let from = (number as i64 - 1) % 2 * 2 * hour;
+        let series = [(up.clone(), vec![sample(from + 1)])];
+        upload(&bucket, Ulid::from_parts(number, 1), &[("cluster", cluster)], (from, from + 2 * hour), &series).await;
+    }
+    let newer = Ulid::from_parts(9, 1);
+    bucket.put(&layout::meta(newer), Bytes::from_static(br#"{"ulid":"x","version":2}"#)).await.unwrap();
+    for name in ["notes.txt", "debug/metas/x.json", "01HZY3VQ6J0000000000000000/index"] {
+        bucket.put(name, Bytes::from_static(b"x")).await.unwrap();
+    }
+    let before = bucket.list_all("").await.unwrap().len();
+    let dir = tempfile::tempdir().unwrap();
+    let mut worker = worker(&bucket, dir.path(), "a", &["--delete-delay=0s"]);
+    worker.required = labels(&[("cluster", "a")]);
+    let outcome = worker.compact().await.unwrap();
+    assert_eq!((outcome.made, outcome.failed), (1, 0), "{:?}", worker.history.last());
+    worker.housekeep(false).await.unwrap();
+    let (_, troubled, ..) = worker.progress.all();
+    let states: Vec<&str> = troubled.iter().map(|block| block.state).collect();
+    assert_eq!(states, ["corrupt", "refused", "refused"]);
+    assert!(troubled[1].reason.contains("its label cluster is \"b\", its bucket requires \"a\""), "{troubled:?}");
+    // Two sources of three objects are gone; a new block, and the clock and the leases of the compactor, are there.
+    let left = bucket.list_all("").await.unwrap();
+    let foreign = left.iter().filter(|object| !object.name.starts_with("isthmus/")).count();
+    assert_eq!(foreign, before - 3, "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_object_of_garbage_is_named_and_nothing_is_changed() {
+    let world = world(5, memory_bucket()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let worker = worker(&world.bucket, dir.path(), "a", &["--deduplication.replica-label=replica"]);
+    let view = live(&worker).await;
+    for meta in &view.blocks {
+        let key = GroupKey::of(meta, &worker.settings.replica_labels).id().replace('@', "-");
+        let name = format!("isthmus/lease/compact-{key}.json");
+        world.bucket.put(&name, Bytes::from_static(b"<html>")).await.unwrap();
+    }
+    world.bucket.put("isthmus/lease/housekeeping.json", Bytes::from_static(b"[]")).await.unwrap();
+    let before = world.bucket.list_all("").await.unwrap().len();
+    let outcome = worker.compact().await.unwrap();
+    assert!(outcome.failed > 0 && outcome.made == 0);
+    let why = &worker.history.last()[0].why;
+    assert!(why.contains("is not a lease") && why.contains("remove it"), "{why}");
+    assert!(worker.housekeep(false).await.unwrap_err().contains("isthmus/lease/housekeeping.json"));
+    assert_eq!(world.bucket.list_all("").await.unwrap().len(), before);
+}

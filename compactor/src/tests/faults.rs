@@ -1,0 +1,175 @@
+//! Kills at every request, failing stores, and several compactors at once.
+
+use bucket::fault::{Faults, FaultyStore};
+
+use super::random::{assert_same, seeds, world};
+use super::*;
+
+const FLAGS: [&str; 2] = ["--deduplication.replica-label=replica", "--delete-delay=0s"];
+
+/// A copy of a bucket in memory.
+async fn copy(from: &Bucket, to: &Bucket) {
+    for object in from.list_all("").await.unwrap() {
+        to.put(&object.name, from.get(&object.name).await.unwrap()).await.unwrap();
+    }
+}
+
+/// The first world with data of two clusters.
+async fn world_of_two_groups() -> super::random::World {
+    for seed in 1.. {
+        let world = world(seed, memory_bucket()).await;
+        let groups: std::collections::BTreeSet<_> = world.samples.keys().map(|(group, _)| group).collect();
+        if groups.len() == 2 && live_blocks(&world.bucket).await > 12 {
+            return world;
+        }
+    }
+    unreachable!("a seed is found")
+}
+
+async fn live_blocks(bucket: &Bucket) -> usize {
+    let dir = tempfile::tempdir().unwrap();
+    live(&worker(bucket, dir.path(), "reader", &FLAGS)).await.blocks.len()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_kill_at_any_request_the_next_run_ends_with_the_same_blocks() {
+    let world = world_of_two_groups().await;
+    let undisturbed = memory_bucket();
+    copy(&world.bucket, &undisturbed).await;
+    let dir = tempfile::tempdir().unwrap();
+    let first = worker(&undisturbed, dir.path(), "a", &FLAGS);
+    let merges = first.compact().await.unwrap().made;
+    first.housekeep(false).await.unwrap();
+    let expected = content(&undisturbed).await;
+    assert!(merges > 1, "{merges}");
+
+    let (mut kills, mut left) = (0, 0);
+    loop {
+        let memory = Arc::new(InMemory::new());
+        let plain = Bucket::new(memory.clone());
+        copy(&world.bucket, &plain).await;
+        let store = FaultyStore::new(memory, 1);
+        let killed = worker(&Bucket::new(store.clone()), dir.path(), "killed", &FLAGS);
+        store.set(Faults { requests_left: Some(left), ..Faults::default() });
+        let outcome = killed.compact().await;
+        let cleaned = if outcome.is_ok() { killed.housekeep(false).await.err() } else { None };
+        let is_whole = outcome.is_ok_and(|outcome| outcome.failed == 0) && cleaned.is_none();
+        drop(killed);
+        assert_same(left, &visible_all(&plain).await, &world.samples);
+        // The lease of the killed one is still there, so its name is used again after its time to live; here it is removed.
+        for object in plain.list_all("isthmus/lease").await.unwrap() {
+            plain.delete(&object.name).await.unwrap();
+        }
+        let next = worker(&plain, dir.path(), "next", &FLAGS);
+        let outcome = next.compact().await.unwrap();
+        assert_eq!(outcome.failed, 0, "after {left} requests: {:?}", next.history.last());
+        assert_eq!(next.housekeep(false).await.unwrap().failed, 0, "after {left} requests: {:?}", next.history.last());
+        assert_same(left, &visible(&next).await, &world.samples);
+        assert_eq!(content(&plain).await, expected, "after {left} requests");
+        if is_whole {
+            break;
+        }
+        kills += 1;
+        // Every request of the first ones, then fewer, so that the test stays short.
+        left += if kills < 40 { 1 } else { 7 };
+    }
+    println!("{kills} kills, up to request {left}: the same blocks each time");
+    assert!(kills > 50, "{kills}");
+}
+
+/// What readers see, with replica labels removed.
+async fn visible_all(bucket: &Bucket) -> BTreeMap<SeriesKey, Vec<ChunkSample>> {
+    let dir = tempfile::tempdir().unwrap();
+    let reader = worker(bucket, dir.path(), "reader", &FLAGS);
+    let mut all = visible(&reader).await;
+    // Between publishing and marking, a merged block and its sources are there; readers ignore covered ones. Replicas are still apart.
+    all.values_mut().for_each(|samples| samples.dedup_by_key(|sample| sample.at));
+    all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_fails_often_costs_time_and_no_sample() {
+    for seed in seeds(5) {
+        let memory = Arc::new(InMemory::new());
+        let plain = Bucket::new(memory.clone());
+        let world = world(seed, plain.clone()).await;
+        let store = FaultyStore::new(memory, seed);
+        store.set(Faults { stale_lists: 0.0, ..Faults::all(0.05) });
+        let dir = tempfile::tempdir().unwrap();
+        let flaky = worker(&Bucket::new(store.clone()), dir.path(), "a", &FLAGS);
+        for _ in 0..30 {
+            let _ = flaky.compact().await;
+            let _ = flaky.housekeep(false).await;
+            assert_same(seed, &visible_all(&plain).await, &world.samples);
+            // A lease whose release failed expires; here it is removed.
+            for object in plain.list_all("isthmus/lease").await.unwrap() {
+                plain.delete(&object.name).await.unwrap();
+            }
+        }
+        let last = worker(&plain, dir.path(), "b", &FLAGS);
+        assert_eq!(last.compact().await.unwrap().failed, 0);
+        assert_eq!(last.housekeep(false).await.unwrap().failed, 0, "{:?}", last.history.last());
+        assert_same(seed, &visible(&last).await, &world.samples);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_compactors_share_the_groups_and_make_no_block_twice() {
+    for seed in seeds(6) {
+        let world = world(seed, memory_bucket()).await;
+        let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+        let workers: Vec<BucketWorker> = dirs
+            .iter()
+            .enumerate()
+            .map(|(number, dir)| worker(&world.bucket, dir.path(), &number.to_string(), &FLAGS))
+            .collect();
+        let runs = workers.iter().map(|worker| async move {
+            let mut made = 0;
+            loop {
+                let outcome = worker.compact().await.unwrap();
+                assert_eq!(outcome.failed, 0, "seed {seed}: {:?}", worker.history.last());
+                worker.housekeep(false).await.unwrap();
+                made += outcome.made;
+                if outcome.made + outcome.waiting == 0 {
+                    return made;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        let made: usize = futures::future::join_all(runs).await.into_iter().sum();
+        assert_same(seed, &visible(&workers[0]).await, &world.samples);
+        let compacted: Vec<_> = workers
+            .iter()
+            .flat_map(|worker| worker.history.last())
+            .filter(|decision| decision.action == crate::history::Action::Compacted)
+            .flat_map(|decision| decision.to)
+            .collect();
+        let distinct: std::collections::BTreeSet<_> = compacted.iter().collect();
+        assert_eq!((compacted.len(), distinct.len()), (made, made), "seed {seed}: a block was made twice");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compactor_that_lost_its_lease_publishes_nothing() {
+    let world = world(3, memory_bucket()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let paused = worker(&world.bucket, dir.path(), "paused", &FLAGS);
+    let groups = crate::group::by_group(&live(&paused).await.blocks, &paused.settings.replica_labels);
+    let (key, blocks) = groups.first_key_value().unwrap();
+    let plan = crate::plan::plan(blocks, |_| false, &paused.settings.rules, crate::now()).unwrap();
+    let bucket::LeaseAttempt::Held(lease) = paused.leases.acquire("group").await.unwrap() else { panic!("it is free") };
+    // Another compactor took the lease while this one was paused.
+    let other = br#"{"version":1,"holder":"other","nonce":"1","epoch":2,"ttl_seconds":60}"#;
+    world.bucket.put("isthmus/lease/group.json", bytes::Bytes::from_static(other)).await.unwrap();
+    assert!(lease.record(None).await.is_err());
+    let result = paused.workshop.compact(key, &plan, &lease).await;
+    assert!(matches!(result, Err(crate::job::JobError::Stopped)), "{result:?}");
+    assert_eq!((live(&paused).await.covered.len(), live(&paused).await.marked.len()), (0, 0));
+    assert_same(3, &visible(&paused).await, &visible_before(&world).await);
+}
+
+/// What readers see of the blocks as they were uploaded.
+async fn visible_before(world: &super::random::World) -> BTreeMap<SeriesKey, Vec<ChunkSample>> {
+    let dir = tempfile::tempdir().unwrap();
+    visible(&worker(&world.bucket, dir.path(), "reader", &FLAGS)).await
+}
