@@ -167,7 +167,10 @@ async fn run_for_ever(
         .await;
     }));
     let downsampling = futures::future::join_all(workers.iter().map(|worker| async move {
-        repeat(interval, shutdown, || async { log(worker, "downsampling", worker.downsample().await.err().as_ref()) }).await;
+        repeat(interval, shutdown, || async {
+            log(worker, "downsampling", worker.downsample().await.err().as_ref())
+        })
+        .await;
     }));
     let cleaning = futures::future::join_all(workers.iter().map(|worker| async move {
         repeat(cleanup_interval, shutdown, || async {

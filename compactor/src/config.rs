@@ -177,7 +177,9 @@ impl CompactArgs {
     /// All mistakes, one line each.
     pub(crate) fn check(self) -> Result<Config, ConfigMistakes> {
         let mut mistakes = ConfigMistakes::default();
-        for (flag, value) in [("wait-interval", self.wait_interval), ("compact.cleanup-interval", self.cleanup_interval)] {
+        for (flag, value) in
+            [("wait-interval", self.wait_interval), ("compact.cleanup-interval", self.cleanup_interval)]
+        {
             if value.is_zero() {
                 mistakes.push(format!("--{flag} must be greater than 0"));
             }
@@ -209,14 +211,17 @@ impl WorkArgs {
             self.selector_file.as_deref(),
         );
         let selector = mistakes.note(selector.map_err(|error| error.to_string())).flatten();
-        let selector =
-            mistakes.note(parse_selector(selector.as_deref().unwrap_or("")).map_err(|error| error.to_string()));
+        let selector = mistakes
+            .note(parse_selector(selector.as_deref().unwrap_or("")).map_err(|error| error.to_string()));
         let rule = self.rule(&mut mistakes);
         self.check_numbers(&mut mistakes);
-        let (Some(buckets), Some(retention), Some(selector), Some(rule)) = (buckets, retention, selector, rule) else {
+        let (Some(buckets), Some(retention), Some(selector), Some(rule)) =
+            (buckets, retention, selector, rule)
+        else {
             return Err(mistakes);
         };
-        let replica_labels: Vec<String> = self.replica_labels.into_iter().filter(|label| !label.is_empty()).collect();
+        let replica_labels: Vec<String> =
+            self.replica_labels.into_iter().filter(|label| !label.is_empty()).collect();
         let filters = Filters {
             time: Some((self.min_time, self.max_time)),
             selector,
@@ -293,7 +298,8 @@ impl WorkArgs {
             }
             "penalty" => Some(ReplicaRule::Penalty),
             other => {
-                mistakes.push(format!("--deduplication.func={other:?} is unknown, expected \"penalty\" or \"\""));
+                mistakes
+                    .push(format!("--deduplication.func={other:?} is unknown, expected \"penalty\" or \"\""));
                 None
             }
         }
@@ -318,7 +324,8 @@ impl WorkArgs {
             ));
         }
         if !(0.0..=1.0).contains(&self.retention_max_share) {
-            mistakes.push(format!("--retention.max-share={} must be between 0 and 1", self.retention_max_share));
+            mistakes
+                .push(format!("--retention.max-share={} must be between 0 and 1", self.retention_max_share));
         }
         let lease = Duration::from_secs(10)..=Duration::from_secs(3600);
         if !lease.contains(&self.lease_duration) {
@@ -364,7 +371,8 @@ mod tests {
         assert_eq!((config.wait, config.work.rule), (None, ReplicaRule::OneToOne));
         assert_eq!(config.work.settings.delete_delay, Duration::from_secs(48 * 3600));
         assert_eq!(config.work.settings.rules.ranges, RANGES[1..]);
-        let config = check(&["--wait", "--deduplication.replica-label=a,b", "--deduplication.func=penalty"]).unwrap();
+        let config =
+            check(&["--wait", "--deduplication.replica-label=a,b", "--deduplication.func=penalty"]).unwrap();
         assert_eq!((config.wait, config.work.rule), (Some(Duration::from_secs(300)), ReplicaRule::Penalty));
         assert_eq!(config.work.settings.replica_labels, ["a", "b"]);
     }

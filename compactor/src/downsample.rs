@@ -60,12 +60,20 @@ pub(crate) fn plan(
     let mut plans = Vec::new();
     for step in STEPS {
         let of_step = blocks.iter().filter(|meta| resolution(meta) == step.from && !is_excluded(meta.ulid));
-        plans.extend(of_step.filter(|meta| {
-            let length = meta.max_time.millis_since(meta.min_time);
-            let is_due = length >= step.min_length || retention.is_due_within(meta, BEFORE_RETENTION, now);
-            let done = made.get(&(step.to, external_labels(meta)));
-            is_due && !done.is_some_and(|done| meta.compaction.sources.iter().all(|source| done.contains(source)))
-        }).map(|source| DownsamplePlan { source: Arc::clone(source), to: step.to }));
+        plans.extend(
+            of_step
+                .filter(|meta| {
+                    let length = meta.max_time.millis_since(meta.min_time);
+                    let is_due =
+                        length >= step.min_length || retention.is_due_within(meta, BEFORE_RETENTION, now);
+                    let done = made.get(&(step.to, external_labels(meta)));
+                    is_due
+                        && !done.is_some_and(|done| {
+                            meta.compaction.sources.iter().all(|source| done.contains(source))
+                        })
+                })
+                .map(|source| DownsamplePlan { source: Arc::clone(source), to: step.to }),
+        );
     }
     plans.sort_by_key(|plan| (plan.to, plan.source.min_time, plan.source.ulid));
     plans
@@ -87,7 +95,7 @@ enum DownsampleJobError {
     #[error(transparent)]
     Source(#[from] SourceError),
     #[error("series {series}: {error}")]
-    Series { series: String, error: DownsampleError },
+    Series { series: String, error: Box<DownsampleError> },
     #[error(transparent)]
     Write(#[from] WriteError),
 }
@@ -100,7 +108,11 @@ impl Workshop {
     ///
     /// # Cancel safety
     /// As [`Workshop::compact`].
-    pub(crate) async fn downsample(&self, plan: &DownsamplePlan, lease: &Lease) -> Result<JobResult, JobError> {
+    pub(crate) async fn downsample(
+        &self,
+        plan: &DownsamplePlan,
+        lease: &Lease,
+    ) -> Result<JobResult, JobError> {
         let (meta, to) = (Arc::clone(&plan.source), plan.to);
         let id = output::downsampled_id(&meta, to);
         let folder = self.prepare(id, std::slice::from_ref(&meta))?;
@@ -161,12 +173,12 @@ fn write(
         let mut all = || {
             for series in received.iter().flatten() {
                 let chunks: Vec<Chunk> = series.chunks.into_iter().filter_map(|chunk| chunk.raw).collect();
-                let downsampled = downsampler.series(&chunks).map_err(|error| DownsampleJobError::Series {
-                    series: series.labels.to_string(),
-                    error,
+                let downsampled = downsampler.series(&chunks).map_err(|error| {
+                    DownsampleJobError::Series { series: series.labels.to_string(), error: Box::new(error) }
                 })?;
                 if !downsampled.is_empty() {
-                    merged.account.written += downsampled.iter().map(|c| c.sample_count() as u64).sum::<u64>();
+                    merged.account.written +=
+                        downsampled.iter().map(|c| c.sample_count() as u64).sum::<u64>();
                     merged.digest.add(&series.labels, &downsampled);
                     writer.add_series(&series.labels, downsampled)?;
                 }
@@ -215,7 +227,8 @@ mod tests {
         assert_eq!(planned(&blocks, "0d", 48), [(1, 300_000)]);
         let done = [block(1, 48, 0, &[1, 2]), block(3, 48, 300_000, &[1]), block(4, 48, 300_000, &[2])];
         assert_eq!(planned(&done, "0d", 48), []);
-        let next = [block(3, 240, 300_000, &[1]), block(4, 239, 300_000, &[2]), block(5, 240, 3_600_000, &[7])];
+        let next =
+            [block(3, 240, 300_000, &[1]), block(4, 239, 300_000, &[2]), block(5, 240, 3_600_000, &[7])];
         assert_eq!(planned(&next, "0d", 48), [(3, 3_600_000)]);
     }
 

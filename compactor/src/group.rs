@@ -111,8 +111,8 @@ mod tests {
 
     fn block(labels: &[(&str, &str)], resolution: i64) -> Arc<BlockMeta> {
         let mut meta = BlockMeta::new(Ulid::from_parts(1, 1), Timestamp::EPOCH, Timestamp::from_millis(1));
-        let mut thanos = ThanosMeta::default();
-        thanos.labels = labels.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let labels = labels.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let mut thanos = ThanosMeta { labels, ..ThanosMeta::default() };
         thanos.downsample.resolution_millis = resolution;
         meta.thanos = Some(thanos);
         Arc::new(meta)

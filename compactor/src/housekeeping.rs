@@ -11,7 +11,7 @@ use bucket::{Lease, LeaseAttempt, PartialVerdict, delete_block, delete_partial, 
 use model::Timestamp;
 use tsdb::Ulid;
 
-use crate::group::{GroupKey, resolution_name, resolution};
+use crate::group::{GroupKey, resolution, resolution_name};
 use crate::history::{Action, Decision};
 use crate::retention::Expired;
 use crate::view::CompactorView;
@@ -88,7 +88,8 @@ impl BucketWorker {
     /// The time by the clock of the bucket.
     async fn checked_time(&self) -> Result<Timestamp, String> {
         let before = crate::now();
-        let of_store = self.workshop.retry.run(|| store_time(&self.bucket)).await.map_err(|error| error.to_string())?;
+        let of_store =
+            self.workshop.retry.run(|| store_time(&self.bucket)).await.map_err(|error| error.to_string())?;
         let millis = of_store.as_millis();
         let (early, late) = (before.as_millis() - millis, millis - crate::now().as_millis());
         let tolerated = CLOCK_TOLERANCE.as_millis() as i64;
@@ -115,7 +116,8 @@ impl BucketWorker {
         outcome: &mut HousekeepingOutcome,
     ) {
         let Expired { block, why, replaced_by } = expired;
-        let decision = Decision::new(&self.name, Action::Marked, group, &why).from([block]).to(replaced_by.clone());
+        let decision =
+            Decision::new(&self.name, Action::Marked, group, &why).from([block]).to(replaced_by.clone());
         match self.workshop.retire(block, &replaced_by, why, lease).await {
             Ok(()) => {
                 outcome.marked += 1;
@@ -135,7 +137,14 @@ impl BucketWorker {
         for (meta, cover) in &view.covered {
             let why = format!("outdated block: all of its sources are in {cover}");
             let group = GroupKey::of(meta, &self.settings.replica_labels);
-            self.mark(group, Expired { block: meta.ulid, why, replaced_by: vec![*cover] }, "garbage", lease, outcome).await;
+            self.mark(
+                group,
+                Expired { block: meta.ulid, why, replaced_by: vec![*cover] },
+                "garbage",
+                lease,
+                outcome,
+            )
+            .await;
         }
     }
 
@@ -168,7 +177,9 @@ impl BucketWorker {
         }
         for expired in verdict.expired {
             let meta = view.blocks.iter().find(|meta| meta.ulid == expired.block);
-            let group = meta.map(|meta| GroupKey::of(meta, &self.settings.replica_labels).to_string()).unwrap_or_default();
+            let group = meta
+                .map(|meta| GroupKey::of(meta, &self.settings.replica_labels).to_string())
+                .unwrap_or_default();
             self.mark(group, expired, "retention", lease, outcome).await;
         }
     }
@@ -181,10 +192,17 @@ impl BucketWorker {
         lease: &Lease,
         outcome: &mut HousekeepingOutcome,
     ) {
-        for (block, mark) in view.marked.iter().filter(|(_, mark)| mark.age(now) >= self.settings.delete_delay) {
-            let decision = Decision::new(&self.name, Action::Deleted, "", mark.details.as_deref().unwrap_or("marked for deletion"))
-                .from([*block])
-                .to(mark.replaced_by.clone());
+        for (block, mark) in
+            view.marked.iter().filter(|(_, mark)| mark.age(now) >= self.settings.delete_delay)
+        {
+            let decision = Decision::new(
+                &self.name,
+                Action::Deleted,
+                "",
+                mark.details.as_deref().unwrap_or("marked for deletion"),
+            )
+            .from([*block])
+            .to(mark.replaced_by.clone());
             match self.remove(*block, mark, view, now, lease).await {
                 Ok(None) => {
                     outcome.removed += 1;
@@ -231,9 +249,12 @@ impl BucketWorker {
             mark.replaced_by.iter().filter(|id| !view.blocks.iter().any(|meta| meta.ulid == **id)).collect();
         let first = gone.first()?;
         // What replaced it may have been merged further since.
-        let Some(meta) = view.marked_blocks.get(&block) else { return None };
+        let meta = view.marked_blocks.get(&block)?;
         let of_group = |other: &&std::sync::Arc<tsdb::BlockMeta>| {
-            let (a, b) = (GroupKey::of(other, &self.settings.replica_labels), GroupKey::of(meta, &self.settings.replica_labels));
+            let (a, b) = (
+                GroupKey::of(other, &self.settings.replica_labels),
+                GroupKey::of(meta, &self.settings.replica_labels),
+            );
             a.labels == b.labels && resolution(other) >= resolution(meta)
         };
         let mut left = meta.compaction.sources.clone();

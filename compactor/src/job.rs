@@ -182,12 +182,15 @@ impl Workshop {
 
     /// An empty folder for the new block, on a disk that has room for it.
     pub(crate) fn prepare(&self, id: Ulid, sources: &[Arc<BlockMeta>]) -> Result<JobFolder, JobError> {
-        let folder = JobFolder::create(self.dir.join(id.to_string()))
-            .map_err(|error| JobError::Failed(format!("create a folder in {}: {error}", self.dir.display())))?;
+        let folder = JobFolder::create(self.dir.join(id.to_string())).map_err(|error| {
+            JobError::Failed(format!("create a folder in {}: {error}", self.dir.display()))
+        })?;
         let needed = needed_bytes(sources);
         let free = rustix::fs::statvfs(folder.path())
             .map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize))
-            .map_err(|error| JobError::Failed(format!("look at the disk of {}: {error}", self.dir.display())))?;
+            .map_err(|error| {
+                JobError::Failed(format!("look at the disk of {}: {error}", self.dir.display()))
+            })?;
         if free < needed {
             return Err(JobError::NoSpace { needed, free, dir: self.dir.clone() });
         }

@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use series::{ChunkJoinError, CompactedChunks, Contribution, Merge, MergeError, MergedSeries, ReplicaRule, Series, Step};
 use series::compact_chunks;
+use series::{
+    ChunkJoinError, CompactedChunks, Contribution, Merge, MergeError, MergedSeries, ReplicaRule, Series, Step,
+};
 use tsdb::{BlockWriter, Chunk, WriteError};
 
 use crate::account::{ChunkDigest, SampleAccount};
@@ -33,7 +35,7 @@ pub(crate) enum MergeJobError {
     Unsorted(MergeError),
     /// The chunks of a series cannot be joined.
     #[error("series {series}: {error}")]
-    Series { series: String, error: ChunkJoinError },
+    Series { series: String, error: Box<ChunkJoinError> },
     /// The new block cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -129,10 +131,16 @@ impl MergeRun<'_> {
     fn series(&mut self, series: MergedSeries) -> Result<(), MergeJobError> {
         let MergedSeries { labels, contributions } = series;
         let compacted = self.compact(contributions);
-        let CompactedChunks { chunks, duplicates, conflicts, replicas } =
-            compacted.map_err(|error| MergeJobError::Series { series: labels.to_string(), error })?;
+        let CompactedChunks { chunks, duplicates, conflicts, replicas } = compacted
+            .map_err(|error| MergeJobError::Series { series: labels.to_string(), error: Box::new(error) })?;
         let written = chunks.iter().map(|chunk| chunk.sample_count() as u64).sum();
-        self.merged.account.add(SampleAccount { written, duplicates, conflicts, replicas, ..SampleAccount::default() });
+        self.merged.account.add(SampleAccount {
+            written,
+            duplicates,
+            conflicts,
+            replicas,
+            ..SampleAccount::default()
+        });
         if !chunks.is_empty() {
             self.merged.digest.add(&labels, &chunks);
             self.writer.add_series(&labels, chunks)?;

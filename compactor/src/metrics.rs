@@ -75,8 +75,13 @@ impl CompactorMetrics {
     }
 
     fn register_work(&self, registry: &mut Registry) {
-        let mut counter = |name: &str, help: &str, metric: &Counter| registry.register(name, help, metric.clone());
-        counter("thanos_compact_iterations", "Passes over all buckets that found nothing left to do", &self.iterations);
+        let mut counter =
+            |name: &str, help: &str, metric: &Counter| registry.register(name, help, metric.clone());
+        counter(
+            "thanos_compact_iterations",
+            "Passes over all buckets that found nothing left to do",
+            &self.iterations,
+        );
         counter("thanos_compact_group_compactions", "Merges that made a block", &self.compactions);
         counter("thanos_compact_group_vertical_compactions", "Merges of blocks that overlap", &self.vertical);
         counter("thanos_compact_group_compactions_failures", "Merges that failed", &self.failures);
@@ -92,7 +97,11 @@ impl CompactorMetrics {
             "Abandoned uploads that were removed",
             &self.partial,
         );
-        counter("thanos_compact_downsample_failures", "Blocks that could not be downsampled", &self.downsample_failures);
+        counter(
+            "thanos_compact_downsample_failures",
+            "Blocks that could not be downsampled",
+            &self.downsample_failures,
+        );
         counter("isthmus_compact_samples_written", "Samples of new blocks", &self.samples);
         counter(
             "isthmus_compact_samples_in_conflict",
@@ -104,7 +113,11 @@ impl CompactorMetrics {
             "Blocks that were marked, by reason",
             self.marked.clone(),
         );
-        registry.register("thanos_compact_downsample", "Blocks that were made by downsampling", self.downsampled.clone());
+        registry.register(
+            "thanos_compact_downsample",
+            "Blocks that were made by downsampling",
+            self.downsampled.clone(),
+        );
         registry.register(
             "isthmus_compact_job_duration_seconds",
             "Duration of merges and downsamplings that succeeded, in seconds",
@@ -113,14 +126,27 @@ impl CompactorMetrics {
     }
 
     fn register_state(&self, registry: &mut Registry) {
-        let mut gauge = |name: &str, help: &str, metric: &Gauge| registry.register(name, help, metric.clone());
+        let mut gauge =
+            |name: &str, help: &str, metric: &Gauge| registry.register(name, help, metric.clone());
         gauge("thanos_compact_halted", "Always 0: a block that fails stops no other one", &self.halted);
         gauge("thanos_compact_todo_compactions", "Merges that are due", &self.todo_compactions);
         gauge("thanos_compact_todo_compaction_blocks", "Blocks of merges that are due", &self.todo_blocks);
         gauge("isthmus_compact_todo_compaction_bytes", "Bytes of merges that are due", &self.todo_bytes);
-        gauge("thanos_compact_todo_downsample_blocks", "Blocks that are due to be downsampled", &self.todo_downsample);
-        gauge("thanos_compact_todo_deletion_blocks", "Blocks that are marked for deletion", &self.todo_deletion);
-        gauge("isthmus_compact_blocks_quarantined", "Blocks that cannot be read and are left alone", &self.quarantined);
+        gauge(
+            "thanos_compact_todo_downsample_blocks",
+            "Blocks that are due to be downsampled",
+            &self.todo_downsample,
+        );
+        gauge(
+            "thanos_compact_todo_deletion_blocks",
+            "Blocks that are marked for deletion",
+            &self.todo_deletion,
+        );
+        gauge(
+            "isthmus_compact_blocks_quarantined",
+            "Blocks that cannot be read and are left alone",
+            &self.quarantined,
+        );
         gauge("isthmus_compact_blocks_corrupt", "Blocks whose meta.json cannot be used", &self.corrupt);
         gauge(
             "isthmus_compact_blocks_refused",
@@ -189,7 +215,11 @@ impl CompactorMetrics {
     }
 
     pub(crate) fn cleaned(&self, is_done: bool) {
-        if is_done { self.cleaned.inc() } else { self.cleanup_failures.inc() };
+        if is_done {
+            self.cleaned.inc()
+        } else {
+            self.cleanup_failures.inc()
+        };
     }
 
     pub(crate) fn partial_removed(&self) {

@@ -54,10 +54,12 @@ pub(crate) fn merged_options(group: &GroupKey, sources: &[Arc<BlockMeta>], id: U
         hints,
         ..Compaction::default()
     });
-    let mut thanos = ThanosMeta { labels: group.labels.clone(), source: SOURCE.to_owned(), ..ThanosMeta::default() };
+    let mut thanos =
+        ThanosMeta { labels: group.labels.clone(), source: SOURCE.to_owned(), ..ThanosMeta::default() };
     thanos.downsample.resolution_millis = group.resolution;
     thanos.extensions = common_extensions(sources);
-    thanos.rewrites = sources.iter().flat_map(|meta| meta.thanos.iter().flat_map(|t| t.rewrites.clone())).collect();
+    thanos.rewrites =
+        sources.iter().flat_map(|meta| meta.thanos.iter().flat_map(|t| t.rewrites.clone())).collect();
     options.thanos = Some(thanos);
     options
 }

@@ -72,7 +72,9 @@ impl Plan {
 impl std::fmt::Display for PlanReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Window(millis) if millis % (24 * HOUR) == 0 => write!(f, "window of {} d", millis / (24 * HOUR)),
+            Self::Window(millis) if millis % (24 * HOUR) == 0 => {
+                write!(f, "window of {} d", millis / (24 * HOUR))
+            }
             Self::Window(millis) => write!(f, "window of {} h", millis / HOUR),
             Self::Overlap => f.write_str("overlap"),
         }
@@ -110,7 +112,11 @@ pub(crate) fn plan(
 
 /// Blocks that cannot be merged with others because the index would be too large: of each plan that was dropped for this reason,
 /// the block with the largest index.
-pub(crate) fn too_large(group: &[Arc<BlockMeta>], is_excluded: impl Fn(Ulid) -> bool, rules: &PlanRules) -> Vec<Ulid> {
+pub(crate) fn too_large(
+    group: &[Arc<BlockMeta>],
+    is_excluded: impl Fn(Ulid) -> bool,
+    rules: &PlanRules,
+) -> Vec<Ulid> {
     let mut found = Vec::new();
     for &range in &rules.ranges {
         for (_, window) in windows(group, range) {
@@ -307,9 +313,17 @@ mod tests {
     #[test]
     fn downsampled_blocks_that_overlap_are_left_alone() {
         let coarse = |meta| edit(meta, |thanos| thanos.downsample.resolution_millis = 300_000);
-        let group = vec![coarse(block(1, 0, 48, "a")), coarse(block(2, 40, 48, "a")), coarse(block(3, 336, 384, "a"))];
+        let group = vec![
+            coarse(block(1, 0, 48, "a")),
+            coarse(block(2, 40, 48, "a")),
+            coarse(block(3, 336, 384, "a")),
+        ];
         assert_eq!(planned(group, &[], 1000), [0; 0]);
-        let group = vec![coarse(block(1, 0, 48, "a")), coarse(block(2, 48, 96, "a")), coarse(block(3, 336, 384, "a"))];
+        let group = vec![
+            coarse(block(1, 0, 48, "a")),
+            coarse(block(2, 48, 96, "a")),
+            coarse(block(3, 336, 384, "a")),
+        ];
         assert_eq!(planned(group, &[], 1000), [1, 2]);
     }
 
@@ -324,7 +338,11 @@ mod tests {
                 });
             })
         };
-        let group = vec![with_index(block(1, 0, 2, "a"), 20), with_index(block(2, 2, 4, "a"), 40), block(3, 8, 10, "a")];
+        let group = vec![
+            with_index(block(1, 0, 2, "a"), 20),
+            with_index(block(2, 2, 4, "a"), 40),
+            block(3, 8, 10, "a"),
+        ];
         assert_eq!(planned(group.clone(), &[], 10), [0; 0]);
         let found = too_large(&group, |_| false, &PlanRules::up_to(4, 64 << 30));
         assert_eq!(found, [Ulid::from_parts(1, 2)]);

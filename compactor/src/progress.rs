@@ -120,15 +120,19 @@ impl Progress {
                 backlog.blocks += group.blocks;
                 backlog.bytes += group.bytes;
                 backlog.downsample += group.downsample_blocks;
-                backlog.waiting += usize::from(state.as_ref().is_some_and(|state| state.starts_with(WAITING)));
-                backlog.skipped += usize::from(state.as_ref().is_some_and(|state| state.starts_with(SKIPPED)));
+                backlog.waiting +=
+                    usize::from(state.as_ref().is_some_and(|state| state.starts_with(WAITING)));
+                backlog.skipped +=
+                    usize::from(state.as_ref().is_some_and(|state| state.starts_with(SKIPPED)));
                 groups.push(GroupProgress { state, ..group.clone() });
             }
         }
         let count = |state| troubled.iter().filter(|block: &&TroubledBlock| block.state == state).count();
-        (backlog.quarantined, backlog.corrupt, backlog.refused) = (count("quarantined"), count("corrupt"), count("refused"));
+        (backlog.quarantined, backlog.corrupt, backlog.refused) =
+            (count("quarantined"), count("corrupt"), count("refused"));
         let speed = shared.done_bytes as f64 / shared.took.as_secs_f64();
-        let left = (speed > 0.0 && speed.is_finite()).then(|| Duration::from_secs_f64(backlog.bytes as f64 / speed));
+        let left =
+            (speed > 0.0 && speed.is_finite()).then(|| Duration::from_secs_f64(backlog.bytes as f64 / speed));
         (groups, troubled, backlog, left)
     }
 
@@ -166,7 +170,8 @@ fn imagined(group: &GroupKey, plan: &Plan) -> BlockMeta {
     let mut meta = BlockMeta::new(id, min, max);
     meta.compaction = options.compaction.unwrap_or_default();
     meta.thanos = options.thanos.map(|mut thanos| {
-        thanos.files = plan.sources.iter().flat_map(|meta| meta.thanos.iter().flat_map(|t| t.files.clone())).collect();
+        thanos.files =
+            plan.sources.iter().flat_map(|meta| meta.thanos.iter().flat_map(|t| t.files.clone())).collect();
         thanos
     });
     meta

@@ -40,9 +40,8 @@ impl State {
     /// The bytes of `range`, if they are in the piece.
     fn slice(&self, range: &Range<u64>) -> Option<Bytes> {
         let is_inside = self.begin <= range.start && range.end <= self.end();
-        is_inside.then(|| {
-            self.piece.slice((range.start - self.begin) as usize..(range.end - self.begin) as usize)
-        })
+        is_inside
+            .then(|| self.piece.slice((range.start - self.begin) as usize..(range.end - self.begin) as usize))
     }
 }
 
@@ -93,7 +92,8 @@ impl<F: ReadAt + Clone + 'static> ReadAt for ReadAhead<F> {
         }
         let end = state.end();
         let next = if goes_on { self.take(&mut state)? } else { None };
-        let kept = if goes_on { state.piece.slice((range.start - state.begin) as usize..) } else { Bytes::new() };
+        let kept =
+            if goes_on { state.piece.slice((range.start - state.begin) as usize..) } else { Bytes::new() };
         let mut piece = match next {
             Some(next) if kept.is_empty() => next,
             Some(next) => [kept.as_ref(), next.as_ref()].concat().into(),
@@ -154,7 +154,10 @@ mod tests {
                 at = (random >> 40) % 9_000;
             }
             let range = at..(at + length).min(10_000);
-            assert_eq!(ahead.read_at(range.clone()).unwrap(), bytes.slice(range.start as usize..range.end as usize));
+            assert_eq!(
+                ahead.read_at(range.clone()).unwrap(),
+                bytes.slice(range.start as usize..range.end as usize)
+            );
             at = if step % 3 == 0 { range.start + length / 2 } else { range.end };
         }
         assert_eq!(ahead.read_at(9_999..10_001).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);

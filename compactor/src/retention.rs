@@ -157,9 +157,13 @@ impl RetentionPolicy {
 
     fn of(&self, meta: &BlockMeta) -> Retention {
         let labels = external_labels(meta);
-        let labels = Labels::from_pairs(labels.iter().map(|(n, v)| (n.as_str(), v.as_str()))).unwrap_or_default();
+        let labels =
+            Labels::from_pairs(labels.iter().map(|(n, v)| (n.as_str(), v.as_str()))).unwrap_or_default();
         let matches = |matchers: &[Matcher]| matchers.iter().all(|m| m.matches(labels.value(m.name())));
-        self.rules.iter().find(|(matchers, _)| matches(matchers)).map_or(self.otherwise, |(_, retention)| *retention)
+        self.rules
+            .iter()
+            .find(|(matchers, _)| matches(matchers))
+            .map_or(self.otherwise, |(_, retention)| *retention)
     }
 
     /// Whether the block is retired within `time`, and a coarser one should be there then.
@@ -192,7 +196,10 @@ impl RetentionPolicy {
                 Some(replaced_by) => verdict.expired.push(Expired { block: meta.ulid, why, replaced_by }),
                 None => {
                     let needs = coarser(resolution).map(resolution_name).unwrap_or_default();
-                    verdict.kept.push((meta.ulid, format!("it is older than {why}, but no block of {needs} has its samples")));
+                    verdict.kept.push((
+                        meta.ulid,
+                        format!("it is older than {why}, but no block of {needs} has its samples"),
+                    ));
                 }
             }
         }
@@ -232,7 +239,11 @@ fn retention(raw: Option<&str>, five_minutes: Option<&str>, hour: Option<&str>) 
         let duration = parse_duration(text).map_err(|error| format!("{name}: {error}"))?;
         Ok::<_, String>(Some(duration).filter(|duration| !duration.is_zero()))
     };
-    Ok(Retention { raw: parse("raw", raw)?, five_minutes: parse("5m", five_minutes)?, hour: parse("1h", hour)? })
+    Ok(Retention {
+        raw: parse("raw", raw)?,
+        five_minutes: parse("5m", five_minutes)?,
+        hour: parse("1h", hour)?,
+    })
 }
 
 #[cfg(test)]
@@ -258,7 +269,11 @@ mod tests {
     }
 
     /// Expired blocks with what replaces them, and kept ones, after `days`.
-    fn decided(policy: &RetentionPolicy, blocks: &[Arc<BlockMeta>], days: i64) -> (Vec<(u128, Vec<u128>)>, Vec<u128>) {
+    fn decided(
+        policy: &RetentionPolicy,
+        blocks: &[Arc<BlockMeta>],
+        days: i64,
+    ) -> (Vec<(u128, Vec<u128>)>, Vec<u128>) {
         let verdict = policy.decide(blocks, Timestamp::from_millis((2 + days * 24) * HOUR + 1));
         let ids = |ids: &[Ulid]| ids.iter().map(Ulid::random).collect::<Vec<_>>();
         (
@@ -288,10 +303,14 @@ mod tests {
     fn each_cluster_may_have_its_own_retention() {
         let yaml = "- {matchers: '{cluster=\"a\"}', raw: 20d}\n- {matchers: 'cluster=~\"b|c\"', raw: 0d}";
         let policy = policy("10d", "5d", "0d").with_rules(yaml).unwrap();
-        let blocks = ["a", "b", "d"].map(|cluster| block(u128::from(cluster.as_bytes()[0]), cluster, 0, &[1]));
-        let at = |days| decided(&policy, &blocks, days).0.into_iter().map(|(id, _)| id as u8 as char).collect::<String>();
+        let blocks =
+            ["a", "b", "d"].map(|cluster| block(u128::from(cluster.as_bytes()[0]), cluster, 0, &[1]));
+        let at = |days| {
+            decided(&policy, &blocks, days).0.into_iter().map(|(id, _)| id as u8 as char).collect::<String>()
+        };
         assert_eq!([at(9), at(10), at(20), at(1000)], ["", "d", "ad", "ad"]);
-        let error = super::tests::policy("1d", "1d", "1d").with_rules("- {matchers: '{', raw: x}").unwrap_err();
+        let error =
+            super::tests::policy("1d", "1d", "1d").with_rules("- {matchers: '{', raw: x}").unwrap_err();
         assert!(error[0].contains("--retention.config[0]: matchers"), "{error:?}");
     }
 

@@ -7,7 +7,9 @@ use std::sync::mpsc::SyncSender;
 use bucket::{BlockFault, Bucket, BucketFile, OpenBlockError, Retry, layout};
 use model::TimeRange;
 use series::{AggrChunk, ChunkJoinError, Series, decode_chunk, encode_chunks};
-use tsdb::{Block, BlockError, BlockMeta, BlockParts, BlockSeries, Chunk, Encoding, IndexMemory, ReadAt, Ulid};
+use tsdb::{
+    Block, BlockError, BlockMeta, BlockParts, BlockSeries, Chunk, Encoding, IndexMemory, ReadAt, Ulid,
+};
 
 use crate::account::SampleAccount;
 use crate::read_ahead::ReadAhead;
@@ -30,7 +32,7 @@ pub(crate) enum SourceError {
     Bucket(#[from] bucket::BucketError),
     /// A part of it cannot be read.
     #[error("{0}")]
-    Read(#[from] BlockError),
+    Read(Box<BlockError>),
     /// Its chunks cannot be decoded, or cut where tombstones end.
     #[error("block {block}: series {series}: {error}")]
     Chunks {
@@ -39,11 +41,17 @@ pub(crate) enum SourceError {
         /// The labels of the series.
         series: String,
         /// What is wrong.
-        error: ChunkJoinError,
+        error: Box<ChunkJoinError>,
     },
     /// The job was stopped.
     #[error("the job was stopped")]
     Stopped,
+}
+
+impl From<BlockError> for SourceError {
+    fn from(error: BlockError) -> Self {
+        Self::Read(Box::new(error))
+    }
 }
 
 impl SourceError {
@@ -86,8 +94,13 @@ impl Source {
         }
         let tombstones = tombstones(bucket, id, retry).await?;
         let index = index.ok_or(SourceError::Stopped)?;
-        let parts =
-            BlockParts { meta: (**meta).clone(), index, segments, tombstones, index_memory: index_memory(sources) };
+        let parts = BlockParts {
+            meta: (**meta).clone(),
+            index,
+            segments,
+            tombstones,
+            index_memory: index_memory(sources),
+        };
         let opened = tokio::task::spawn_blocking(move || Block::from_parts(id, parts)).await;
         Ok(Self { block: opened.map_err(|_| SourceError::Stopped)?? })
     }
@@ -104,7 +117,10 @@ impl Source {
             let series = series?;
             let chunks = self.chunks(&series, &mut account)?;
             bytes += chunks.iter().map(|chunk| chunk.data.len()).sum::<usize>();
-            batch.push(Series { labels: series.labels, chunks: chunks.into_iter().map(AggrChunk::raw).collect() });
+            batch.push(Series {
+                labels: series.labels,
+                chunks: chunks.into_iter().map(AggrChunk::raw).collect(),
+            });
             if bytes > BATCH_BYTES || batch.len() >= BATCH_SERIES {
                 if stop.load(Ordering::Relaxed) || batches.send(std::mem::take(&mut batch)).is_err() {
                     return Err(SourceError::Stopped);
@@ -135,7 +151,7 @@ impl Source {
             let cut = cut(&chunk, series).map_err(|error| SourceError::Chunks {
                 block: self.block.meta().ulid,
                 series: series.labels.to_string(),
-                error,
+                error: Box::new(error),
             })?;
             account.deleted += before - cut.iter().map(|chunk| chunk.sample_count() as u64).sum::<u64>();
             kept.extend(cut);
@@ -146,7 +162,8 @@ impl Source {
 
 /// The rest of a chunk.
 fn cut(chunk: &Chunk, series: &BlockSeries) -> Result<Vec<Chunk>, ChunkJoinError> {
-    let whole = |interval: &TimeRange| interval.contains(chunk.range.min) && interval.contains(chunk.range.max);
+    let whole =
+        |interval: &TimeRange| interval.contains(chunk.range.min) && interval.contains(chunk.range.max);
     if series.deleted.iter().any(whole) {
         return Ok(Vec::new());
     }

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bucket::{
-    Bucket, FetchMetrics, FetchOptions, Fetcher, Leases, OpenBlockOptions, PublishOptions, Retry, layout, publish,
+    Bucket, FetchMetrics, FetchOptions, Fetcher, Leases, OpenBlockOptions, PublishOptions, Retry, layout,
+    publish,
 };
 use clap::Parser;
 use model::{Labels, TimeRange, Timestamp};
@@ -40,8 +41,11 @@ const ONCE: Retry = Retry { attempts: 1, delay: Duration::from_millis(1) };
 
 /// A worker on `bucket` with these flags. Its unfinished blocks are in `dir`.
 fn worker(bucket: &Bucket, dir: &Path, name: &str, flags: &[&str]) -> BucketWorker {
-    let all = ["compact", "--objstore.config={type: FILESYSTEM, config: {directory: /}}", "--consistency-delay=0s"];
-    let args = CompactCommand::try_parse_from(all.iter().chain(flags)).unwrap_or_else(|error| panic!("{error}")).args;
+    let all =
+        ["compact", "--objstore.config={type: FILESYSTEM, config: {directory: /}}", "--consistency-delay=0s"];
+    let args = CompactCommand::try_parse_from(all.iter().chain(flags))
+        .unwrap_or_else(|error| panic!("{error}"))
+        .args;
     let work = args.check().unwrap_or_else(|mistakes| panic!("{mistakes:?}")).work;
     let fetch = FetchOptions { retry: ONCE, ..work.fetch };
     BucketWorker {
@@ -148,7 +152,10 @@ async fn content(bucket: &Bucket) -> BTreeMap<String, u64> {
     for object in bucket.list_all("").await.unwrap() {
         let Some((_, file)) = layout::split(&object.name) else { continue };
         if !file.ends_with(".json") {
-            content.insert(object.name.clone(), xxhash_rust::xxh64::xxh64(&bucket.get(&object.name).await.unwrap(), 0));
+            content.insert(
+                object.name.clone(),
+                xxhash_rust::xxh64::xxh64(&bucket.get(&object.name).await.unwrap(), 0),
+            );
         }
     }
     content

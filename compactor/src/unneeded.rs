@@ -14,10 +14,22 @@ impl UnneededFlags for UnneededByCompactor {
         &[
             UnneededFlag::switch("debug.halt-on-error", "a block that fails stops no other one"),
             UnneededFlag::switch("debug.accept-malformed-index", "a damaged block is put into quarantine"),
-            UnneededFlag::switch("compact.enable-vertical-compaction", "blocks that overlap are always merged"),
-            UnneededFlag::switch("compact.skip-block-with-out-of-order-chunks", "a damaged block is put into quarantine"),
-            UnneededFlag::value("compact.blocks-fetch-concurrency", "blocks are read in place, without a download"),
-            UnneededFlag::value("compact.progress-interval", "the progress is calculated with each look at the bucket"),
+            UnneededFlag::switch(
+                "compact.enable-vertical-compaction",
+                "blocks that overlap are always merged",
+            ),
+            UnneededFlag::switch(
+                "compact.skip-block-with-out-of-order-chunks",
+                "a damaged block is put into quarantine",
+            ),
+            UnneededFlag::value(
+                "compact.blocks-fetch-concurrency",
+                "blocks are read in place, without a download",
+            ),
+            UnneededFlag::value(
+                "compact.progress-interval",
+                "the progress is calculated with each look at the bucket",
+            ),
             UnneededFlag::value("hash-func", "each file of a new block has its SHA-256 in meta.json"),
             UnneededFlag::value("block-viewer.global.sync-block-interval", NO_PAGES),
             UnneededFlag::value("block-viewer.global.sync-block-timeout", NO_PAGES),
@@ -27,7 +39,10 @@ impl UnneededFlags for UnneededByCompactor {
             UnneededFlag::value("web.prefix-header", NO_PAGES),
             UnneededFlag::switch("web.disable-cors", "no other site may read the answers"),
             UnneededFlag::value("bucket-web-label", NO_PAGES),
-            UnneededFlag::switch("disable-admin-operations", "there are none; isthmus tools mark marks blocks"),
+            UnneededFlag::switch(
+                "disable-admin-operations",
+                "there are none; isthmus tools mark marks blocks",
+            ),
         ],
     ];
 }

@@ -15,7 +15,9 @@ pub(crate) enum VerifyError {
     #[error("{0}")]
     Read(#[from] BlockError),
     /// It has other content.
-    #[error("the new block does not have the samples that were written; it is not published, and its sources stay")]
+    #[error(
+        "the new block does not have the samples that were written; it is not published, and its sources stay"
+    )]
     Different,
 }
 

@@ -92,7 +92,10 @@ fn refusal(meta: &BlockMeta, required: &Labels) -> Option<String> {
         match labels.get(label.name) {
             Some(value) if value == label.value => {}
             Some(value) => {
-                return Some(format!("its label {} is {value:?}, its bucket requires {:?}", label.name, label.value));
+                return Some(format!(
+                    "its label {} is {value:?}, its bucket requires {:?}",
+                    label.name, label.value
+                ));
             }
             None => return Some(format!("it has no label {}, which its bucket requires", label.name)),
         }

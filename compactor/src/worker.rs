@@ -82,7 +82,8 @@ impl BucketWorker {
     /// # Errors
     /// A text that names the bucket; nothing must be decided then.
     pub(crate) async fn view(&self) -> Result<CompactorView, String> {
-        let fetched = CompactorView::fetch(&self.fetcher, &self.required, &self.settings.replica_labels).await;
+        let fetched =
+            CompactorView::fetch(&self.fetcher, &self.required, &self.settings.replica_labels).await;
         let view = fetched.map_err(|error| format!("bucket {:?}: {error}", self.name))?;
         self.report(&view);
         Ok(view)
@@ -96,7 +97,9 @@ impl BucketWorker {
         let view = self.view().await?;
         let due: Vec<GroupKey> = by_group(&view.blocks, &self.settings.replica_labels)
             .into_iter()
-            .filter(|(_, blocks)| self.next(blocks, &view).is_some() || !self.too_large(blocks, &view).is_empty())
+            .filter(|(_, blocks)| {
+                self.next(blocks, &view).is_some() || !self.too_large(blocks, &view).is_empty()
+            })
             .map(|(key, _)| key)
             .collect();
         let outcomes = futures::stream::iter(due)
@@ -175,7 +178,10 @@ impl BucketWorker {
     /// Why the last job of the group was skipped, if it was.
     fn skipped(&self, key: &GroupKey) -> Option<String> {
         let (groups, ..) = self.progress.all();
-        let state = groups.into_iter().find(|group| group.bucket == self.name && group.group == key.to_string())?.state;
+        let state = groups
+            .into_iter()
+            .find(|group| group.bucket == self.name && group.group == key.to_string())?
+            .state;
         state.filter(|state| state.starts_with(progress::SKIPPED))
     }
 
@@ -219,7 +225,12 @@ impl BucketWorker {
     async fn run(&self, key: &GroupKey, next: &Plan, lease: &Lease) -> Result<JobResult, JobError> {
         let (min, max) = span(&next.sources);
         let bytes: u64 = next.sources.iter().map(|meta| size_bytes(meta)).sum();
-        let what = format!("merging {} blocks, {bytes} bytes, {}, {}", next.sources.len(), next.why, times(min, max));
+        let what = format!(
+            "merging {} blocks, {bytes} bytes, {}, {}",
+            next.sources.len(),
+            next.why,
+            times(min, max)
+        );
         tracing::info!(bucket = %self.name, group = %key, needs_disk_bytes = crate::job::needed_bytes(&next.sources), "{what}");
         self.progress.state(&self.name, key, Some(what));
         let began = Instant::now();
@@ -232,9 +243,10 @@ impl BucketWorker {
         for _ in &next.sources {
             self.metrics.marked("source");
         }
-        let mut decision = Decision::new(&self.name, Action::Compacted, key, format!("{}, {}", next.why, times(min, max)))
-            .from(next.sources.iter().map(|meta| meta.ulid))
-            .to(result.output.iter().map(|meta| meta.ulid));
+        let mut decision =
+            Decision::new(&self.name, Action::Compacted, key, format!("{}, {}", next.why, times(min, max)))
+                .from(next.sources.iter().map(|meta| meta.ulid))
+                .to(result.output.iter().map(|meta| meta.ulid));
         decision.samples = Some(result.account);
         self.history.note(decision);
         Ok(result)
@@ -271,7 +283,10 @@ impl BucketWorker {
     async fn exclude(&self, key: &GroupKey, block: Ulid, lease: &Lease) -> bool {
         let mut mark = Mark::new(MarkKind::NoCompact, block, crate::now());
         mark.reason = Some("index-size-exceeding".to_owned());
-        mark.details = Some(format!("the index of the merged block could exceed {} bytes", self.settings.rules.max_index_bytes));
+        mark.details = Some(format!(
+            "the index of the merged block could exceed {} bytes",
+            self.settings.rules.max_index_bytes
+        ));
         if !lease.is_held() {
             return false;
         }
@@ -331,10 +346,14 @@ impl BucketWorker {
             Ok(result) => {
                 outcome.made += usize::from(result.output.is_some());
                 self.metrics.downsampled(plan.to, began.elapsed());
-                let mut decision =
-                    Decision::new(&self.name, Action::Downsampled, &key, format!("{} is due", resolution_name(plan.to)))
-                        .from([plan.source.ulid])
-                        .to(result.output.iter().map(|meta| meta.ulid));
+                let mut decision = Decision::new(
+                    &self.name,
+                    Action::Downsampled,
+                    &key,
+                    format!("{} is due", resolution_name(plan.to)),
+                )
+                .from([plan.source.ulid])
+                .to(result.output.iter().map(|meta| meta.ulid));
                 decision.samples = Some(result.account);
                 self.history.note(decision);
             }
@@ -347,7 +366,8 @@ impl BucketWorker {
                     error => {
                         let is_skipped = matches!(error, JobError::NoSpace { .. });
                         let action = if is_skipped { Action::Skipped } else { Action::Failed };
-                        self.history.note(Decision::new(&self.name, action, &key, error).from([plan.source.ulid]));
+                        self.history
+                            .note(Decision::new(&self.name, action, &key, error).from([plan.source.ulid]));
                     }
                 }
             }

@@ -24,9 +24,9 @@ use tsdb::{BlockMeta, BlockOptions, BlockWriter, Ulid};
 
 use crate::component::{Assembled, assemble};
 use crate::config::{Config, StoreArgs};
-use bucket::DataFolder;
 use crate::store::BucketStore;
 use crate::sync::CatalogHandle;
+use bucket::DataFolder;
 
 #[derive(Parser)]
 struct StoreCommand {

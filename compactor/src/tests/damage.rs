@@ -23,8 +23,12 @@ async fn a_damaged_block_is_put_into_quarantine_and_the_rest_goes_on() {
         bytes[middle] ^= 0x10;
         world.bucket.put(&name, Bytes::from(bytes)).await.unwrap();
         let outcome = worker.compact().await.unwrap();
-        let quarantined: Vec<_> =
-            worker.history.last().into_iter().filter(|decision| decision.action == Action::Quarantined).collect();
+        let quarantined: Vec<_> = worker
+            .history
+            .last()
+            .into_iter()
+            .filter(|decision| decision.action == Action::Quarantined)
+            .collect();
         let live = live(&worker).await;
         let is_alone = live.blocks.iter().any(|meta| meta.ulid == victim);
         assert!(is_alone && !live.marked.contains_key(&victim), "seed {seed}: the damaged block stays");
@@ -37,7 +41,10 @@ async fn a_damaged_block_is_put_into_quarantine_and_the_rest_goes_on() {
         let reason = &quarantined[0].why;
         assert!(reason.contains("checksum") && reason.contains("tools bucket verify"), "{reason}");
         let (_, troubled, backlog, _) = worker.progress.all();
-        assert_eq!((troubled[0].ulid.clone(), troubled[0].state, backlog.quarantined), (victim.to_string(), "quarantined", 1));
+        assert_eq!(
+            (troubled[0].ulid.clone(), troubled[0].state, backlog.quarantined),
+            (victim.to_string(), "quarantined", 1)
+        );
         // It is not tried in each pass.
         assert_eq!(worker.compact().await.unwrap().failed, 0, "seed {seed}");
     }
@@ -57,7 +64,14 @@ async fn foreign_objects_newer_blocks_and_labels_that_are_not_allowed_are_left_a
     for (number, cluster) in [(1, "a"), (2, "a"), (3, "b"), (4, "b")] {
         let from = (number as i64 - 1) % 2 * 2 * hour;
         let series = [(up.clone(), vec![sample(from + 1)])];
-        upload(&bucket, Ulid::from_parts(number, 1), &[("cluster", cluster)], (from, from + 2 * hour), &series).await;
+        upload(
+            &bucket,
+            Ulid::from_parts(number, 1),
+            &[("cluster", cluster)],
+            (from, from + 2 * hour),
+            &series,
+        )
+        .await;
     }
     let newer = Ulid::from_parts(9, 1);
     bucket.put(&layout::meta(newer), Bytes::from_static(br#"{"ulid":"x","version":2}"#)).await.unwrap();
@@ -74,7 +88,10 @@ async fn foreign_objects_newer_blocks_and_labels_that_are_not_allowed_are_left_a
     let (_, troubled, ..) = worker.progress.all();
     let states: Vec<&str> = troubled.iter().map(|block| block.state).collect();
     assert_eq!(states, ["corrupt", "refused", "refused"]);
-    assert!(troubled[1].reason.contains("its label cluster is \"b\", its bucket requires \"a\""), "{troubled:?}");
+    assert!(
+        troubled[1].reason.contains("its label cluster is \"b\", its bucket requires \"a\""),
+        "{troubled:?}"
+    );
     // Two sources of three objects are gone; a new block, and the clock and the leases of the compactor, are there.
     let left = bucket.list_all("").await.unwrap();
     let foreign = left.iter().filter(|object| !object.name.starts_with("isthmus/")).count();

@@ -67,10 +67,17 @@ async fn after_a_kill_at_any_request_the_next_run_ends_with_the_same_blocks() {
         assert_same(left, &visible(&next).await, &world.samples);
         let found = content(&plain).await;
         let different = |a: &BTreeMap<String, u64>, b: &BTreeMap<String, u64>| {
-            a.iter().filter(|(name, hash)| b.get(*name) != Some(hash)).map(|(name, _)| name.clone()).collect::<Vec<_>>()
+            a.iter()
+                .filter(|(name, hash)| b.get(*name) != Some(hash))
+                .map(|(name, _)| name.clone())
+                .collect::<Vec<_>>()
         };
         let (more, less) = (different(&found, &expected), different(&expected, &found));
-        assert!(more.is_empty() && less.is_empty(), "after {left} requests: {more:?} instead of {less:?}: {:?}", next.history.last());
+        assert!(
+            more.is_empty() && less.is_empty(),
+            "after {left} requests: {more:?} instead of {less:?}: {:?}",
+            next.history.last()
+        );
         if is_whole {
             break;
         }
@@ -173,7 +180,9 @@ async fn a_compactor_that_lost_its_lease_publishes_nothing() {
     let groups = crate::group::by_group(&live(&paused).await.blocks, &paused.settings.replica_labels);
     let (key, blocks) = groups.first_key_value().unwrap();
     let plan = crate::plan::plan(blocks, |_| false, &paused.settings.rules, crate::now()).unwrap();
-    let bucket::LeaseAttempt::Held(lease) = paused.leases.acquire("group").await.unwrap() else { panic!("it is free") };
+    let bucket::LeaseAttempt::Held(lease) = paused.leases.acquire("group").await.unwrap() else {
+        panic!("it is free")
+    };
     // Another compactor took the lease while this one was paused.
     let other = br#"{"version":1,"holder":"other","nonce":"1","epoch":2,"ttl_seconds":60}"#;
     world.bucket.put("isthmus/lease/group.json", bytes::Bytes::from_static(other)).await.unwrap();

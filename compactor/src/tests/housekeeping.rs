@@ -26,7 +26,8 @@ async fn minutes_at(bucket: &Bucket, number: u64, from: i64, to: i64) -> BlockMe
         })
         .collect();
     let series = [(labels(&[("__name__", "up")]), samples)];
-    upload(bucket, Ulid::from_parts(1_700_000_000_000 + number, 1), &[("cluster", "a")], (from, to), &series).await
+    upload(bucket, Ulid::from_parts(1_700_000_000_000 + number, 1), &[("cluster", "a")], (from, to), &series)
+        .await
 }
 
 async fn resolutions(worker: &BucketWorker) -> Vec<i64> {
@@ -48,10 +49,14 @@ async fn raw_blocks_are_retired_only_after_their_samples_are_downsampled() {
     let outcome = worker.downsample().await.unwrap();
     assert_eq!((outcome.made, outcome.failed), (2, 0), "{:?}", worker.history.last());
     let view = live(&worker).await;
-    let coarse = view.blocks.iter().find(|meta| resolution(meta) == 300_000 && meta.compaction.sources == [raw.ulid]);
+    let coarse =
+        view.blocks.iter().find(|meta| resolution(meta) == 300_000 && meta.compaction.sources == [raw.ulid]);
     let coarse = coarse.unwrap();
     // As Thanos: the samples are the windows, but floats and histograms are counted as in the raw block.
-    assert_eq!((coarse.stats.samples, coarse.stats.float_samples), (raw.stats.samples / 5, raw.stats.samples));
+    assert_eq!(
+        (coarse.stats.samples, coarse.stats.float_samples),
+        (raw.stats.samples / 5, raw.stats.samples)
+    );
     assert_eq!((coarse.min_time, coarse.max_time), (raw.min_time, raw.max_time));
     let cleaned = worker.housekeep(false).await.unwrap();
     assert_eq!((cleaned.marked, cleaned.failed), (2, 0), "{:?}", worker.history.last());
@@ -66,7 +71,8 @@ async fn two_weeks_are_downsampled_to_an_hour() {
     let bucket = memory_bucket();
     let begin = crate::now().as_millis() / (14 * DAY) * 14 * DAY - 56 * DAY;
     for number in 0..7 {
-        minutes_at(&bucket, number, begin + number as i64 * 2 * DAY, begin + (number as i64 + 1) * 2 * DAY).await;
+        minutes_at(&bucket, number, begin + number as i64 * 2 * DAY, begin + (number as i64 + 1) * 2 * DAY)
+            .await;
     }
     let dir = tempfile::tempdir().unwrap();
     let worker = worker(&bucket, dir.path(), "a", &[]);
@@ -90,7 +96,11 @@ async fn a_marked_block_stays_while_what_replaces_it_is_missing() {
     assert_eq!(worker.housekeep(false).await.unwrap().removed, 0);
     let last = &worker.history.last()[0];
     assert_eq!((last.action, last.from.as_slice()), (Action::Skipped, [block.ulid].as_slice()));
-    assert!(last.why.contains(&Ulid::from_parts(5, 5).to_string()) && last.why.contains("it is kept"), "{}", last.why);
+    assert!(
+        last.why.contains(&Ulid::from_parts(5, 5).to_string()) && last.why.contains("it is kept"),
+        "{}",
+        last.why
+    );
     // Without a replacement, as a person marks it, it is removed.
     marks::remove(&bucket, block.ulid, MarkKind::Deletion).await.unwrap();
     marks::create(&bucket, &Mark::new(MarkKind::Deletion, block.ulid, crate::now())).await.unwrap();

@@ -35,7 +35,9 @@ fn value(series: usize, at: i64) -> (ChunkSampleValue, Encoding) {
     let step = at / 15_000;
     match series % 4 {
         0 => (ChunkSampleValue::Float((step % 50) as f64), Encoding::Xor),
-        1 if step % 17 == 0 => (ChunkSampleValue::Float(f64::from_bits(model::STALE_NAN_BITS)), Encoding::Xor),
+        1 if step % 17 == 0 => {
+            (ChunkSampleValue::Float(f64::from_bits(model::STALE_NAN_BITS)), Encoding::Xor)
+        }
         1 => (ChunkSampleValue::Float(1.0 / (1 + step) as f64), Encoding::Xor),
         2 => {
             let count = (step % 40) as f64;
@@ -67,7 +69,8 @@ pub(super) async fn world(seed: u64, bucket: Bucket) -> World {
             let series: Vec<(usize, Labels)> = (0..1 + random.below(6))
                 .map(|n| (n, labels(&[("__name__", "m"), ("n", &n.to_string())])))
                 .collect();
-            let mut cut: Vec<(i64, i64, usize)> = (0..hours / 2).map(|n| (n * 2 * HOUR, (n + 1) * 2 * HOUR, 95)).collect();
+            let mut cut: Vec<(i64, i64, usize)> =
+                (0..hours / 2).map(|n| (n * 2 * HOUR, (n + 1) * 2 * HOUR, 95)).collect();
             // Late blocks: some samples again, or some that were missing.
             for _ in 0..random.below(3) {
                 let from = random.below(hours as usize) as i64 * HOUR;
@@ -134,7 +137,8 @@ pub(super) fn assert_same(
 
 /// Seeds to try: `ISTHMUS_CASES`, from `ISTHMUS_SEED` on.
 pub(super) fn seeds(usual: u64) -> std::ops::Range<u64> {
-    let number = |name: &str, usual| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
+    let number =
+        |name: &str, usual| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
     let first = number("ISTHMUS_SEED", 1);
     first..first + number("ISTHMUS_CASES", usual)
 }
@@ -145,7 +149,12 @@ async fn every_sample_is_there_once_after_merging_replicas_and_late_blocks() {
     for seed in range.clone() {
         let world = world(seed, memory_bucket()).await;
         let dir = tempfile::tempdir().unwrap();
-        let worker = worker(&world.bucket, dir.path(), "a", &["--deduplication.replica-label=replica", "--delete-delay=0s"]);
+        let worker = worker(
+            &world.bucket,
+            dir.path(),
+            "a",
+            &["--deduplication.replica-label=replica", "--delete-delay=0s"],
+        );
         let outcome = worker.compact().await.unwrap();
         assert_eq!((outcome.failed, outcome.waiting), (0, 0), "seed {seed}: {:?}", worker.history.last());
         assert_same(seed, &visible(&worker).await, &world.samples);
@@ -160,7 +169,11 @@ async fn every_sample_is_there_once_after_merging_replicas_and_late_blocks() {
         assert_eq!(cleaned.failed, 0, "seed {seed}: {:?}", worker.history.last());
         assert_same(seed, &visible(&worker).await, &world.samples);
         assert_eq!(live(&worker).await.marked.len(), 0, "seed {seed}");
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "seed {seed}: unfinished blocks are left");
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count(),
+            0,
+            "seed {seed}: unfinished blocks are left"
+        );
         merges += outcome.made;
         blocks += cleaned.removed;
     }
@@ -179,7 +192,10 @@ async fn with_the_penalty_rule_one_replica_is_left_and_no_gap_is_wider_than_that
         assert_eq!(outcome.failed, 0, "seed {seed}: {:?}", worker.history.last());
         for (key, found) in &visible(&worker).await {
             let all = &world.samples[key];
-            assert!(found.iter().all(|sample| all.contains(sample)), "seed {seed}: {key:?}: a sample was made up");
+            assert!(
+                found.iter().all(|sample| all.contains(sample)),
+                "seed {seed}: {key:?}: a sample was made up"
+            );
             assert!(found.windows(2).all(|pair| pair[0].at < pair[1].at), "seed {seed}: {key:?}");
         }
     }

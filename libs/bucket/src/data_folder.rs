@@ -85,7 +85,9 @@ impl From<DataFolderError> for runtime::RoleError {
     fn from(error: DataFolderError) -> Self {
         match error {
             DataFolderError::Io { .. } => Self::failed(error),
-            DataFolderError::Foreign { .. } | DataFolderError::Locked { .. } => Self::wrong_configuration(error),
+            DataFolderError::Foreign { .. } | DataFolderError::Locked { .. } => {
+                Self::wrong_configuration(error)
+            }
         }
     }
 }

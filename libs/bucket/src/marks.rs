@@ -168,7 +168,9 @@ fn replacements(fields: &Map<String, Value>) -> Result<Vec<Ulid>, String> {
     let Some(list) = fields.get("replaced_by") else { return Ok(Vec::new()) };
     let ids = list.as_array().ok_or("its replaced_by is not a list")?;
     let parse = |id: &Value| id.as_str().and_then(tsdb::parse_block_id);
-    ids.iter().map(|id| parse(id).ok_or_else(|| format!("its replaced_by has {id:.40}, which is no block"))).collect()
+    ids.iter()
+        .map(|id| parse(id).ok_or_else(|| format!("its replaced_by has {id:.40}, which is no block")))
+        .collect()
 }
 
 /// Loads a mark of a block. Logs a warning if it is unusable.
@@ -254,7 +256,8 @@ mod tests {
         let mut mark = Mark::new(MarkKind::Deletion, block(), Timestamp::from_millis(1_000));
         mark.replaced_by = vec![block(), Ulid::from_parts(1, 2)];
         assert_eq!(Mark::parse(MarkKind::Deletion, block(), &mark.to_json()), Ok(mark));
-        for (list, expected) in [("1", "not a list"), (r#"["x"]"#, "\"x\", which is no block"), ("[7]", "7")] {
+        for (list, expected) in [("1", "not a list"), (r#"["x"]"#, "\"x\", which is no block"), ("[7]", "7")]
+        {
             let content = format!(r#"{{"version":1,"deletion_time":1,"replaced_by":{list}}}"#);
             let error = Mark::parse(MarkKind::Deletion, block(), content.as_bytes()).unwrap_err();
             assert!(error.contains(expected), "{error}");

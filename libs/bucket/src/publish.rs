@@ -59,7 +59,13 @@ pub struct PublishOptions {
 
 impl Default for PublishOptions {
     fn default() -> Self {
-        Self { concurrency: 2, requires_labels: true, retry: Retry::default(), progress: None, may_finish: None }
+        Self {
+            concurrency: 2,
+            requires_labels: true,
+            retry: Retry::default(),
+            progress: None,
+            may_finish: None,
+        }
     }
 }
 

@@ -119,7 +119,8 @@ impl Filters {
             let labels = external_labels(meta).map(|(name, value)| (name.clone(), value.clone())).collect();
             groups.entry((resolution, labels)).or_default().push(meta);
         }
-        let duplicates: BTreeSet<Ulid> = groups.into_values().flat_map(covered_blocks).map(|(block, _)| block).collect();
+        let duplicates: BTreeSet<Ulid> =
+            groups.into_values().flat_map(covered_blocks).map(|(block, _)| block).collect();
         drop_blocks(view, BlockState::Duplicate, |block, _| duplicates.contains(&block));
         view.duplicates = duplicates;
     }
