@@ -17,15 +17,18 @@ const CLOCK_SKEW: Duration = Duration::from_secs(60);
 pub(super) fn odd(view: &BucketView, now: Timestamp) -> impl Iterator<Item = FoundProblem> + '_ {
     let unusable = view.unusable_marks.iter().map(|((kind, block), reason)| {
         let text = format!(
-            "{kind} cannot be used, so it has no effect: {reason}; remove it, or mark the block again"
+            "{kind} cannot be used, so it has no effect: {reason}; remove it with `mark --remove`, then mark the block \
+             again"
         );
         FoundProblem { block: *block, issue: "mark", text }
     });
     let is_future = move |mark: &&Mark| mark.time > now + CLOCK_SKEW;
     let future = view.marks.values().filter(is_future).map(|mark| {
         let (kind, at) = (mark.kind, text::instant(mark.time));
-        let text =
-            format!("{kind} is from {at}, which is in the future; set the clocks, then mark the block again");
+        let text = format!(
+            "{kind} is from {at}, which is in the future; set the clocks, remove it with `mark --remove`, then mark the block \
+             again"
+        );
         FoundProblem { block: mark.block, issue: "mark", text }
     });
     unusable.chain(future)
