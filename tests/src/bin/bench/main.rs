@@ -1,6 +1,7 @@
 //! The benchmarks: `./tests/bench [--json] [NAME...]`.
 
 mod bucket_bench;
+mod compactor_bench;
 mod load;
 mod mesh_bench;
 mod promql_bench;
@@ -26,6 +27,7 @@ const BENCHES: &[Bench] = &[
     ("promql-plan", promql_plan_bench::run),
     ("tsdb", tsdb_bench::run),
     ("bucket", bucket_bench::run),
+    ("compactor", compactor_bench::run),
     ("mesh", mesh_bench::run),
     ("sidecar", sidecar_bench::run),
     ("store", store_bench::run),
@@ -64,6 +66,12 @@ fn main() -> ExitCode {
         && role == bucket_bench::ROLE
     {
         bucket_bench::run_stage(stage);
+        return ExitCode::SUCCESS;
+    }
+    if let [role, stage] = args.as_slice()
+        && role == compactor_bench::ROLE
+    {
+        compactor_bench::run_stage(stage);
         return ExitCode::SUCCESS;
     }
     let json = args.iter().any(|arg| arg == "--json");
