@@ -2,6 +2,7 @@
 
 use model::{TimeRange, Timestamp};
 
+use crate::covered::drop_covered;
 use crate::selected::MAX_REPLICAS;
 use crate::{AggrChunk, MergedSeries, Producer, SelectedSeries, Series};
 
@@ -26,7 +27,7 @@ impl MergedSeries {
     /// overlap and are separated into lanes. On the other hand, a lane that begins after another one ends continues it, so
     /// that recent data of one store and old data of another one are joined without a change of replica. When such replicas
     /// have equal samples, decoding finds that they are one. Of chunks that are equal byte for byte, one is kept.
-    /// Chunks without data are dropped.
+    /// Chunks without data are dropped, and aggregates of times of which the same producer has raw samples.
     pub fn into_selected(mut self) -> SelectedSeries {
         self.drop_copies();
         let mut known: Vec<(Producer, Vec<AggrChunk>)> = Vec::with_capacity(self.contributions.len());
@@ -57,7 +58,10 @@ impl MergedSeries {
             same
         });
         let mut replicas: Vec<Vec<AggrChunk>> = known.into_iter().map(|(_, chunks)| chunks).collect();
-        replicas.iter_mut().for_each(|chunks| sort(chunks));
+        for chunks in &mut replicas {
+            sort(chunks);
+            drop_covered(chunks);
+        }
         replicas.append(&mut lanes_by_time);
         SelectedSeries { labels: self.labels, replicas }
     }
@@ -229,6 +233,19 @@ mod tests {
             let passed = merged(inputs).into_series().chunks;
             assert_eq!(merged(vec![passed]).into_selected().replicas, expected);
         }
+    }
+
+    #[test]
+    fn raw_samples_of_a_producer_replace_its_aggregates_but_not_those_of_another_one() {
+        let of = |number, chunk: AggrChunk| chunk.from_producer(Producer::from_number(number));
+        let aggregates = |number| {
+            let sum = raw(&[(300_000, 1.0), (600_000, 1.0)]).raw;
+            of(number, AggrChunk { sum, ..AggrChunk::default() })
+        };
+        let samples = of(1, raw(&(0..60).map(|n| (n * 15_000, 1.0)).collect::<Vec<_>>()));
+        let inputs = vec![vec![aggregates(1), aggregates(2)], vec![samples.clone()]];
+        let selected = merged(inputs).into_selected();
+        assert_eq!(selected.replicas, [vec![samples], vec![aggregates(2)]]);
     }
 
     #[test]

@@ -16,6 +16,7 @@
 mod chain;
 mod compact;
 mod counter;
+mod covered;
 mod damage;
 mod decode;
 mod dedup;
