@@ -148,6 +148,7 @@ impl Workshop {
         let damaged = |reason: String| JobError::Damaged { block: source.ulid, reason };
         match error {
             _ if self.stop.load(Ordering::Relaxed) => JobError::Stopped,
+            DownsampleJobError::Source(error) if error.is_gone() => JobError::Gone(source.ulid),
             DownsampleJobError::Source(error) if error.is_damage() => damaged(error.to_string()),
             DownsampleJobError::Series { .. } => damaged(error.to_string()),
             other => JobError::Failed(other.to_string()),

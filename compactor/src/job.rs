@@ -28,6 +28,9 @@ pub(crate) enum JobError {
     /// A source is damaged. The others can be merged without it.
     #[error("block {block} cannot be merged: {reason}")]
     Damaged { block: Ulid, reason: String },
+    /// A source was removed meanwhile.
+    #[error("block {0} was removed meanwhile")]
+    Gone(Ulid),
     /// The disk is too small for the new block.
     #[error(
         "the job needs {needed} bytes in {}, which has {free} bytes free; make room, or give --data-dir a larger disk",
@@ -224,6 +227,7 @@ fn damaged_times(sources: &[Arc<BlockMeta>], error: WriteError) -> JobError {
 fn of_source(block: Ulid, error: SourceError) -> JobError {
     match error {
         SourceError::Stopped => JobError::Stopped,
+        error if error.is_gone() => JobError::Gone(block),
         error if error.is_damage() => JobError::Damaged { block, reason: error.to_string() },
         error => JobError::Failed(error.to_string()),
     }

@@ -55,6 +55,15 @@ impl From<BlockError> for SourceError {
 }
 
 impl SourceError {
+    /// Whether the block is not there any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        match self {
+            Self::Open(error) => error.fault() == BlockFault::Gone,
+            Self::Read(error) => BlockFault::of_read(error) == BlockFault::Gone,
+            Self::Bucket(_) | Self::Chunks { .. } | Self::Stopped => false,
+        }
+    }
+
     /// Whether the block itself is at fault, and not the store.
     pub(crate) fn is_damage(&self) -> bool {
         match self {

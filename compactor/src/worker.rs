@@ -1,6 +1,6 @@
 //! The work on one bucket: passes of compaction and downsampling, each group under a lease of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -84,7 +84,7 @@ impl BucketWorker {
     pub(crate) async fn view(&self) -> Result<CompactorView, String> {
         let fetched =
             CompactorView::fetch(&self.fetcher, &self.required, &self.settings.replica_labels).await;
-        let view = fetched.map_err(|error| format!("bucket {:?}: {error}", self.name))?;
+        let view = fetched.map_err(|error| error.to_string())?;
         self.report(&view);
         Ok(view)
     }
@@ -167,11 +167,7 @@ impl BucketWorker {
         if !self.workshop.stop.load(Ordering::Relaxed) || outcome.failed == 0 {
             self.progress.state(&self.name, key, self.skipped(key));
         }
-        if lease.is_held()
-            && let Err(error) = lease.release().await
-        {
-            tracing::warn!(bucket = %self.name, group = %key, %error, "the lease could not be released");
-        }
+        self.release(key, lease).await;
         outcome
     }
 
@@ -211,7 +207,8 @@ impl BucketWorker {
                     outcome.failed += 1;
                     self.put_into_quarantine(key, block, reason);
                 }
-                Err(JobError::Stopped) => return outcome,
+                // What is gone was merged or removed by another program; the next pass sees what there is.
+                Err(JobError::Stopped | JobError::Gone(_)) => return outcome,
                 Err(error) => {
                     outcome.failed += 1;
                     self.failed(key, &next, &error);
@@ -316,13 +313,11 @@ impl BucketWorker {
         }
         for to in [300_000, 3_600_000] {
             let view = self.view().await?;
-            let plans = self.due(&view).into_iter().filter(|plan| plan.to == to);
-            let outcomes = futures::stream::iter(plans)
-                .map(|plan| async move { self.downsample_block(&plan).await })
-                .buffer_unordered(self.settings.downsample_concurrency.max(1))
-                .collect::<Vec<_>>()
-                .await;
-            outcomes.into_iter().for_each(|outcome| all.add(outcome));
+            let due = self.due(&view).into_iter().filter(|plan| plan.to == to);
+            let groups: BTreeSet<GroupKey> = due.map(|plan| self.target(&plan)).collect();
+            for key in groups {
+                all.add(self.downsample_group(&key).await);
+            }
         }
         Ok(all)
     }
@@ -332,53 +327,80 @@ impl BucketWorker {
         downsample::plan(&view.blocks, is_excluded, &self.settings.retention, crate::now())
     }
 
-    async fn downsample_block(&self, plan: &DownsamplePlan) -> PassOutcome {
+    /// The group of the block that a plan makes.
+    fn target(&self, plan: &DownsamplePlan) -> GroupKey {
+        GroupKey { resolution: plan.to, ..GroupKey::of(&plan.source, &self.settings.replica_labels) }
+    }
+
+    /// Makes the blocks that are due in a group, under its lease.
+    async fn downsample_group(&self, key: &GroupKey) -> PassOutcome {
+        let mut outcome = PassOutcome::default();
+        let Some(lease) = self.lease(key, &mut outcome).await else { return outcome };
+        // Another compactor may have done some of it before the lease was free.
+        match self.view().await {
+            Ok(view) => {
+                let due = self.due(&view).into_iter().filter(|plan| self.target(plan) == *key);
+                let lease = &lease;
+                let outcomes = futures::stream::iter(due)
+                    .map(|plan| async move { self.downsample_block(key, &plan, lease).await })
+                    .buffer_unordered(self.settings.downsample_concurrency.max(1))
+                    .collect::<Vec<_>>()
+                    .await;
+                outcomes.into_iter().for_each(|one| outcome.add(one));
+            }
+            Err(error) => {
+                outcome.failed += 1;
+                self.history.note(Decision::new(&self.name, Action::Failed, key, error));
+            }
+        }
+        self.progress.state(&self.name, key, None);
+        self.release(key, lease).await;
+        outcome
+    }
+
+    async fn downsample_block(&self, key: &GroupKey, plan: &DownsamplePlan, lease: &Lease) -> PassOutcome {
         let mut outcome = PassOutcome::default();
         if self.workshop.stop.load(Ordering::Relaxed) {
             return outcome;
         }
-        let mut key = GroupKey::of(&plan.source, &self.settings.replica_labels);
-        key.resolution = plan.to;
-        let Some(lease) = self.lease(&key, &mut outcome).await else { return outcome };
-        self.progress.state(&self.name, &key, Some(format!("downsampling {}", plan.source.ulid)));
+        self.progress.state(&self.name, key, Some(format!("downsampling {}", plan.source.ulid)));
         let began = Instant::now();
-        match self.workshop.downsample(plan, &lease).await {
+        match self.workshop.downsample(plan, lease).await {
             Ok(result) => {
                 outcome.made += usize::from(result.output.is_some());
                 self.metrics.downsampled(plan.to, began.elapsed());
-                let mut decision = Decision::new(
-                    &self.name,
-                    Action::Downsampled,
-                    &key,
-                    format!("{} is due", resolution_name(plan.to)),
-                )
-                .from([plan.source.ulid])
-                .to(result.output.iter().map(|meta| meta.ulid));
+                let why = format!("{} is due", resolution_name(plan.to));
+                let mut decision = Decision::new(&self.name, Action::Downsampled, key, why)
+                    .from([plan.source.ulid])
+                    .to(result.output.iter().map(|meta| meta.ulid));
                 decision.samples = Some(result.account);
                 self.history.note(decision);
             }
-            Err(JobError::Stopped) => {}
+            Err(JobError::Stopped | JobError::Gone(_)) => {}
             Err(error) => {
                 outcome.failed += 1;
                 self.metrics.downsampling_failed();
                 match error {
-                    JobError::Damaged { block, reason } => self.put_into_quarantine(&key, block, reason),
+                    JobError::Damaged { block, reason } => self.put_into_quarantine(key, block, reason),
                     error => {
                         let is_skipped = matches!(error, JobError::NoSpace { .. });
                         let action = if is_skipped { Action::Skipped } else { Action::Failed };
                         self.history
-                            .note(Decision::new(&self.name, action, &key, error).from([plan.source.ulid]));
+                            .note(Decision::new(&self.name, action, key, error).from([plan.source.ulid]));
                     }
                 }
             }
         }
-        self.progress.state(&self.name, &key, None);
+        outcome
+    }
+
+    /// Gives the lease of a group back. If that fails, it ends by itself.
+    async fn release(&self, key: &GroupKey, lease: Lease) {
         if lease.is_held()
             && let Err(error) = lease.release().await
         {
             tracing::warn!(bucket = %self.name, group = %key, %error, "the lease could not be released");
         }
-        outcome
     }
 
     /// Updates what the metrics and the API show.

@@ -140,17 +140,23 @@ async fn a_store_that_fails_often_costs_time_and_no_sample() {
 async fn several_compactors_share_the_groups_and_make_no_block_twice() {
     for seed in seeds(6) {
         let world = world(seed, memory_bucket()).await;
+        // Raw blocks are about to be retired, so that each is downsampled while others are merged.
+        let days = crate::now().as_millis() / (24 * crate::plan::HOUR);
+        let retention = format!("--retention.resolution-raw={}d", days + 1);
+        let downsampling = [&FLAGS[..], &[&retention]].concat();
         let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
         let workers: Vec<BucketWorker> = dirs
             .iter()
             .enumerate()
-            .map(|(number, dir)| worker(&world.bucket, dir.path(), &number.to_string(), &FLAGS))
+            .map(|(number, dir)| worker(&world.bucket, dir.path(), &number.to_string(), &downsampling))
             .collect();
         let runs = workers.iter().map(|worker| async move {
             let mut made = 0;
             loop {
                 let outcome = worker.compact().await.unwrap();
-                assert_eq!(outcome.failed, 0, "seed {seed}: {:?}", worker.history.last());
+                let downsampled = worker.downsample().await.unwrap();
+                let failed = outcome.failed + downsampled.failed;
+                assert_eq!(failed, 0, "seed {seed}: {:?}", worker.history.last());
                 worker.housekeep(false).await.unwrap();
                 made += outcome.made;
                 if outcome.made + outcome.waiting == 0 {
