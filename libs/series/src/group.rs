@@ -239,7 +239,8 @@ mod tests {
     fn raw_samples_of_a_producer_replace_its_aggregates_but_not_those_of_another_one() {
         let of = |number, chunk: AggrChunk| chunk.from_producer(Producer::from_number(number));
         let aggregates = |number| {
-            let sum = raw(&[(300_000, 1.0), (600_000, 1.0)]).raw;
+            // Copies would count once.
+            let sum = raw(&[(300_000, number as f64), (600_000, 1.0)]).raw;
             of(number, AggrChunk { sum, ..AggrChunk::default() })
         };
         let samples = of(1, raw(&(0..60).map(|n| (n * 15_000, 1.0)).collect::<Vec<_>>()));
