@@ -15,6 +15,11 @@ pub mod thanos {
     }
 }
 
+/// The content of hints of Thanos' StoreAPI.
+pub mod hintspb {
+    include!("gen/hintspb.rs");
+}
+
 /// Results of Thanos' Query.
 pub mod prometheus_copy {
     include!("gen/prometheus_copy.rs");

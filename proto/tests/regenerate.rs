@@ -7,8 +7,9 @@ use std::path::Path;
 
 use protox::prost::Message;
 
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "thanos/store.proto",
+    "thanos/hints.proto",
     "thanos/info.proto",
     "thanos/metadata.proto",
     "thanos/rules.proto",
