@@ -28,7 +28,7 @@ use futures::{StreamExt, TryStreamExt};
 use model::Timestamp;
 use tsdb::{BlockMeta, Ulid};
 
-pub use self::filters::{Filters, covered_blocks};
+pub use self::filters::{BLOCK_ID_LABEL, Filters, covered_blocks};
 pub use self::metrics::FetchMetrics;
 pub use self::selector::{SelectorError, parse_selector};
 pub use self::view::{BlockState, BucketView, FetchError};

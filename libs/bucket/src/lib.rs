@@ -47,8 +47,8 @@ pub use derived::derived_id;
 pub use download::{DownloadError, DownloadOptions, download};
 pub use error::{BucketError, ErrorKind};
 pub use fetch::{
-    BlockState, BucketView, Discovery, FetchError, FetchMetrics, FetchOptions, Fetcher, Filters,
-    SelectorError, covered_blocks, parse_selector,
+    BLOCK_ID_LABEL, BlockState, BucketView, Discovery, FetchError, FetchMetrics, FetchOptions, Fetcher,
+    Filters, SelectorError, covered_blocks, parse_selector,
 };
 pub use file::BucketFile;
 pub use lease::{Lease, LeaseAttempt, LeaseError, Leases};

@@ -14,7 +14,8 @@ use crate::fetch::view::{BlockState, BucketView};
 use crate::marks::MarkKind;
 
 /// The label with a block's id in rules of selection.
-const BLOCK_ID_LABEL: &str = "__block_id";
+/// The label that has the id of a block, besides its external labels.
+pub const BLOCK_ID_LABEL: &str = "__block_id";
 /// Sources whose blocks replace others and therefore pass the consistency delay at once.
 const NEVER_TOO_FRESH: [&str; 3] = ["bucket.repair", "compactor", "compactor.repair"];
 /// The value of the first replica label if a block has no other labels.
