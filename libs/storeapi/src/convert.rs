@@ -4,8 +4,10 @@
 //! bytes directly, in [`read`] and [`write`]. Lists are read from bytes, too ([`listing`]).
 
 mod answers;
+mod hints;
 mod info;
 mod listing;
+mod matchers;
 mod read;
 mod request;
 mod write;
@@ -17,6 +19,7 @@ use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
 pub(crate) use answers::{LabelsCodec, LabelsKind, MetadataCodec};
+pub(crate) use hints::{HintsOf, answer_to_wire};
 pub use info::{info_from_wire, info_to_wire, labels_from_wire, labels_to_wire};
 pub(crate) use listing::ListingCodec;
 pub use listing::WireListing;

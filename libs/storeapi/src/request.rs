@@ -5,6 +5,8 @@ use std::time::Duration;
 use model::{Labels, Matcher, TimeRange};
 use series::Aggregate;
 
+use crate::BlockHints;
+
 /// What happens when a store does not answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PartialResponse {
@@ -79,6 +81,8 @@ pub struct SeriesRequest {
     pub batch_size: usize,
     /// What the query does with the series.
     pub hints: Option<QueryHints>,
+    /// Which blocks a store of blocks asks. With hints, the answer ends with [`SeriesFrame::Hints`](crate::SeriesFrame::Hints).
+    pub block_hints: Option<BlockHints>,
 }
 
 impl SeriesRequest {
@@ -97,6 +101,7 @@ impl SeriesRequest {
             limit: None,
             batch_size: 0,
             hints: None,
+            block_hints: None,
         }
     }
 }
@@ -114,6 +119,8 @@ pub struct LabelNamesRequest {
     pub without_replica_labels: Vec<String>,
     /// Most names to send.
     pub limit: Option<usize>,
+    /// Which blocks a store of blocks asks.
+    pub block_hints: Option<BlockHints>,
 }
 
 impl LabelNamesRequest {
@@ -125,6 +132,7 @@ impl LabelNamesRequest {
             partial_response: PartialResponse::Warn,
             without_replica_labels: Vec::new(),
             limit: None,
+            block_hints: None,
         }
     }
 }
@@ -144,6 +152,8 @@ pub struct LabelValuesRequest {
     pub without_replica_labels: Vec<String>,
     /// Most values to send.
     pub limit: Option<usize>,
+    /// Which blocks a store of blocks asks.
+    pub block_hints: Option<BlockHints>,
 }
 
 impl LabelValuesRequest {
@@ -156,6 +166,7 @@ impl LabelValuesRequest {
             partial_response: PartialResponse::Warn,
             without_replica_labels: Vec::new(),
             limit: None,
+            block_hints: None,
         }
     }
 }

@@ -22,7 +22,7 @@ use tonic_prost::ProstCodec;
 use tower::{Service, service_fn};
 use tsdb::SAMPLES_PER_CHUNK;
 
-use crate::convert::{self, AcceptedEncodings, ServerCodec};
+use crate::convert::{self, AcceptedEncodings, HintsOf, ServerCodec};
 use crate::{Kept, MetadataStore, RequestLimits, SeriesFrame, SeriesStream, Store, StoreError};
 
 pub use listing::ListingServer;
@@ -122,7 +122,8 @@ async fn label_names(
     request: wire::LabelNamesRequest,
 ) -> Result<Response<wire::LabelNamesResponse>, Status> {
     let answer = store.label_names(convert::label_names_from_wire(request)?).await?;
-    let names = wire::LabelNamesResponse { names: answer.values, warnings: answer.warnings, hints: None };
+    let hints = answer.hints.as_ref().map(|hints| convert::answer_to_wire(HintsOf::LabelNames, hints));
+    let names = wire::LabelNamesResponse { names: answer.values, warnings: answer.warnings, hints };
     Ok(keeping(answer.kept, names))
 }
 
@@ -131,7 +132,8 @@ async fn label_values(
     request: wire::LabelValuesRequest,
 ) -> Result<Response<wire::LabelValuesResponse>, Status> {
     let answer = store.label_values(convert::label_values_from_wire(request)?).await?;
-    let values = wire::LabelValuesResponse { values: answer.values, warnings: answer.warnings, hints: None };
+    let hints = answer.hints.as_ref().map(|hints| convert::answer_to_wire(HintsOf::LabelValues, hints));
+    let values = wire::LabelValuesResponse { values: answer.values, warnings: answer.warnings, hints };
     Ok(keeping(answer.kept, values))
 }
 
@@ -261,9 +263,9 @@ impl Stream for Messages {
             match ready!(this.source.poll_next_unpin(cx)) {
                 None => this.finish(None),
                 Some(Err(error)) => this.finish(Some(error)),
-                Some(Ok(SeriesFrame::Warning(text))) => {
+                Some(Ok(frame @ (SeriesFrame::Warning(_) | SeriesFrame::Hints(_)))) => {
                     this.flush();
-                    this.ready.push_back(Ok(SeriesFrame::Warning(text)));
+                    this.ready.push_back(Ok(frame));
                 }
                 Some(Ok(SeriesFrame::Series(batch))) => {
                     for series in batch {

@@ -8,8 +8,8 @@ use futures::stream::BoxStream;
 use series::Series;
 
 use crate::{
-    AnswerLimits, Kept, LabelNamesRequest, LabelValuesRequest, MetadataRequest, SeriesRequest, StoreError,
-    StoreInfo,
+    AnswerHints, AnswerLimits, Kept, LabelNamesRequest, LabelValuesRequest, MetadataRequest, SeriesRequest,
+    StoreError, StoreInfo,
 };
 
 /// One message of a Series answer.
@@ -19,6 +19,8 @@ pub enum SeriesFrame {
     Series(Vec<Series>),
     /// Some data is missing from the answer; the text says which and why. More frames may follow.
     Warning(String),
+    /// What a store of blocks reports about its answer, for a request with hints. [`StoreClient`](crate::StoreClient) drops it.
+    Hints(AnswerHints),
 }
 
 /// A Series answer: frames in label order, then the end, or one error and then the end.
@@ -33,6 +35,8 @@ pub struct LabelsAnswer {
     pub values: Vec<String>,
     /// Which data is missing, and why.
     pub warnings: Vec<String>,
+    /// What a store of blocks reports about its answer, for a request with hints.
+    pub hints: Option<AnswerHints>,
     /// What a server keeps until the answer is sent.
     pub kept: Kept,
 }
@@ -119,6 +123,7 @@ pub async fn collect_series(mut stream: SeriesStream) -> Result<(Vec<Series>, Ve
     while let Some(frame) = stream.next().await {
         match frame? {
             SeriesFrame::Warning(text) => warnings.push(text),
+            SeriesFrame::Hints(_) => {}
             SeriesFrame::Series(batch) => {
                 for series in batch {
                     match all.last_mut().filter(|last| last.labels == series.labels) {

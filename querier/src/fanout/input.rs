@@ -168,6 +168,8 @@ impl StoreReader {
                     continue;
                 }
                 SeriesFrame::Series(batch) => batch,
+                // The querier asks for none.
+                SeriesFrame::Hints(_) => continue,
             };
             series += batch.len() as u64;
             if series > self.series_limit {

@@ -2,60 +2,20 @@
 
 use std::time::Duration;
 
-use model::{MatchOp, Matcher, TimeRange, Timestamp};
+use model::{TimeRange, Timestamp};
 use proto::thanos as wire;
 use series::{AggrChunk, Aggregate, Series};
 use tsdb::Encoding;
-use wire::label_matcher::Type;
 
+use crate::convert::hints::{self, HintsOf};
+use crate::convert::matchers::{matchers_from_wire, matchers_to_wire};
 use crate::{
     LabelNamesRequest, LabelValuesRequest, MetadataAnswer, MetadataRequest, MetricMetadata, PartialResponse,
     QueryHints, SeriesRequest, Shard, StoreError,
 };
 
-/// Most matchers of one request.
-const MATCHERS: usize = 64;
-
 fn range(min: i64, max: i64) -> TimeRange {
     TimeRange::new(Timestamp::from_millis(min), Timestamp::from_millis(max))
-}
-
-pub(super) fn matchers_from_wire(matchers: &[wire::LabelMatcher]) -> Result<Vec<Matcher>, StoreError> {
-    if matchers.len() > MATCHERS {
-        return Err(StoreError::invalid(format!(
-            "{} matchers are over the limit of {MATCHERS}",
-            matchers.len()
-        )));
-    }
-    let matcher = |m: &wire::LabelMatcher| {
-        let op = match Type::try_from(m.r#type) {
-            Ok(Type::Eq) => MatchOp::Equal,
-            Ok(Type::Neq) => MatchOp::NotEqual,
-            Ok(Type::Re) => MatchOp::Regex,
-            Ok(Type::Nre) => MatchOp::NotRegex,
-            Err(_) => {
-                return Err(StoreError::invalid(format!(
-                    "matcher on {:?}: unknown type {}",
-                    m.name, m.r#type
-                )));
-            }
-        };
-        Matcher::new(op, &m.name, &m.value).map_err(|cause| StoreError::invalid(cause.to_string()))
-    };
-    matchers.iter().map(matcher).collect()
-}
-
-pub(super) fn matchers_to_wire(matchers: &[Matcher]) -> Vec<wire::LabelMatcher> {
-    let matcher = |m: &Matcher| {
-        let r#type = match m.op() {
-            MatchOp::Equal => Type::Eq,
-            MatchOp::NotEqual => Type::Neq,
-            MatchOp::Regex => Type::Re,
-            MatchOp::NotRegex => Type::Nre,
-        };
-        wire::LabelMatcher { r#type: r#type.into(), name: m.name().to_owned(), value: m.value().to_owned() }
-    };
-    matchers.iter().map(matcher).collect()
 }
 
 pub(super) fn partial_from_wire(disabled: bool, strategy: i32) -> PartialResponse {
@@ -110,6 +70,7 @@ pub(crate) fn series_request_from_wire(request: wire::SeriesRequest) -> Result<S
         }
         _ => None,
     };
+    let block_hints = hints::from_wire(HintsOf::Series, request.hints)?;
     let hints = request.query_hints.map(|hints| {
         let grouping = hints.grouping.unwrap_or_default();
         QueryHints {
@@ -136,6 +97,7 @@ pub(crate) fn series_request_from_wire(request: wire::SeriesRequest) -> Result<S
         limit: limit_from_wire(request.limit),
         batch_size: usize::try_from(request.response_batch_size).unwrap_or(0),
         hints,
+        block_hints,
     })
 }
 
@@ -172,6 +134,7 @@ pub(crate) fn series_request_to_wire(request: &SeriesRequest) -> wire::SeriesReq
         partial_response_disabled,
         partial_response_strategy,
         skip_chunks: request.skip_chunks,
+        hints: hints::to_wire(HintsOf::Series, request.block_hints.as_ref()),
         query_hints,
         shard_info,
         without_replica_labels: request.without_replica_labels.clone(),
@@ -233,6 +196,7 @@ pub(crate) fn label_names_from_wire(
         ),
         without_replica_labels: request.without_replica_labels,
         limit: limit_from_wire(request.limit),
+        block_hints: hints::from_wire(HintsOf::LabelNames, request.hints)?,
     })
 }
 
@@ -243,7 +207,7 @@ pub(crate) fn label_names_to_wire(request: &LabelNamesRequest) -> wire::LabelNam
         partial_response_strategy,
         start: request.range.min.as_millis(),
         end: request.range.max.as_millis(),
-        hints: None,
+        hints: hints::to_wire(HintsOf::LabelNames, request.block_hints.as_ref()),
         matchers: matchers_to_wire(&request.matchers),
         without_replica_labels: request.without_replica_labels.clone(),
         limit: limit_to_wire(request.limit),
@@ -266,6 +230,7 @@ pub(crate) fn label_values_from_wire(
         ),
         without_replica_labels: request.without_replica_labels,
         limit: limit_from_wire(request.limit),
+        block_hints: hints::from_wire(HintsOf::LabelValues, request.hints)?,
     })
 }
 
@@ -277,7 +242,7 @@ pub(crate) fn label_values_to_wire(request: &LabelValuesRequest) -> wire::LabelV
         partial_response_strategy,
         start: request.range.min.as_millis(),
         end: request.range.max.as_millis(),
-        hints: None,
+        hints: hints::to_wire(HintsOf::LabelValues, request.block_hints.as_ref()),
         matchers: matchers_to_wire(&request.matchers),
         without_replica_labels: request.without_replica_labels.clone(),
         limit: limit_to_wire(request.limit),

@@ -5,12 +5,14 @@
 
 use bytes::BufMut;
 use model::{Label, Labels};
+use prost::Message;
 use prost::encoding::{encode_varint, encoded_len_varint};
 use series::{AggrChunk, Producer, Series};
 use tsdb::{Chunk, Encoding};
 use xxhash_rust::xxh64::xxh64;
 
 use crate::SeriesFrame;
+use crate::convert::hints::{HintsOf, answer_to_wire};
 
 /// The number of the field that names the producer of a chunk or a series.
 pub(super) const PRODUCER: u32 = 1000;
@@ -87,6 +89,7 @@ pub(super) fn frame_len(frame: &SeriesFrame, hashes: &mut Vec<u64>) -> usize {
     hashes.clear();
     match frame {
         SeriesFrame::Warning(text) => field_len(text.len()),
+        SeriesFrame::Hints(hints) => field_len(answer_to_wire(HintsOf::Series, hints).encoded_len()),
         SeriesFrame::Series(batch) => {
             let chunks = batch.iter().flat_map(|s| &s.chunks).flat_map(AggrChunk::parts);
             hashes.extend(chunks.map(|chunk| xxh64(&chunk.data, 0)));
@@ -104,6 +107,9 @@ pub(super) fn frame(frame: &SeriesFrame, hashes: &[u64], to: &mut impl BufMut) {
     let mut left = hashes;
     match frame {
         SeriesFrame::Warning(text) => put_bytes(2, text.as_bytes(), to),
+        SeriesFrame::Hints(hints) => {
+            put_bytes(3, &answer_to_wire(HintsOf::Series, hints).encode_to_vec(), to);
+        }
         SeriesFrame::Series(batch) => match batch.as_slice() {
             [one] => put_series(1, one, &mut left, to),
             many => {

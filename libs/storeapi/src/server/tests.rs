@@ -63,7 +63,7 @@ async fn batches_have_the_requested_size() {
             .into_iter()
             .map(|frame| match frame.unwrap() {
                 SeriesFrame::Series(batch) => batch.len(),
-                SeriesFrame::Warning(text) => panic!("{text}"),
+                other => panic!("{other:?}"),
             })
             .collect();
         assert_eq!(sizes, expected);
@@ -107,7 +107,7 @@ async fn until_error(client: StoreClient, request: SeriesRequest) -> (usize, Sto
     loop {
         match stream.next().await.expect("an error has to come") {
             Ok(SeriesFrame::Series(batch)) => series += batch.len(),
-            Ok(SeriesFrame::Warning(text)) => panic!("{text}"),
+            Ok(other) => panic!("{other:?}"),
             Err(error) => return (series, error),
         }
     }

@@ -205,7 +205,7 @@ async fn select(store: &StoreClient, metric: &str) -> Selected {
                 bytes +=
                     batch.iter().flat_map(|series| &series.chunks).map(AggrChunk::size_bytes).sum::<usize>();
             }
-            SeriesFrame::Warning(warning) => panic!("a warning: {warning}"),
+            other => panic!("{other:?}"),
         }
     }
     Selected { series, bytes, seconds: begun.elapsed().as_secs_f64(), first: first.unwrap_or_default() }

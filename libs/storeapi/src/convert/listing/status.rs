@@ -6,8 +6,9 @@ use promapi::{HeadStats, TsdbStat, TsdbStatus};
 use proto::thanos as wire;
 
 use crate::convert::listing::{ListingReader, ReadError, WireListing};
+use crate::convert::matchers::{matchers_from_wire, matchers_to_wire};
 use crate::convert::read::FieldValue::{Bytes, Number};
-use crate::convert::request::{matchers_from_wire, matchers_to_wire, partial_from_wire, partial_to_wire};
+use crate::convert::request::{partial_from_wire, partial_to_wire};
 use crate::{StoreError, TenantTsdbStatus, TsdbStatusRequest};
 
 impl WireListing for TenantTsdbStatus {
