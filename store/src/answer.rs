@@ -20,6 +20,7 @@ use tokio::task::{JoinError, JoinHandle};
 use crate::blocks::{BlockFailure, Blocks};
 use crate::catalog::SelectedBlock;
 use crate::cursor::{Batch, BlockCursor, BlockQuestion, CursorError};
+use crate::meter::RequestMeter;
 
 /// Chunk bytes after which a frame is sent.
 const FRAME_BYTES: usize = 256 << 10;
@@ -170,6 +171,11 @@ impl SeriesAnswer {
         self.ready_bytes = 0;
         let ready = std::mem::take(&mut self.ready);
         Ok((!ready.is_empty()).then_some(SeriesFrame::Series(ready)))
+    }
+
+    /// What was read for the request.
+    pub(crate) fn meter(&self) -> &RequestMeter {
+        &self.question.meter
     }
 
     /// Requests that were sent to buckets so far, and the bytes of their answers.

@@ -23,6 +23,7 @@ use crate::metrics::StoreMetrics;
 use crate::page_source::{Doubted, PageSource};
 use crate::scraped;
 use crate::shared_cache::{SharedCache, SharedCaches, SharedConfig, SharedMetrics};
+use crate::sorted::SortMemory;
 use crate::store::{BucketStore, BucketStoreParts};
 use crate::sync::{SyncedBucket, Syncer};
 
@@ -108,6 +109,7 @@ pub(crate) fn assemble(
         catalog,
         workers: Workers { blocks, steps: Arc::new(Semaphore::new(STEPS_AT_ONCE)) },
         cache,
+        sort_memory: Arc::new(SortMemory::new(config.memory.sort_bytes)),
         times: config.times,
         limits: config.limits,
         metrics,

@@ -5,7 +5,7 @@
 //! expand    matchers → the series that match, from the cache or by one read of postings lists
 //! scan      entries of the next series → labels and places of chunks, within the slice and the shard
 //! fetch     their chunks, all at once
-//! order     external labels attached, replica labels removed, in the order of StoreAPI
+//! order     external labels attached, replica labels removed, in the order of StoreAPI; `sorted` where the index has another order
 //! ```
 
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use crate::catalog::SelectedBlock;
 use crate::expand::expand;
 use crate::meter::RequestMeter;
 use crate::reading::ReadRefused;
+use crate::sorted::{FirstEntries, Place, SortMemory, SortedEntries, SortedEntry};
 
 /// Series of the first batch: few, so that the answer begins soon.
 const FIRST_SERIES: usize = 64;
@@ -39,6 +40,8 @@ pub(crate) struct BlockQuestion {
     pub(crate) cache: Arc<Cache>,
     /// Bytes of chunks after which a batch ends.
     pub(crate) batch_bytes: u64,
+    /// For entries that are sorted.
+    pub(crate) sort_memory: Arc<SortMemory>,
 }
 
 /// The next series of a block.
@@ -78,6 +81,8 @@ pub(crate) struct BlockCursor {
     /// Series of the next batch.
     batch_series: usize,
     reports: usize,
+    /// Whether all series were read once, so that they are counted and their damage is reported.
+    is_repeat: bool,
 }
 
 enum State {
@@ -88,15 +93,19 @@ enum State {
         next: usize,
         reorder: Reorder,
     },
-    /// The order of the index does not help, so all entries were read and sorted; the next ones are at the end.
-    Sorted(Vec<Entry>),
+    /// The order of the index does not help, so entries were read and sorted: all of them, or the first ones.
+    Sorted {
+        expanded: Arc<Expanded>,
+        entries: SortedEntries,
+    },
     Done,
 }
 
 /// A series whose chunks are not read yet.
 struct Entry {
-    /// Sorted by these: as stored while streaming, as sent after sorting.
+    /// As stored while streaming, as sent after sorting.
     labels: Labels,
+    reference: SeriesRef,
     chunks: Vec<ChunkMeta>,
 }
 
@@ -112,6 +121,7 @@ impl BlockCursor {
             state: State::Begin,
             batch_series: FIRST_SERIES,
             reports: 0,
+            is_repeat: false,
         }
     }
 
@@ -151,19 +161,26 @@ impl BlockCursor {
                     self.state = State::Streamed { expanded, next, reorder };
                 }
             }
-            State::Sorted(mut entries) => {
+            State::Sorted { expanded, mut entries } => {
                 let mut part = Vec::new();
                 let mut bytes = 0;
                 while part.len() < MAX_SERIES && bytes < self.question.batch_bytes {
-                    let Some(entry) = entries.pop() else { break };
-                    bytes += estimated_bytes(&entry.chunks);
-                    part.push(entry);
+                    let Some(SortedEntry { place, chunks }) = entries.pop() else { break };
+                    bytes += estimated_bytes(&chunks);
+                    part.push(Entry { labels: place.labels, reference: place.reference, chunks });
                 }
                 let series = self.fetch(part, &mut batch)?;
                 batch.series = series;
-                batch.is_last = entries.is_empty();
-                if !batch.is_last {
-                    self.state = State::Sorted(entries);
+                match entries.after().cloned() {
+                    // The memory of the entries is given back before the next ones are read.
+                    Some(after) if entries.is_empty() => {
+                        drop(entries);
+                        self.is_repeat = true;
+                        let entries = self.sort(&expanded, Some(after), &mut batch)?;
+                        self.state = State::Sorted { expanded, entries };
+                    }
+                    None if entries.is_empty() => batch.is_last = true,
+                    _ => self.state = State::Sorted { expanded, entries },
                 }
             }
         }
@@ -185,16 +202,31 @@ impl BlockCursor {
             let reorder = Reorder::new(&self.open.known.external, removed);
             return Ok(State::Streamed { expanded, next: 0, reorder });
         }
-        let (mut entries, mut next) = (Vec::new(), 0);
+        let entries = self.sort(&expanded, None, batch)?;
+        Ok(State::Sorted { expanded, entries })
+    }
+
+    /// The first entries after a place in the order of the answer.
+    fn sort(
+        &mut self,
+        expanded: &Expanded,
+        after: Option<Place>,
+        batch: &mut Batch,
+    ) -> Result<SortedEntries, CursorError> {
+        let mut first = FirstEntries::new(&self.question.sort_memory, after);
+        let mut next = 0;
         self.batch_series = MAX_SERIES;
         while next < expanded.postings.len() {
-            let (part, after) = self.scan(&expanded, next, batch)?;
-            next = after;
-            entries.extend(part.into_iter().map(|entry| Entry { labels: self.sent(&entry.labels), ..entry }));
+            // Nothing else notices that the request was cancelled if all pages are in memory.
+            let admitted = self.question.meter.reads().admit(0, 0);
+            admitted.map_err(|refused| CursorError::Request(RequestMeter::refused(refused)))?;
+            let (part, position) = self.scan(expanded, next, batch)?;
+            next = position;
+            for Entry { labels, reference, chunks } in part {
+                first.offer(SortedEntry { place: Place { labels: self.sent(&labels), reference }, chunks });
+            }
         }
-        // The last ones are taken first.
-        entries.sort_by(|a, b| b.labels.cmp(&a.labels));
-        Ok(State::Sorted(entries))
+        Ok(first.finish())
     }
 
     /// The entries of the next series from position `next` on, and the position after them.
@@ -212,6 +244,10 @@ impl BlockCursor {
         for found in open.block.select_from(part, self.selected.slice) {
             let found = match found {
                 Ok(found) => found,
+                // The first pass has reported it.
+                Err(error) if self.is_repeat && BlockFault::of_read(&error) == BlockFault::Corrupt => {
+                    continue;
+                }
                 Err(error) => {
                     self.report(&error, batch)?;
                     continue;
@@ -222,13 +258,17 @@ impl BlockCursor {
                 && self.is_in_shard(&found.labels);
             if is_kept {
                 bytes += estimated_bytes(&found.chunks);
-                entries.push(Entry { labels: found.labels, chunks: found.chunks });
+                entries.push(Entry {
+                    labels: found.labels,
+                    reference: found.reference,
+                    chunks: found.chunks,
+                });
             }
             if bytes >= self.question.batch_bytes && !self.question.request.skip_chunks {
                 break;
             }
         }
-        if !expanded.left.is_empty() {
+        if !expanded.left.is_empty() && !self.is_repeat {
             self.question.meter.count_series(entries.len() as u64)?;
         }
         if bytes >= self.question.batch_bytes && !self.question.request.skip_chunks {

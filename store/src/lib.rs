@@ -7,7 +7,7 @@
 //!
 //! Not here: objects, marks and the view of a bucket (`bucket`); the format of blocks (`tsdb`); the merge (`series`).
 //!
-//! Reading order: `config`, `component`, `sync`, `catalog`, `store`, `answer`, `cursor`, `expand`, `labels`; then how bytes are
+//! Reading order: `config`, `component`, `sync`, `catalog`, `store`, `answer`, `cursor`, `sorted`, `expand`, `labels`, `hints`; then how bytes are
 //! read: `blocks`, `header`, `pages`, `page_source`, `cache`, `disk_cache`, `shared_cache`, `page_item`, `hedge`, `reading`, `meter`.
 
 mod answer;
@@ -23,6 +23,7 @@ mod disk_cache;
 mod expand;
 mod header;
 mod hedge;
+mod hints;
 mod labels;
 mod limits;
 mod memory;
@@ -34,6 +35,7 @@ mod pages;
 mod reading;
 mod scraped;
 mod shared_cache;
+mod sorted;
 mod store;
 mod sync;
 mod unneeded;

@@ -14,6 +14,8 @@ pub(crate) struct MemoryPlan {
     pub(crate) index_bytes: u64,
     /// Answers that are not sent yet.
     pub(crate) answers_bytes: u64,
+    /// Entries of series that are sorted.
+    pub(crate) sort_bytes: u64,
     /// Pages that wait to be written to each shared cache, each of which is copied twice while it is written, and to disk.
     pub(crate) write_back_bytes: u64,
 }
@@ -39,6 +41,7 @@ impl MemoryPlan {
             return Err(format!("--store.max-memory: {limit} bytes are too few, at least 128MiB are needed"));
         }
         let (index_bytes, answers_bytes) = (limit / 8, limit / 4);
+        let sort_bytes = answers_bytes / 4;
         let write_back_bytes = limit / 96;
         let outside = 3 * write_back_bytes * shared_caches
             + disk_cache_bytes.map_or(0, |bytes| bytes.saturating_add(write_back_bytes));
@@ -52,9 +55,13 @@ impl MemoryPlan {
             Some(bytes) if bytes > most => Err(format!(
                 "--index-cache-size: {bytes} bytes are more than the {most} bytes that --store.max-memory={limit} leaves for the cache"
             )),
-            bytes => {
-                Ok(Self { cache_bytes: bytes.unwrap_or(most), index_bytes, answers_bytes, write_back_bytes })
-            }
+            bytes => Ok(Self {
+                cache_bytes: bytes.unwrap_or(most),
+                index_bytes,
+                answers_bytes: answers_bytes - sort_bytes,
+                sort_bytes,
+                write_back_bytes,
+            }),
         }
     }
 }
@@ -66,7 +73,8 @@ mod tests {
     #[test]
     fn the_parts_are_less_than_the_whole() {
         let plan = MemoryPlan::new(512 << 20, None, 0, None).unwrap();
-        assert_eq!(plan.cache_bytes + plan.index_bytes + plan.answers_bytes, 384 << 20);
+        let parts = [plan.cache_bytes, plan.index_bytes, plan.answers_bytes, plan.sort_bytes];
+        assert_eq!(parts.iter().sum::<u64>(), 384 << 20);
         let shared = MemoryPlan::new(512 << 20, None, 2, None).unwrap();
         assert_eq!(shared.cache_bytes + 6 * shared.write_back_bytes, plan.cache_bytes);
         assert_eq!(MemoryPlan::new(512 << 20, Some(1000), 0, None).unwrap().cache_bytes, 1000);

@@ -73,6 +73,11 @@ impl RequestMeter {
         Ok(())
     }
 
+    /// Series and chunks that were counted.
+    pub(crate) fn counted(&self) -> (u64, u64) {
+        (self.counts.series.load(Ordering::Relaxed), self.counts.chunks.load(Ordering::Relaxed))
+    }
+
     /// The error of a read that was refused.
     pub(crate) fn refused(refused: ReadRefused) -> StoreError {
         match refused {

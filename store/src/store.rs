@@ -1,14 +1,13 @@
 //! The buckets as a `Store`.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use model::{Matcher, TimeRange};
 use storeapi::{
-    Apis, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, PartialResponse, SeriesRequest, SeriesStream,
-    Store, StoreError, StoreInfo, TsdbInfo,
+    AnswerHints, Apis, BlockHints, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, PartialResponse,
+    SeriesFrame, SeriesRequest, SeriesStream, Store, StoreError, StoreInfo, TsdbInfo,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -16,10 +15,12 @@ use crate::answer::{BeginError, SeriesAnswer, Workers};
 use crate::cache::Cache;
 use crate::catalog::{Resolutions, SelectedBlock, UnreadableBlock};
 use crate::cursor::BlockQuestion;
-use crate::labels::{LabelQuestion, LabelsOfBlocks};
+use crate::hints::{self, AnswerCount};
+use crate::labels::{FoundLabels, LabelQuestion, LabelsOfBlocks};
 use crate::limits::{StoreLimits, TimeLimits};
 use crate::meter::RequestMeter;
 use crate::metrics::StoreMetrics;
+use crate::sorted::SortMemory;
 use crate::sync::CatalogHandle;
 
 /// How often a request begins again because a block that it needs was removed meanwhile.
@@ -33,6 +34,7 @@ pub(crate) struct BucketStoreParts {
     pub(crate) catalog: CatalogHandle,
     pub(crate) workers: Workers,
     pub(crate) cache: Arc<Cache>,
+    pub(crate) sort_memory: Arc<SortMemory>,
     pub(crate) times: TimeLimits,
     pub(crate) limits: StoreLimits,
     pub(crate) metrics: StoreMetrics,
@@ -49,6 +51,12 @@ impl BucketStore {
     pub(crate) fn new(parts: BucketStoreParts) -> Self {
         let gate = Arc::new(Semaphore::new(parts.limits.concurrency));
         Self { parts, gate }
+    }
+
+    /// The memory of the entries that requests sort.
+    #[cfg(test)]
+    pub(crate) fn sort_memory(&self) -> &SortMemory {
+        &self.parts.sort_memory
     }
 
     /// The part of `range` that is served.
@@ -95,13 +103,17 @@ impl BucketStore {
         all
     }
 
-    async fn begin(&self, request: &Arc<SeriesRequest>) -> Result<SeriesAnswer, StoreError> {
+    async fn begin(
+        &self,
+        request: &Arc<SeriesRequest>,
+    ) -> Result<(SeriesAnswer, Option<AnswerHints>), StoreError> {
         let mut catalog = self.parts.catalog.current();
         for restart in 0..=RESTARTS {
             let range = self.served(request.range);
             let permitted =
                 Resolutions { max: request.max_resolution, coarser_if_needed: request.coarser_if_needed };
-            let (selected, unreadable) = catalog.select(range, &request.matchers, permitted);
+            let (mut selected, unreadable) = catalog.select(range, &request.matchers, permitted);
+            let hints = hints::filter(&mut selected, request.block_hints.as_ref());
             let warnings = Self::warnings(&unreadable, request.partial_response)?;
             self.parts.metrics.asked(selected.len());
             let question = BlockQuestion {
@@ -109,11 +121,12 @@ impl BucketStore {
                 meter: RequestMeter::new(self.parts.limits.read),
                 cache: Arc::clone(&self.parts.cache),
                 batch_bytes: self.batch_bytes(selected.len()),
+                sort_memory: Arc::clone(&self.parts.sort_memory),
             };
             let is_final = restart == RESTARTS;
             let workers = self.parts.workers.clone();
             match SeriesAnswer::begin(workers, Arc::new(question), selected, warnings, is_final).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => return Ok((answer, hints)),
                 Err(BeginError::Failed(error)) => return Err(error),
                 Err(BeginError::Gone) => catalog = self.parts.catalog.refreshed().await,
             }
@@ -127,11 +140,13 @@ impl BucketStore {
         range: TimeRange,
         matchers: &[Matcher],
         partial: PartialResponse,
-    ) -> Result<(Vec<SelectedBlock>, Vec<String>), StoreError> {
+        hints: Option<&BlockHints>,
+    ) -> Result<LabelBlocks, StoreError> {
         let catalog = self.parts.catalog.current();
         let range = self.served(range);
-        let (selected, unreadable) = catalog.select(range, matchers, Resolutions::ALL);
-        Ok((selected, Self::warnings(&unreadable, partial)?))
+        let (mut selected, unreadable) = catalog.select(range, matchers, Resolutions::ALL);
+        let hints = hints::filter(&mut selected, hints);
+        Ok(LabelBlocks { selected, warnings: Self::warnings(&unreadable, partial)?, hints })
     }
 
     fn label_question(&self, partial: PartialResponse) -> LabelsOfBlocks {
@@ -144,12 +159,42 @@ impl BucketStore {
     }
 }
 
+/// The blocks that a request for labels needs.
+struct LabelBlocks {
+    selected: Vec<SelectedBlock>,
+    warnings: Vec<String>,
+    hints: Option<AnswerHints>,
+}
+
 /// An answer that is being sent.
 struct RunningAnswer {
     answer: SeriesAnswer,
+    /// What is reported at the end, for a request with hints.
+    hints: Option<AnswerHints>,
+    wants_stats: bool,
+    count: AnswerCount,
     metrics: StoreMetrics,
     /// Its place among the requests that run at once.
     _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl RunningAnswer {
+    async fn next(&mut self) -> Result<Option<SeriesFrame>, StoreError> {
+        let frame = self.answer.next().await?;
+        match &frame {
+            Some(frame) => self.metrics.sent(frame),
+            None => return Ok(self.hints.take().map(|hints| SeriesFrame::Hints(self.complete(hints)))),
+        }
+        if let Some(SeriesFrame::Series(series)) = &frame {
+            self.count.sent(series);
+        }
+        Ok(frame)
+    }
+
+    fn complete(&self, hints: AnswerHints) -> AnswerHints {
+        let stats = self.wants_stats.then(|| self.count.stats(hints.blocks.len(), self.answer.meter()));
+        AnswerHints { stats, ..hints }
+    }
 }
 
 impl Drop for RunningAnswer {
@@ -189,13 +234,14 @@ impl Store for BucketStore {
         let gate = Arc::clone(&self.gate);
         // The semaphore is never closed.
         let permit = gate.acquire_owned().await.ok();
-        let answer = self.begin(&Arc::new(request)).await?;
-        let running = RunningAnswer { answer, metrics: self.parts.metrics.clone(), _permit: permit };
+        let mut count = AnswerCount::begin();
+        let wants_stats = request.block_hints.as_ref().is_some_and(|hints| hints.wants_stats);
+        let (answer, hints) = self.begin(&Arc::new(request)).await?;
+        count.first_read();
+        let metrics = self.parts.metrics.clone();
+        let running = RunningAnswer { answer, hints, wants_stats, count, metrics, _permit: permit };
         let frames: BoxStream<'static, _> = stream::try_unfold(running, |mut running| async move {
-            let frame = running.answer.next().await?;
-            if let Some(frame) = &frame {
-                running.metrics.sent(frame);
-            }
+            let frame = running.next().await?;
             Ok(frame.map(|frame| (frame, running)))
         })
         .boxed();
@@ -203,12 +249,12 @@ impl Store for BucketStore {
     }
 
     async fn label_names(&self, request: LabelNamesRequest) -> Result<LabelsAnswer, StoreError> {
-        let (selected, warnings) =
-            self.label_blocks(request.range, &request.matchers, request.partial_response)?;
-        let blocks = self.label_question(request.partial_response);
-        let mut found = blocks.ask(selected, LabelQuestion::Names).boxed().await?;
+        let (partial, hints) = (request.partial_response, request.block_hints.as_ref());
+        let mut blocks = self.label_blocks(request.range, &request.matchers, partial, hints)?;
+        let selected = std::mem::take(&mut blocks.selected);
+        let mut found = self.label_question(partial).ask(selected, LabelQuestion::Names).boxed().await?;
         found.values.retain(|name| !request.without_replica_labels.contains(name));
-        Ok(labels_answer(found.values, [warnings, found.warnings].concat(), request.limit))
+        Ok(labels_answer(found, blocks, request.limit))
     }
 
     async fn label_values(&self, request: LabelValuesRequest) -> Result<LabelsAnswer, StoreError> {
@@ -218,15 +264,17 @@ impl Store for BucketStore {
         if request.without_replica_labels.contains(&request.label) {
             return Ok(LabelsAnswer::default());
         }
-        let (selected, warnings) =
-            self.label_blocks(request.range, &request.matchers, request.partial_response)?;
-        let blocks = self.label_question(request.partial_response);
-        let found = blocks.ask(selected, LabelQuestion::Values(request.label.into())).boxed().await?;
-        Ok(labels_answer(found.values, [warnings, found.warnings].concat(), request.limit))
+        let (partial, hints) = (request.partial_response, request.block_hints.as_ref());
+        let mut blocks = self.label_blocks(request.range, &request.matchers, partial, hints)?;
+        let selected = std::mem::take(&mut blocks.selected);
+        let question = LabelQuestion::Values(request.label.into());
+        let found = self.label_question(partial).ask(selected, question).boxed().await?;
+        Ok(labels_answer(found, blocks, request.limit))
     }
 }
 
-fn labels_answer(values: BTreeSet<String>, warnings: Vec<String>, limit: Option<usize>) -> LabelsAnswer {
-    let values = values.into_iter().take(limit.unwrap_or(usize::MAX)).collect();
-    LabelsAnswer { values, warnings, ..LabelsAnswer::default() }
+fn labels_answer(found: FoundLabels, blocks: LabelBlocks, limit: Option<usize>) -> LabelsAnswer {
+    let values = found.values.into_iter().take(limit.unwrap_or(usize::MAX)).collect();
+    let warnings = [blocks.warnings, found.warnings].concat();
+    LabelsAnswer { values, warnings, hints: blocks.hints, ..LabelsAnswer::default() }
 }

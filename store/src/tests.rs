@@ -4,6 +4,7 @@
 mod blocks;
 mod disk;
 mod faults;
+mod hinted;
 mod living;
 mod oracle;
 mod servers;

@@ -278,3 +278,34 @@ async fn requests_over_a_limit_end_with_its_name() {
     let served = serve(&local(bucket_dir.path()), &data_dir.path().join("enough"), &flags).await;
     assert_eq!(ask(&served.store, SeriesRequest::new(millis((0, HOUR)), up())).await.unwrap().0.len(), 200);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn series_that_must_be_sorted_need_no_more_than_the_memory_for_it() {
+    let (bucket_dir, data_dir) = dirs();
+    // Stored replica labels, so that the order of the index is not that of the answer.
+    let series: Vec<(Labels, Vec<Sample>)> = (0..6_000)
+        .map(|n| {
+            let (replica, pod) = (format!("r{}", n % 7), format!("p-{:05}", n * 31 % 4_001));
+            let labels =
+                labels(&[("__name__", "up"), ("a_replica", &replica), ("pod", &pod), ("x", &n.to_string())]);
+            (labels, vec![Sample::new(n, n as f64)])
+        })
+        .collect();
+    let meta = write_block(bucket_dir.path(), Ulid::from_parts(1, 1), &labels(&[("cluster", "c")]), &series);
+    assert_eq!(meta.stats.series, 6_000);
+    let served = serve(&local(bucket_dir.path()), data_dir.path(), &[]).await;
+    let mut request = SeriesRequest::new(millis((0, HOUR)), up());
+    request.without_replica_labels = vec!["a_replica".to_owned()];
+    let memory = served.store.sort_memory();
+    let free = memory.free_bytes();
+    let (expected, warnings) = ask(&served.store, request.clone()).await.unwrap();
+    assert_eq!((expected.len(), warnings.len()), (6_000, 0));
+    assert!(expected.is_sorted_by(|a, b| a.labels < b.labels));
+    assert_eq!(memory.free_bytes(), free, "the memory is given back");
+    assert!(memory.take(free));
+    let (found, warnings) = ask(&served.store, request.clone()).await.unwrap();
+    assert!(found == expected && warnings.is_empty(), "{} series", found.len());
+    request.limit = Some(10);
+    let (found, _) = ask(&served.store, request).await.unwrap();
+    assert!(found[..] == expected[..10]);
+}
