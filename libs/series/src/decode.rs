@@ -58,8 +58,7 @@ impl SelectedSeries {
             *out = chain::union(&replicas);
             return Ok(());
         }
-        *out = self.decode_by_penalty(options, totals)?;
-        Ok(())
+        self.decode_by_penalty(options, totals, out)
     }
 
     /// Appends the samples of the chunks of one producer, which are sorted by min time, to `out`, which is empty, cut to the

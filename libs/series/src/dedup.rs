@@ -42,6 +42,8 @@ mod piece;
 mod track;
 mod windows;
 
+pub(crate) use interval::distances;
+
 use crate::Samples;
 use crate::dedup::emit::Emitter;
 use crate::dedup::interval::Intervals;
@@ -76,7 +78,7 @@ pub(crate) fn merge(replicas: &[Samples], rules: DedupRules) -> Samples {
 }
 
 fn merge_timelines<T: Timeline>(timelines: &[T], rules: DedupRules) -> Samples {
-    let tracks: Vec<Track> = timelines.iter().map(Track::new).collect();
+    let tracks: Vec<Track<'_>> = timelines.iter().map(Track::new).collect();
     let mut intervals = Intervals::new(&tracks, windows::length(rules.window));
     let pieces = windows::choose(&tracks, &mut intervals, rules.window);
     let markers = markers::markers(&tracks, &pieces, &mut intervals);

@@ -14,23 +14,29 @@ use crate::{AggrChunk, DecodeError, DecodeOptions, Samples, SelectedSeries};
 const PROBES: usize = 12;
 
 impl SelectedSeries {
-    /// Decodes all replicas and deduplicates them. With `totals`, counters are decoded as running totals.
+    /// Decodes all replicas and deduplicates them to `out`, which is empty. With `totals`, counters are decoded as running
+    /// totals.
     pub(crate) fn decode_by_penalty(
         &self,
         options: &DecodeOptions,
         totals: bool,
-    ) -> Result<Samples, DecodeError> {
-        let Some((preferred, others)) = self.replicas.split_first() else { return Ok(Samples::new()) };
-        let first = self.decode_replica(preferred, options, totals)?;
-        if is_enough(&first, preferred, others, options) {
-            return Ok(first);
+        out: &mut Samples,
+    ) -> Result<(), DecodeError> {
+        let Some((preferred, others)) = self.replicas.split_first() else { return Ok(()) };
+        self.decode_lane(preferred.iter(), options, totals, out)?;
+        if is_enough(out, preferred, others, options) {
+            return Ok(());
         }
         let mut replicas: Vec<(Samples, bool)> = Vec::with_capacity(self.replicas.len());
-        let mut next = Some(first);
+        let mut next = Some(std::mem::take(out));
         for lane in &self.replicas {
             let samples = match next.take() {
                 Some(first) => first,
-                None => self.decode_replica(lane, options, totals)?,
+                None => {
+                    let mut samples = Samples::new();
+                    self.decode_lane(lane.iter(), options, totals, &mut samples)?;
+                    samples
+                }
             };
             if samples.is_empty() {
                 continue;
@@ -46,22 +52,12 @@ impl SelectedSeries {
             }
         }
         let mut replicas: Vec<Samples> = replicas.into_iter().map(|(samples, _)| samples).collect();
-        if replicas.len() < 2 {
-            return Ok(replicas.pop().unwrap_or_default());
-        }
         let DecodeOptions { counter, window, .. } = *options;
-        Ok(dedup::merge(&replicas, DedupRules { counter, totals, window }))
-    }
-
-    fn decode_replica(
-        &self,
-        lane: &[AggrChunk],
-        options: &DecodeOptions,
-        totals: bool,
-    ) -> Result<Samples, DecodeError> {
-        let mut samples = Samples::new();
-        self.decode_lane(lane.iter(), options, totals, &mut samples)?;
-        Ok(samples)
+        *out = match replicas.len() {
+            0 | 1 => replicas.pop().unwrap_or_default(),
+            _ => dedup::merge(&replicas, DedupRules { counter, totals, window }),
+        };
+        Ok(())
     }
 }
 
@@ -86,15 +82,9 @@ fn is_enough(
         _ => return false,
     };
     let (Some(&begin), Some(&last)) = (times.first(), times.last()) else { return false };
-    let mut spacing = (i64::MAX, i64::MIN);
-    for pair in times.windows(2) {
-        let distance = pair[1].saturating_sub(pair[0]);
-        spacing = (spacing.0.min(distance), spacing.1.max(distance));
-    }
-    let (least, most) = spacing;
-    if most < least || is_gap(most, least) {
+    let Some((least, most)) = dedup::distances(times).filter(|(least, most)| !is_gap(*most, *least)) else {
         return false;
-    }
+    };
     let mean = last.saturating_sub(begin) / (times.len() - 1) as i64;
     let range = options.range;
     let inside = others.iter().flatten().filter(|chunk| chunk.range().overlaps(&range));
@@ -105,7 +95,9 @@ fn is_enough(
         let samples = chunk.parts().next().map_or(0, |part| part.sample_count()) as i64;
         let length = claim.max.as_millis().saturating_sub(claim.min.as_millis());
         let regular = mean.saturating_mul(samples - 1);
-        if samples > 1 && length.abs_diff(regular) > mean.unsigned_abs() / 2 {
+        // A distance for which one of the others is a gap is shorter by a third at least.
+        let is_regular = length.abs_diff(regular) <= mean.unsigned_abs() / 4;
+        if samples > 1 && !is_regular && (length < regular || has_shorter_distances(chunk, most)) {
             return false;
         }
         earliest = earliest.min(claim.min.max(range.min).as_millis());
@@ -118,6 +110,14 @@ fn is_enough(
     let unknown = others.iter().filter(|lane| !known || !is_known(lane));
     let mut bounds = unknown.flatten().flat_map(|chunk| [chunk.range().min, chunk.range().max]);
     bounds.all(|bound| times.binary_search(&bound.as_millis()).is_err())
+}
+
+/// Whether `longest` is a gap for the least distance of samples in a chunk, or may be one.
+fn has_shorter_distances(chunk: &AggrChunk, longest: i64) -> bool {
+    let Some(raw) = chunk.raw.as_ref().filter(|raw| raw.encoding.holds_floats()) else { return true };
+    let (mut times, mut values) = (Vec::new(), Vec::new());
+    raw.decode_floats(&mut times, &mut values).is_err()
+        || dedup::distances(&times).is_none_or(|(least, _)| is_gap(longest, least))
 }
 
 /// Whether two replicas are one producer: where both have samples, at least half of those of one of them are samples of the
@@ -133,7 +133,7 @@ fn are_one(a: &Samples, b: &Samples) -> bool {
 }
 
 /// Whether one of some samples of one list has the time of a sample of the other, so that it is worth to compare them all.
-fn may_be_one<T>(a: &[T], b: &[T], time: impl Fn(&T) -> i64) -> bool {
+fn may_be_one<T>(a: &[T], b: &[T], time: impl Fn(&T) -> i64 + Copy) -> bool {
     let (few, many) = if a.len() < b.len() { (a, b) } else { (b, a) };
     let (Some(first), Some(last)) = (many.first(), many.last()) else { return false };
     let begin = few.partition_point(|sample| time(sample) < time(first));
@@ -141,7 +141,23 @@ fn may_be_one<T>(a: &[T], b: &[T], time: impl Fn(&T) -> i64) -> bool {
     // An odd step, so that every second sample is not always left out.
     let step = ((end - begin) / PROBES) | 1;
     let mut probes = few[begin..end].iter().step_by(step).map(&time);
-    probes.any(|probe| many.binary_search_by_key(&probe, &time).is_ok())
+    probes.any(|probe| is_time_of(many, probe, time))
+}
+
+/// Whether a sample has this time. Scrapes are regular, so its place is known but for a few.
+fn is_time_of<T>(samples: &[T], wanted: i64, time: impl Fn(&T) -> i64) -> bool {
+    const NEAR: usize = 4;
+    let (Some(first), Some(last)) = (samples.first(), samples.last()) else { return false };
+    let (since, length) = (wanted.abs_diff(time(first)), time(last).abs_diff(time(first)).max(1));
+    let guess = (since as f64 / length as f64 * (samples.len() - 1) as f64) as usize;
+    let near = guess.saturating_sub(NEAR)..guess.saturating_add(NEAR).min(samples.len() - 1);
+    let near = samples.get(near).unwrap_or_default();
+    match (near.first(), near.last()) {
+        (Some(first), Some(last)) if time(first) <= wanted && wanted <= time(last) => {
+            near.iter().any(|sample| time(sample) == wanted)
+        }
+        _ => samples.binary_search_by_key(&wanted, time).is_ok(),
+    }
 }
 
 /// Whether all samples of `b` are samples of `a`.

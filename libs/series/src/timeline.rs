@@ -1,5 +1,6 @@
 //! Samples of both kinds in one order of time, for deduplication.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ pub(crate) trait Timeline {
     /// Time of a sample in milliseconds; strictly ascending.
     fn time(&self, index: usize) -> i64;
     /// The times of all samples.
-    fn times(&self) -> Vec<i64>;
+    fn times(&self) -> Cow<'_, [i64]>;
     /// The indices of the staleness markers, ascending.
     fn markers(&self) -> Vec<usize>;
     /// Value of a sample that is a float.
@@ -28,7 +29,11 @@ pub(crate) trait Timeline {
     fn emit(&self, index: usize, adjust: f64, switched: bool, out: &mut Samples);
     /// Appends consecutive samples to `out` unchanged.
     fn emit_run(&self, run: Range<usize>, out: &mut Samples) {
-        run.for_each(|index| self.emit(index, 0.0, false, out));
+        self.emit_raised(run, 0.0, out);
+    }
+    /// Appends consecutive samples to `out`, floats raised by `adjust`.
+    fn emit_raised(&self, run: Range<usize>, adjust: f64, out: &mut Samples) {
+        run.for_each(|index| self.emit(index, adjust, false, out));
     }
 }
 
@@ -58,8 +63,8 @@ impl Timeline for FloatTimeline<'_> {
         self.timestamps[index]
     }
 
-    fn times(&self) -> Vec<i64> {
-        self.timestamps.to_vec()
+    fn times(&self) -> Cow<'_, [i64]> {
+        Cow::Borrowed(self.timestamps)
     }
 
     fn markers(&self) -> Vec<usize> {
@@ -86,13 +91,16 @@ impl Timeline for FloatTimeline<'_> {
         out.push_float(self.timestamps[index], raised(self.values[index], adjust), start);
     }
 
-    #[inline]
-    fn emit_run(&self, run: Range<usize>, out: &mut Samples) {
+    fn emit_raised(&self, run: Range<usize>, adjust: f64, out: &mut Samples) {
         if !self.samples.starts.is_empty() || !out.starts.is_empty() {
-            return run.for_each(|index| self.emit(index, 0.0, false, out));
+            return run.for_each(|index| self.emit(index, adjust, false, out));
         }
         out.timestamps.extend_from_slice(&self.timestamps[run.clone()]);
-        out.values.extend_from_slice(&self.values[run]);
+        if adjust == 0.0 {
+            out.values.extend_from_slice(&self.values[run]);
+        } else {
+            out.values.extend(self.values[run].iter().map(|value| raised(*value, adjust)));
+        }
     }
 }
 
@@ -142,7 +150,7 @@ impl Timeline for MixedTimeline<'_> {
         }
     }
 
-    fn times(&self) -> Vec<i64> {
+    fn times(&self) -> Cow<'_, [i64]> {
         (0..self.len()).map(|index| self.time(index)).collect()
     }
 

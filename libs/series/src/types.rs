@@ -123,6 +123,10 @@ impl AggrChunk {
 
     /// The range of the first chunk that is present, as it claims; empty where there is none.
     pub fn range(&self) -> TimeRange {
+        // The most frequent case.
+        if let Some(raw) = &self.raw {
+            return raw.range;
+        }
         self.parts()
             .next()
             .map_or(TimeRange { min: TimeRange::ALL.max, max: TimeRange::ALL.min }, |c| c.range)

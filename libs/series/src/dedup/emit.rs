@@ -51,7 +51,7 @@ impl<'a, T: Timeline> Emitter<'a, T> {
     }
 
     /// The answer: the pieces and the markers in order of time.
-    pub(crate) fn emit(mut self, tracks: &[Track], pieces: &[Piece], markers: &[Marker]) -> Samples {
+    pub(crate) fn emit(mut self, tracks: &[Track<'_>], pieces: &[Piece], markers: &[Marker]) -> Samples {
         let mut markers = markers.iter().peekable();
         for Piece { replica, samples } in pieces {
             let track = &tracks[*replica];
@@ -75,7 +75,7 @@ impl<'a, T: Timeline> Emitter<'a, T> {
     }
 
     /// Appends samples of a track: runs whose places in the timeline follow each other.
-    fn samples(&mut self, replica: usize, track: &Track, samples: Range<usize>) {
+    fn samples(&mut self, replica: usize, track: &Track<'_>, samples: Range<usize>) {
         let mut begin = samples.start;
         while begin < samples.end {
             let first = track.place(begin);
@@ -103,18 +103,18 @@ impl<'a, T: Timeline> Emitter<'a, T> {
         let side = &mut self.replicas[replica];
         let mut adjust = side.adjust;
         side.timeline.emit(first, adjust, switched, &mut self.out);
-        let mut at = first + 1;
-        while adjust != 0.0 && at < places.end {
-            if falls(side.timeline, side.adjusted_at, at) {
-                side.adjust = 0.0;
-                adjust = 0.0;
+        let (mut at, place) = (first + 1, places.end - 1);
+        if adjust != 0.0 {
+            let reset = first_fall(side.timeline, side.adjusted_at, place).map(|reset| reset.max(at));
+            let end = reset.unwrap_or(places.end);
+            side.timeline.emit_raised(at..end, adjust, &mut self.out);
+            at = end;
+            if reset.is_some() {
+                (adjust, side.adjust) = (0.0, 0.0);
             }
-            side.adjusted_at = at;
-            side.timeline.emit(at, adjust, false, &mut self.out);
-            at += 1;
+            side.adjusted_at = place;
         }
         side.timeline.emit_run(at..places.end, &mut self.out);
-        let place = places.end - 1;
         let value = side.timeline.float(place).map(|value| value + adjust);
         self.last = Some(PreviousSample { replica, place, time: side.timeline.time(place), value });
     }
@@ -174,15 +174,20 @@ impl<'a, T: Timeline> Emitter<'a, T> {
 
 /// Whether a counter falls somewhere from index `from` to `to`.
 fn falls<T: Timeline>(timeline: &T, from: usize, to: usize) -> bool {
+    first_fall(timeline, from, to).is_some()
+}
+
+/// The first index after `from` and up to `to` at which a counter is less than before.
+fn first_fall<T: Timeline>(timeline: &T, from: usize, to: usize) -> Option<usize> {
     let mut before = f64::NAN;
-    for at in from..=to {
-        match timeline.float(at) {
-            Some(value) if value < before => return true,
-            Some(value) if !value.is_nan() => before = value,
-            _ => {}
+    (from..=to).find(|&at| {
+        let value = timeline.float(at).unwrap_or(f64::NAN);
+        let falls = value < before;
+        if !value.is_nan() {
+            before = value;
         }
-    }
-    false
+        falls
+    })
 }
 
 /// The value of a counter at a time, by its samples before and after, up to index `to`. Where it was reset between them, or

@@ -20,7 +20,7 @@ pub(crate) struct Marker {
 ///
 /// A series is stale when every replica says so. So a marker counts only where all replicas have a gap, or after their end; of
 /// each replica the first one there, and of these the last one.
-pub(crate) fn markers(tracks: &[Track], pieces: &[Piece], intervals: &mut Intervals<'_>) -> Vec<Marker> {
+pub(crate) fn markers(tracks: &[Track<'_>], pieces: &[Piece], intervals: &mut Intervals<'_>) -> Vec<Marker> {
     let mut all: Vec<Marker> = Vec::new();
     for (replica, track) in tracks.iter().enumerate() {
         all.extend(track.markers.iter().map(|&(time, place)| Marker { replica, place, time }));
@@ -51,7 +51,7 @@ pub(crate) fn markers(tracks: &[Track], pieces: &[Piece], intervals: &mut Interv
 }
 
 /// Whether no replica has a sample for longer than an interval around `time`.
-fn is_gap_at(tracks: &[Track], time: i64, intervals: &mut Intervals<'_>) -> bool {
+fn is_gap_at(tracks: &[Track<'_>], time: i64, intervals: &mut Intervals<'_>) -> bool {
     let before = tracks.iter().filter_map(|track| track.times[..track.at_or_after(time)].last()).max();
     let after = tracks.iter().filter_map(|track| track.times.get(track.at_or_after(time))).min();
     match (before, after) {

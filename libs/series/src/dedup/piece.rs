@@ -15,7 +15,7 @@ pub(crate) struct Piece {
 
 impl Piece {
     /// The times of its samples.
-    pub(crate) fn times<'a>(&self, tracks: &'a [Track]) -> &'a [i64] {
+    pub(crate) fn times<'a>(&self, tracks: &'a [Track<'_>]) -> &'a [i64] {
         &tracks[self.replica].times[self.samples.clone()]
     }
 }

@@ -1,21 +1,23 @@
 //! The instants at which a replica has a sample.
 
+use std::borrow::Cow;
+
 use crate::timeline::Timeline;
 
 /// When a replica has samples. A staleness marker is not a sample here: it says that a scrape found nothing, and another
 /// replica may have found something.
-pub(crate) struct Track {
+pub(crate) struct Track<'a> {
     /// Times of the samples, strictly ascending.
-    pub(crate) times: Vec<i64>,
+    pub(crate) times: Cow<'a, [i64]>,
     /// The index of each sample in its timeline; empty where all of the timeline are samples.
     places: Vec<usize>,
     /// The time and the index in the timeline of each staleness marker.
     pub(crate) markers: Vec<(i64, usize)>,
 }
 
-impl Track {
+impl<'a> Track<'a> {
     /// The track of a timeline.
-    pub(crate) fn new<T: Timeline>(timeline: &T) -> Self {
+    pub(crate) fn new<T: Timeline>(timeline: &'a T) -> Self {
         let mut track = Self { times: timeline.times(), places: Vec::new(), markers: Vec::new() };
         track.markers = timeline.markers().into_iter().map(|place| (track.times[place], place)).collect();
         if !track.markers.is_empty() {
@@ -30,7 +32,7 @@ impl Track {
     /// A track of samples at these times.
     #[cfg(test)]
     pub(crate) fn of_times(times: Vec<i64>) -> Self {
-        Self { times, places: Vec::new(), markers: Vec::new() }
+        Self { times: times.into(), places: Vec::new(), markers: Vec::new() }
     }
 
     /// The index of a sample in its timeline.

@@ -17,8 +17,20 @@ pub(crate) fn length(window: i64) -> i64 {
     window.saturating_add((window / 2).min(600_000)).max(1)
 }
 
+/// The number of times before `end`; all if it is the greatest time. Fast where there are few.
+fn before(times: &[i64], end: i64) -> usize {
+    if end == i64::MAX {
+        return times.len();
+    }
+    let mut most = 16;
+    while times.get(most).is_some_and(|time| *time < end) {
+        most *= 2;
+    }
+    times[..most.min(times.len())].partition_point(|time| *time < end)
+}
+
 /// The samples of the answer, in order of time. `window` is that of the query, in milliseconds.
-pub(crate) fn choose<'a>(tracks: &'a [Track], intervals: &mut Intervals<'a>, window: i64) -> Vec<Piece> {
+pub(crate) fn choose<'a>(tracks: &'a [Track<'a>], intervals: &mut Intervals<'a>, window: i64) -> Vec<Piece> {
     let firsts = tracks.iter().filter_map(|track| track.times.first());
     let Some(&earliest) = firsts.min() else { return Vec::new() };
     let none = vec![0; tracks.len()];
@@ -28,6 +40,7 @@ pub(crate) fn choose<'a>(tracks: &'a [Track], intervals: &mut Intervals<'a>, win
         earliest,
         begins: none.clone(),
         ends: none,
+        gap: 0,
         is_mixed: false,
         pieces: Vec::new(),
     };
@@ -35,7 +48,14 @@ pub(crate) fn choose<'a>(tracks: &'a [Track], intervals: &mut Intervals<'a>, win
     let mut next = Some(earliest);
     while let Some(first) = next {
         let start = first.div_euclid(length).saturating_mul(length);
-        chooser.choose_window(start, start.saturating_add(length));
+        let whole = chooser.next_gap().map_or(start, |gap| gap.div_euclid(length).saturating_mul(length));
+        if whole > start {
+            // Windows in which the first replica has no gap are taken together.
+            chooser.begin_window(start, whole);
+            chooser.take_one(0);
+        } else {
+            chooser.choose_window(start, start.saturating_add(length));
+        }
         let rest = tracks.iter().zip(&chooser.ends).filter_map(|(track, &end)| track.times.get(end));
         next = rest.min().copied();
     }
@@ -44,30 +64,49 @@ pub(crate) fn choose<'a>(tracks: &'a [Track], intervals: &mut Intervals<'a>, win
 
 /// Goes through the windows in order of time.
 struct Chooser<'a, 'b> {
-    tracks: &'a [Track],
+    tracks: &'a [Track<'a>],
     intervals: &'b mut Intervals<'a>,
     /// The first sample of all replicas.
     earliest: i64,
     /// For each replica the index of its first sample in the window, and of the first one after it.
     begins: Vec<usize>,
     ends: Vec<usize>,
+    /// The index of the last sample of the first replica before its next gap.
+    gap: usize,
     /// Whether several replicas were used in the window before.
     is_mixed: bool,
     pieces: Vec<Piece>,
 }
 
 impl Chooser<'_, '_> {
+    /// The time of the last sample of the first replica before its next gap, where it has a sample before the next window. Up
+    /// to then it [has no gap](Self::has_no_gap).
+    fn next_gap(&mut self) -> Option<i64> {
+        let (own, least) = (&*self.tracks[0].times, self.intervals.least());
+        let begin = self.ends[0].checked_sub(1)?;
+        if self.gap <= begin {
+            let distances = own[begin..].iter().zip(&own[begin + 1..]);
+            let regular = distances.take_while(|(a, b)| !is_gap(b.saturating_sub(**a), least));
+            self.gap = begin + regular.count();
+        }
+        own.get(self.gap).copied()
+    }
+
     /// Chooses samples from `start` on and before `end`.
     fn choose_window(&mut self, start: i64, end: i64) {
-        self.begins.clone_from(&self.ends);
-        for (track, index) in self.tracks.iter().zip(&mut self.ends) {
-            *index += track.times[*index..].partition_point(|&time| time < end || end == i64::MAX);
-        }
-        self.intervals.begin_window(start);
+        self.begin_window(start, end);
         match (0..self.tracks.len()).find(|&replica| self.misses_nothing(replica)) {
             Some(replica) => self.take_one(replica),
             None => self.take_each_scrape(),
         }
+    }
+
+    fn begin_window(&mut self, start: i64, end: i64) {
+        self.begins.clone_from(&self.ends);
+        for (track, index) in self.tracks.iter().zip(&mut self.ends) {
+            *index += before(&track.times[*index..], end);
+        }
+        self.intervals.begin_window(start);
     }
 
     /// Whether a replica misses no sample that another one has in the window, and not the last one before it.
@@ -149,7 +188,9 @@ impl Chooser<'_, '_> {
         while begin > 0 && last.is_none_or(|last| times[begin - 1] > last) {
             begin -= 1;
         }
+        let follows = self.pieces.last().is_some_and(|piece| piece.replica == replica);
         if let (Some(last), [first, second, ..]) = (last, &times[begin..])
+            && !follows
             && first.saturating_sub(last) < SAME_MILLIS.min(second.saturating_sub(*first) / SAME_PART)
         {
             begin += 1;
