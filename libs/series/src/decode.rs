@@ -18,9 +18,9 @@ fn announced_samples(chunk: &Chunk) -> usize {
 impl SelectedSeries {
     /// Decodes the series into `out` and replaces its content.
     ///
-    /// `out` gets the samples within [`DecodeOptions::range`], in time order, one for each timestamp. Replicas are cut to
-    /// the range first and then deduplicated according to [`DecodeOptions::dedup`]. `out` is empty when the series has no
-    /// sample in the range.
+    /// `out` gets the samples within [`DecodeOptions::range`], in time order, one for each timestamp. Replicas are
+    /// deduplicated according to [`DecodeOptions::dedup`], with their samples within [`DecodeOptions::read_range`]. `out` is
+    /// empty when the series has no sample in the range.
     ///
     /// # Errors
     /// When a chunk that is needed cannot be decoded; `out` is then empty. Chunks of a replica that deduplication does not
@@ -58,7 +58,10 @@ impl SelectedSeries {
             *out = chain::union(&replicas);
             return Ok(());
         }
-        self.decode_by_penalty(options, totals, out)
+        let read = DecodeOptions { range: options.read_range(), ..*options };
+        self.decode_by_penalty(&read, totals, out)?;
+        out.trim(options.range);
+        Ok(())
     }
 
     /// Appends the samples of the chunks of one producer, which are sorted by min time, to `out`, which is empty, cut to the

@@ -19,7 +19,7 @@
 //! * **Complete replicas.** A replica that misses nothing is a candidate in each window. At the boundary the samples of the
 //!   next replica are added from the last one before on, so that no distance is longer than an interval.
 //! * **Begin.** The boundaries are multiples of the length of the windows, so what is chosen in one depends on samples in it
-//!   and after it, and on one or two before it, but not on where the query begins.
+//!   and after it, and on few before it. These are read too ([`first_read`]), so it does not depend on where the query begins.
 //!
 //! The samples themselves are corrected in three ways:
 //!
@@ -43,6 +43,7 @@ mod track;
 mod windows;
 
 pub(crate) use interval::distances;
+pub(crate) use windows::first_read;
 
 use crate::Samples;
 use crate::dedup::emit::Emitter;

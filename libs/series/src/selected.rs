@@ -1,9 +1,10 @@
 //! One series of a selector, and the options for decoding it.
 
-use model::{Labels, TimeRange};
+use model::{Labels, TimeRange, Timestamp};
 use tsdb::{Aggregate, Chunk};
 
 use crate::AggrChunk;
+use crate::dedup::first_read;
 
 /// A series with the chunks of all its replicas, not yet decoded.
 ///
@@ -53,16 +54,30 @@ pub struct DecodeOptions {
     /// Whether to decode start timestamps, where chunks have them.
     pub starts: bool,
     /// The window of the query, in milliseconds: the range of the selector. Time is cut into pieces that are a little longer,
-    /// and one replica is used in each piece. So within a window the replica changes at most once, and for a bit more than
-    /// this time from the beginning of `range`, the choice of the replica can depend on where the range begins.
+    /// and one replica is used in each piece. So within a window the replica changes at most once.
     pub window: i64,
+}
+
+impl DecodeOptions {
+    /// The range whose samples matter: where replicas are deduplicated by [`Dedup::Penalty`], it begins before `range`, so
+    /// that the choice of the replica does not depend on where `range` begins.
+    pub fn read_range(&self) -> TimeRange {
+        let TimeRange { min, max } = self.range;
+        match self.dedup {
+            Dedup::Penalty => {
+                TimeRange { min: Timestamp::from_millis(first_read(min.as_millis(), self.window)), max }
+            }
+            Dedup::Off | Dedup::Chain => self.range,
+        }
+    }
 }
 
 impl SelectedSeries {
     /// Memory that decoding takes, in bytes, estimated from the headers of the chunks. The samples of all replicas count,
     /// because several replicas are in memory until they are deduplicated.
     pub fn decoded_bytes(&self, options: &DecodeOptions) -> usize {
-        let inside = |chunk: &&AggrChunk| chunk.range().overlaps(&options.range);
+        let range = if self.replicas.len() > 1 { options.read_range() } else { options.range };
+        let inside = |chunk: &&AggrChunk| chunk.range().overlaps(&range);
         let parts = self.replicas.iter().flatten().filter(inside).flat_map(AggrChunk::parts);
         parts.map(Chunk::decoded_bytes).fold(0, usize::saturating_add)
     }

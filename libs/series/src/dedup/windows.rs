@@ -11,10 +11,21 @@ use crate::dedup::track::Track;
 const SAME_MILLIS: i64 = 10;
 const SAME_PART: i64 = 64;
 
+/// No more than this is read before a window to learn the interval of scrapes, in milliseconds.
+const MOST_BEFORE: i64 = 900_000;
+
 /// The length of the windows for a query with this window, in milliseconds: longer by an interval of scrapes, because the
 /// samples of the next replica are added at the boundary. An interval is at most half of a useful window, and ten minutes.
 pub(crate) fn length(window: i64) -> i64 {
     window.saturating_add((window / 2).min(600_000)).max(1)
+}
+
+/// The first instant whose samples matter to the answer from `begin` on: the beginning of the window before, but at most
+/// [`MOST_BEFORE`] before the one that contains `begin`. So the intervals of scrapes and the last sample before the window
+/// are known, and the answer does not depend on where it begins.
+pub(crate) fn first_read(begin: i64, window: i64) -> i64 {
+    let length = length(window);
+    begin.div_euclid(length).saturating_mul(length).saturating_sub(length.min(MOST_BEFORE))
 }
 
 /// The number of times before `end`; all if it is the greatest time. Fast where there are few.
