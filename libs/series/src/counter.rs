@@ -28,6 +28,7 @@ pub(crate) fn decode<'a>(
         part.ok_or(DecodeProblem::MissingAggregate(Aggregate::Counter))
             .and_then(|part| Ok(samples.append_chunk(part, false)?))
             .map_err(|problem| (chunk.range(), problem))?;
+        total.begin_chunk();
         for (&t, &value) in samples.timestamps.iter().zip(&samples.values) {
             total.add(t, value, out);
         }
@@ -47,9 +48,15 @@ pub(crate) struct CounterTotal {
     value: f64,
     /// Time and raw value of the last sample.
     last: Option<(i64, f64)>,
+    /// Time and value of the last sample of the current chunk, if another chunk has samples at that time or later.
+    overlapped: Option<(i64, f64)>,
 }
 
 impl CounterTotal {
+    fn begin_chunk(&mut self) {
+        self.overlapped = None;
+    }
+
     /// Adds a sample and appends the total to `out`, unless the sample only repeats the last raw value.
     pub(crate) fn add(&mut self, t: i64, value: f64, out: &mut Samples) {
         if value.is_nan() {
@@ -57,17 +64,17 @@ impl CounterTotal {
         }
         match self.last {
             None => self.value = value,
-            Some((last_t, last)) if t > last_t => {
-                self.value += if value >= last { value - last } else { value }
-            }
+            Some((last_t, last)) if t > last_t => self.value += self.growth((last_t, last), (t, value)),
             Some((last_t, _)) => {
                 // Where two chunks overlap, samples before the end of the earlier one do not count.
                 if t == last_t {
                     self.last = Some((t, value));
                 }
+                self.overlapped = Some((t, value));
                 return;
             }
         }
+        self.overlapped = None;
         self.last = Some((t, value));
         out.timestamps.push(t);
         out.values.push(self.value);
@@ -76,5 +83,18 @@ impl CounterTotal {
     /// The raw value that was added last; none if all values were NaN.
     pub(crate) fn last_raw(&self) -> Option<f64> {
         self.last.map(|(_, value)| value)
+    }
+
+    /// How much the counter grew between two samples.
+    fn growth(&self, (last_t, last): (i64, f64), (t, value): (i64, f64)) -> f64 {
+        let growth = if value >= last { value - last } else { value };
+        match self.overlapped {
+            // The value of this chunk may contain resets since its beginning, the last one those since its own.
+            Some((own_t, own)) if own_t < last_t && value >= own && growth > value - own => {
+                let share = (t.abs_diff(last_t)) as f64 / (t.abs_diff(own_t)) as f64;
+                (value - own) * share
+            }
+            _ => growth,
+        }
     }
 }

@@ -2,11 +2,13 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
-use model::{CounterResetHint, TimeRange};
+use model::{CounterResetHint, TimeRange, Timestamp};
 use tsdb::{Aggregate, Chunk};
 
 use crate::error::{DecodeError, DecodeProblem};
+use crate::overlap::{self, Lane};
 use crate::selected::MAX_REPLICAS;
 use crate::{AggrChunk, DecodeOptions, Dedup, Samples, SelectedSeries, chain, counter, timeline};
 
@@ -65,8 +67,8 @@ impl SelectedSeries {
     }
 
     /// Appends the samples of the chunks of one producer, which are sorted by min time, to `out`, which is empty, cut to the
-    /// range. Where raw chunks overlap, their samples are united. Windows of different aggregates cannot become one: where
-    /// others overlap, the samples of the later chunk count only after the end of the earlier one.
+    /// range. Where raw chunks overlap, their samples are united, and where downsampled ones do, their windows. Where raw ones
+    /// overlap downsampled ones, the samples of the later chunk count only after the end of the earlier one.
     pub(crate) fn decode_lane<'a>(
         &self,
         lane: impl Iterator<Item = &'a AggrChunk> + Clone,
@@ -84,22 +86,28 @@ impl SelectedSeries {
         let announced = announced.map(announced_samples).sum();
         out.timestamps.reserve(announced);
         out.values.reserve(announced);
+        let same_window = if overlap::is_in(lane.clone()) { overlap::LONGEST_WINDOW } else { Duration::ZERO };
         let mut lane = lane.peekable();
         let mut next = Some(options.range.min.as_millis());
         let mut overlapping = Vec::new();
         while let Some(chunk) = lane.next() {
             let mut end = chunk.range().max;
-            while let Some(later) = lane.next_if(|later| later.range().min <= end) {
+            let reaches = |end: Timestamp, later: &AggrChunk| {
+                let windows = chunk.raw.is_none() && later.raw.is_none();
+                later.range().min <= if windows { end + same_window } else { end }
+            };
+            while let Some(later) = lane.next_if(|later| reaches(end, later)) {
                 if overlapping.is_empty() {
                     overlapping.push(chunk);
                 }
                 overlapping.push(later);
                 end = end.max(later.range().max);
             }
-            if overlapping.iter().all(|chunk| chunk.raw.is_some()) && !overlapping.is_empty() {
-                next = self.unite(&overlapping, options, next, out)?;
-            } else if overlapping.is_empty() {
+            let raw = overlapping.iter().filter(|chunk| chunk.raw.is_some()).count();
+            if overlapping.is_empty() {
                 next = self.add_chunk(chunk, options, next, out)?;
+            } else if raw == 0 || raw == overlapping.len() {
+                next = self.unite(&overlapping, options, next, out)?;
             } else {
                 for chunk in &overlapping {
                     next = self.add_chunk(chunk, options, next, out)?;
@@ -129,7 +137,7 @@ impl SelectedSeries {
         Ok(out.last_time(floats, histograms).map_or(next, |last| last.checked_add(1)))
     }
 
-    /// Appends the samples of chunks that overlap, one for each time; otherwise like [`add_chunk`](Self::add_chunk).
+    /// Appends the samples of chunks that overlap, one for each time or window; otherwise like [`add_chunk`](Self::add_chunk).
     fn unite(
         &self,
         overlapping: &[&AggrChunk],
@@ -140,13 +148,18 @@ impl SelectedSeries {
         let Some(from) = next else { return Ok(None) };
         let mut parts = Vec::with_capacity(overlapping.len());
         for chunk in overlapping {
-            let mut part = Samples::new();
-            append(chunk, options, &mut part)
-                .and_then(|()| part.check_order(0, 0))
+            let mut part = Lane::default();
+            append(chunk, options, &mut part.samples)
+                .and_then(|()| part.samples.check_order(0, 0))
+                .and_then(|()| part.set_windows(chunk))
                 .map_err(|problem| self.error(chunk.range(), problem))?;
             parts.push(part);
         }
-        let mut united = chain::union(&parts);
+        let mut united = if overlapping.iter().any(|chunk| chunk.raw.is_none()) {
+            overlap::unite(parts, options.aggregate)
+        } else {
+            chain::union(&parts.into_iter().map(|part| part.samples).collect::<Vec<_>>())
+        };
         united.cut_new(0, 0, from, options.range.max.as_millis(), from > options.range.min.as_millis());
         let last = united.last_time(0, 0);
         out.append(united);

@@ -25,6 +25,7 @@ mod error;
 mod group;
 mod join;
 mod merge;
+mod overlap;
 mod penalty;
 mod producer;
 mod reorder;

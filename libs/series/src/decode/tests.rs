@@ -3,7 +3,7 @@ use tsdb::HistogramEncoder;
 
 use super::*;
 use crate::testing::{
-    OPTIONS, Random, chunk, cut, decode_all, floats, range, raw, started_floats, with_starts,
+    OPTIONS, Random, chunk, counter_chunk, cut, decode_all, floats, range, raw, started_floats, with_starts,
 };
 
 fn histogram_chunk(samples: &[(i64, f64)]) -> AggrChunk {
@@ -183,41 +183,6 @@ fn errors_name_series_chunk_and_problem() {
     bytes[11] = 0;
     payload.data = bytes.into();
     check(backwards, Aggregate::Raw, "its timestamps do not ascend");
-}
-
-/// A counter aggregate of one chunk: window totals, and the last raw value again at the time of the last window.
-fn counter_chunk(points: &[(i64, f64)], last_raw: f64) -> AggrChunk {
-    // The encoder rejects the repeated timestamp, so it is written one later and put back: the time is a delta of
-    // delta, which is -(last spacing).
-    let (last, _) = points[points.len() - 1];
-    let mut samples = points.to_vec();
-    samples.push((last + 1, last_raw));
-    let payload = chunk(&samples);
-    AggrChunk { counter: Some(repeat_last_time(payload, &samples)), ..AggrChunk::default() }
-}
-
-/// Rewrites a chunk of one second spacing so that its last two samples have the same time.
-fn repeat_last_time(encoded: Chunk, samples: &[(i64, f64)]) -> Chunk {
-    let spacing = 1_000;
-    assert!(samples.len() > 2 && samples[1].0 - samples[0].0 == spacing);
-    // The delta of delta of the last sample is 1 - 1000 = -999, in 14 bits; it becomes -1000.
-    let field = |dod: i64| 0b10u64 << 14 | (dod as u64 & 0x3fff);
-    let (from, to) = (field(1 - spacing), field(-spacing));
-    let bytes = encoded.data.to_vec();
-    for bit in (0..bytes.len() * 8 - 16).rev() {
-        let read = (0..16)
-            .fold(0u64, |value, n| value << 1 | u64::from(bytes[(bit + n) / 8] >> (7 - (bit + n) % 8) & 1));
-        if read == from {
-            let mut changed = bytes.clone();
-            for n in 0..16 {
-                let place = 7 - (bit + n) % 8;
-                let byte = &mut changed[(bit + n) / 8];
-                *byte = *byte & !(1 << place) | ((to >> (15 - n) & 1) as u8) << place;
-            }
-            return Chunk { data: changed.into(), ..encoded };
-        }
-    }
-    panic!("the last timestamp was not found");
 }
 
 #[test]
