@@ -22,7 +22,8 @@ pub struct QueryParams {
     pub lookback: Duration,
     /// How replicas are merged into one series.
     pub dedup: Dedup,
-    /// Labels that identify replicas. Series do not have them any more, although selectors may name them.
+    /// Labels that identify replicas. Series do not have them any more, although selectors may name them. Without such labels,
+    /// no samples are read for deduplication only.
     pub replica_labels: Vec<String>,
     /// Stops the query before it has an answer.
     pub interrupt: Interrupt,

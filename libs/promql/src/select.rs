@@ -23,8 +23,11 @@ impl SelectId {
 pub struct Select {
     /// A series has to match all of them.
     pub matchers: Vec<Matcher>,
-    /// The samples that matter, with lookback, offsets and `@` taken into account. Samples outside it are ignored.
+    /// The samples that matter, with lookback, offsets and `@` taken into account. Samples outside it are ignored. With replica
+    /// labels it begins earlier, because the choice of a replica depends on samples before those that are evaluated.
     pub range: TimeRange,
+    /// The range of the samples that are evaluated.
+    pub evaluated: TimeRange,
     /// What the samples are for.
     pub hints: SelectHints,
     /// Whether matchers are still missing, because they follow from the series of other selects: `info()` reads the info

@@ -195,6 +195,16 @@ fn selects_describe_the_samples_they_need() {
     let range =
         TimeRange::new(Timestamp::from_millis(300_000 - 360_000 + 1), Timestamp::from_millis(840_000));
     assert_eq!(select.range, range);
+    // Deduplication needs earlier samples: those of its windows of seven and a half minutes that contain the first sample, and
+    // of the one before.
+    let replicas = QueryParams { replica_labels: vec!["replica".to_owned()], ..params() };
+    let query = Query::plan("rate(x[5m] offset 1m)", &replicas, &engine()).unwrap();
+    let earlier = TimeRange { min: Timestamp::from_millis(-900_000), ..range };
+    assert_eq!(query.selects()[0].range, earlier);
+    // Without deduplication it does not.
+    let all = QueryParams { dedup: series::Dedup::Off, ..replicas };
+    let query = Query::plan("rate(x[5m] offset 1m)", &all, &engine()).unwrap();
+    assert_eq!(query.selects()[0].range, range);
     assert_eq!((select.hints.func.as_str(), select.hints.range), ("rate", Duration::from_secs(300)));
     let query = Query::plan("sum by (job) (x)", &params(), &engine()).unwrap();
     let hints = &query.selects()[0].hints;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use budget::{Budget, LimitError, Reservation};
 use model::Matcher;
-use series::Dedup;
 
 use crate::error::QueryError;
 use crate::options::{EngineOptions, QueryParams};
@@ -31,7 +30,6 @@ pub(super) struct Builder<'q> {
     step: i64,
     pub(super) lookback: i64,
     pub(super) subquery_step: i64,
-    pub(super) dedup: Dedup,
     pub(super) use_starts: bool,
     pub(super) delayed_name_removal: bool,
     invariants: Invariants,
@@ -111,14 +109,13 @@ impl<'q> Builder<'q> {
             step: params.step.map_or(0, millis),
             lookback: millis(params.lookback).max(1),
             subquery_step: millis(engine.subquery_step).max(1),
-            dedup: params.dedup,
             use_starts: engine.use_start_timestamps,
             delayed_name_removal: engine.delayed_name_removal,
             invariants: Invariants::default(),
             constants: Constants::default(),
             nodes: Vec::new(),
             traits: Vec::new(),
-            selects: Selects::default(),
+            selects: Selects::new(params.dedup, !params.replica_labels.is_empty()),
             matcher_bytes: 0,
             regex_bytes: 0,
         }

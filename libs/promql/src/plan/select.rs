@@ -73,11 +73,19 @@ pub(crate) enum Sharing {
 pub(crate) struct Selects {
     pub(crate) list: Vec<Select>,
     pub(crate) leaves: Vec<Vec<NodeId>>,
+    dedup: Dedup,
+    /// Whether series can have replicas, whose samples before the range matter.
+    replicas: bool,
     /// The selects that later leaves may share, by a hash of their matchers and range.
     shared: HashMap<u64, Vec<usize>>,
 }
 
 impl Selects {
+    /// No selects yet. `replicas`: whether series can have replicas.
+    pub(crate) fn new(dedup: Dedup, replicas: bool) -> Self {
+        Self { dedup, replicas, ..Self::default() }
+    }
+
     /// The select for a leaf.
     pub(crate) fn add(
         &mut self,
@@ -94,9 +102,11 @@ impl Selects {
             Some((labels, without)) => (labels.clone(), !without),
             None => (Vec::new(), false),
         };
+        let evaluated = TimeRange::new(Timestamp::from_millis(min), Timestamp::from_millis(max));
         let select = Select {
             matchers: matchers.to_vec(),
-            range: TimeRange::new(Timestamp::from_millis(min), Timestamp::from_millis(max)),
+            range: evaluated,
+            evaluated,
             hints: SelectHints {
                 func: around.func.to_owned(),
                 range: millis(range),
@@ -109,15 +119,16 @@ impl Selects {
             },
             late: sharing == Sharing::Late,
         };
-        let same = |known: &Select| {
+        let same = |id: usize| {
+            let known = &self.list[id];
             // Grouping is a hint for stores that aggregate; a shared select only loses the hint.
             known.matchers == select.matchers
-                && known.range == select.range
+                && known.evaluated == select.evaluated
                 && known.hints.aggregate() == select.hints.aggregate()
         };
         let key = key(&select);
         let known = self.shared.get(&key).filter(|_| sharing == Sharing::Shared);
-        if let Some(id) = known.and_then(|ids| ids.iter().copied().find(|&id| same(&self.list[id]))) {
+        if let Some(id) = known.and_then(|ids| ids.iter().copied().find(|&id| same(id))) {
             let hints = &mut self.list[id].hints;
             hints.resolution = [hints.resolution, select.hints.resolution].into_iter().flatten().min();
             if hints.func != select.hints.func || hints.grouping != select.hints.grouping {
@@ -135,20 +146,25 @@ impl Selects {
         SelectId(id)
     }
 
-    /// How a leaf of `id` with this window decodes, with start timestamps or without.
-    pub(crate) fn decode(&self, id: SelectId, window: &Window, dedup: Dedup, starts: bool) -> DecodeOptions {
-        let select = &self.list[id.index()];
+    /// How a leaf of `id` with this window decodes, with start timestamps or without. Where series can have replicas, the
+    /// select reads the samples before its range that deduplication needs.
+    pub(crate) fn decode(&mut self, id: SelectId, window: &Window, starts: bool) -> DecodeOptions {
+        let select = &mut self.list[id.index()];
         let aggregate = select.hints.aggregate();
-        DecodeOptions {
-            range: select.range,
-            dedup,
+        let options = DecodeOptions {
+            range: select.evaluated,
+            dedup: self.dedup,
             // A change of replica must not look like a reset.
             counter: aggregate == Aggregate::Counter,
             aggregate,
             starts,
             // In short windows the replica would change too often.
             window: window.range.max(window.lookback / 3),
+        };
+        if self.replicas {
+            select.range.min = select.range.min.min(options.read_range().min);
         }
+        options
     }
 }
 

@@ -56,7 +56,7 @@ impl Builder<'_> {
         let select = self.selects.add(&selector.matchers, &needs, &steps, around, 0, sharing);
         let starts = matches!(kind, LeafKind::StartTimestamp);
         // Only one sample of the lookback is read, so it does not matter how often the replica changes in it.
-        let decode = self.selects.decode(select, &Window { range: 0, ..window }, self.dedup, starts);
+        let decode = self.selects.decode(select, &Window { range: 0, ..window }, starts);
         self.add(
             Op::Leaf(Leaf {
                 select,
@@ -90,7 +90,7 @@ impl Builder<'_> {
         let sharing = if waits { Sharing::Own } else { Sharing::Shared };
         let select = self.selects.add(matchers, &window, &steps, around, window.range, sharing);
         let starts = self.use_starts && sees_starts(call.function, window.boundary);
-        let decode = self.selects.decode(select, &window, self.dedup, starts);
+        let decode = self.selects.decode(select, &window, starts);
         let leaf = Leaf {
             select,
             kind: LeafKind::Range(call),
@@ -111,7 +111,7 @@ impl Builder<'_> {
         let window = self.matrix_window(matrix)?;
         let matchers = &matrix.selector.matchers;
         let select = self.selects.add(matchers, &window, &self.steps, around, window.range, Sharing::Shared);
-        let decode = self.selects.decode(select, &window, self.dedup, false);
+        let decode = self.selects.decode(select, &window, false);
         let leaf = Leaf { select, kind: LeafKind::Raw, window, decode, statistics: false, span: matrix.span };
         self.add(Op::Leaf(leaf), Vec::new(), self.steps)
     }
