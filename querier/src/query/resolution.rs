@@ -29,10 +29,11 @@ pub(super) fn request(select: &Select, question: &Question) -> SeriesRequest {
     request
 }
 
-/// The aggregates that a store must send for one that is evaluated: an average needs two.
+/// The aggregates that a store must send for one that is evaluated: an average needs two. Where blocks overlap, the count shows
+/// which of two sums is of more samples.
 fn aggregates(read: Aggregate) -> Vec<Aggregate> {
     match read {
-        Aggregate::Raw => vec![Aggregate::Count, Aggregate::Sum],
+        Aggregate::Raw | Aggregate::Sum => vec![Aggregate::Count, Aggregate::Sum],
         one => vec![one],
     }
 }
@@ -58,7 +59,7 @@ mod tests {
     #[test]
     fn functions_request_their_aggregates() {
         for (function, expected) in [
-            ("sum_over_time", vec![Aggregate::Sum]),
+            ("sum_over_time", vec![Aggregate::Count, Aggregate::Sum]),
             ("sum", vec![Aggregate::Count, Aggregate::Sum]),
             ("rate", vec![Aggregate::Counter]),
             ("max_over_time", vec![Aggregate::Max]),

@@ -64,15 +64,13 @@ async fn an_answer_does_not_depend_on_where_the_query_begins() {
     let querier = querier(&stores, &[]).await;
     for query in ["rate(x[2m])", "count_over_time(x[5m])", "x"] {
         let all = values(&querier, query, 0).await;
-        for from in [600, 1_230, 2_700, 5_010] {
+        // The second chunks of the replicas begin shortly after 5,000 seconds. A query that begins after that needs the first
+        // ones for deduplication only.
+        for from in [30, 600, 1_230].into_iter().chain((5_100..6_000).step_by(60)) {
             let later = values(&querier, query, from).await;
-            let settled = START / 1000 + from + 600;
-            let tail = |values: &[Value]| {
-                let late = values.iter().filter(|point| point[0].as_i64() >= Some(settled));
-                late.cloned().collect::<Vec<_>>()
-            };
-            assert_eq!(tail(&all), tail(&later), "{query} from {from}");
-            assert!(tail(&all).len() > 100);
+            let since = all.iter().filter(|point| point[0].as_i64() >= Some(START / 1000 + from));
+            assert!(since.eq(&later), "{query} from {from}");
+            assert!(later.len() > 100);
         }
     }
 }
