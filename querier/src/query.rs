@@ -241,6 +241,7 @@ impl Attempt {
     /// Runs the engine until it has all series that it needs.
     fn evaluate(&self, query: Query, stores: ProxyStore) -> Result<QueryAnswer, AskError> {
         let mut stopwatch = Stopwatch::begin();
+        let evaluated: Vec<_> = query.selects().iter().map(|select| select.evaluated).collect();
         let mut feeds = self.feeds(&query, stores);
         let question = &self.question;
         let mut evaluation =
@@ -259,7 +260,12 @@ impl Attempt {
         timings.evaluation = stopwatch.end();
         let output = evaluation.finish()?;
         timings.assembly = stopwatch.end();
-        let (warnings, stores) = feeds.finish();
+        let (warnings, mut stores) = feeds.finish();
+        for (select, report) in &mut stores {
+            if let Some(range) = evaluated.get(*select) {
+                report.resolutions.cut(*range);
+            }
+        }
         let max_resolution = question.max_resolution;
         Ok(QueryAnswer { output, warnings, stores, max_resolution, timings })
     }

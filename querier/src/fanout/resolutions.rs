@@ -15,6 +15,12 @@ impl Resolutions {
         self.extend(chunk.estimated_resolution(), chunk.range().intersect(&within));
     }
 
+    /// Leaves out what is not within `range`: data that was read only to choose replicas.
+    pub(crate) fn cut(&mut self, range: TimeRange) {
+        self.0.iter_mut().for_each(|(_, found)| *found = found.intersect(&range));
+        self.0.retain(|(_, found)| !found.is_empty());
+    }
+
     /// Adds all of another list.
     pub(crate) fn add_all(&mut self, others: &Self) {
         others.0.iter().for_each(|(resolution, range)| self.extend(*resolution, *range));
