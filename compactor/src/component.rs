@@ -13,6 +13,7 @@ use runtime::{Probes, Registry, RoleError, RoleInfo, RunningRole, Shutdown, Star
 use crate::api::{self, CompactorApi};
 use crate::config::{CompactArgs, Config, WorkConfig};
 use crate::history::History;
+use crate::housekeeping::Chores;
 use crate::job::Workshop;
 use crate::metrics::CompactorMetrics;
 use crate::progress::Progress;
@@ -174,7 +175,7 @@ async fn run_for_ever(
     }));
     let cleaning = futures::future::join_all(workers.iter().map(|worker| async move {
         repeat(cleanup_interval, shutdown, || async {
-            log(worker, "housekeeping", worker.housekeep(false).await.err().as_ref());
+            log(worker, "housekeeping", worker.housekeep(Chores::All, false).await.err().as_ref());
         })
         .await;
     }));
@@ -213,7 +214,7 @@ async fn run_once(workers: &[BucketWorker], probes: &Probes, shutdown: &Shutdown
             }
         }
         if !shutdown.is_triggered() {
-            failed += worker.housekeep(false).await.map_err(failure)?.failed;
+            failed += worker.housekeep(Chores::All, false).await.map_err(failure)?.failed;
         }
     }
     if failed > 0 {

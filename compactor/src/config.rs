@@ -20,6 +20,9 @@ pub struct CompactArgs {
     pub(crate) common: CommonArgs,
 
     #[command(flatten)]
+    objstore: ObjstoreArgs,
+
+    #[command(flatten)]
     pub(crate) work: WorkArgs,
 
     /// Keep running: look for work again after --wait-interval. Without it, the program ends when nothing is left to do
@@ -40,10 +43,7 @@ pub struct CompactArgs {
 
 /// What and how to compact, downsample and retire.
 #[derive(Clone, Debug, clap::Args)]
-pub(crate) struct WorkArgs {
-    #[command(flatten)]
-    objstore: ObjstoreArgs,
-
+pub struct WorkArgs {
     /// Write new blocks here before they are uploaded; needs room for the largest block that is made, and a quarter more
     #[arg(long, value_name = "DIR", default_value = "./data")]
     data_dir: PathBuf,
@@ -184,7 +184,7 @@ impl CompactArgs {
                 mistakes.push(format!("--{flag} must be greater than 0"));
             }
         }
-        let work = mistakes.note(self.work.check());
+        let work = mistakes.note(self.work.check(&self.objstore));
         let Some(work) = work else { return Err(mistakes) };
         let config = Config {
             work,
@@ -201,9 +201,9 @@ impl WorkArgs {
     ///
     /// # Errors
     /// All mistakes, one line each.
-    pub(crate) fn check(self) -> Result<WorkConfig, ConfigMistakes> {
+    pub(crate) fn check(self, objstore: &ObjstoreArgs) -> Result<WorkConfig, ConfigMistakes> {
         let mut mistakes = ConfigMistakes::default();
-        let buckets = mistakes.note(self.objstore.served());
+        let buckets = mistakes.note(objstore.served());
         let retention = self.retention(&mut mistakes);
         let selector = runtime::load_config(
             "selector.relabel-config",

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bucket::Lease;
 use model::Timestamp;
 use series::{DownsampleError, Downsampler};
-use tsdb::{BlockMeta, BlockWriter, Chunk, Ulid, WriteError};
+use tsdb::{BlockMeta, BlockOptions, BlockWriter, Chunk, Ulid, WriteError};
 
 use crate::account::SampleAccount;
 use crate::group::{BlockLabels, external_labels, resolution};
@@ -120,19 +120,14 @@ impl Workshop {
         let source = source.map_err(|error| self.of_downsampling(&meta, error.into()))?;
         let (stop, parent) = (Arc::clone(&self.stop), folder.path().to_owned());
         let written = tokio::task::spawn_blocking(move || {
-            let options = output::downsampled_options(source.block.meta(), to, id);
-            let mut writer = BlockWriter::create(&parent, options)?;
-            let from = source.block.meta().resolution();
-            let downsampler = Downsampler::new(from, Duration::from_millis(to.unsigned_abs()));
+            let (old, resolution) = (source.block.meta(), Duration::from_millis(to.unsigned_abs()));
+            let mut writer = BlockWriter::create(&parent, BlockOptions::downsampled(id, old, resolution))?;
+            let downsampler = Downsampler::new(old.resolution(), resolution);
             let merged = write(&source, downsampler, &mut writer, &stop)?;
             if writer.series() == 0 {
                 return Ok((merged, None));
             }
-            let stats = source.block.meta().stats.clone();
-            let mut meta = writer.finish()?;
-            // As in Thanos: these two stay those of the raw block.
-            meta.stats.float_samples = stats.float_samples;
-            meta.stats.histogram_samples = stats.histogram_samples;
+            let meta = writer.finish()?;
             Ok::<_, DownsampleJobError>((merged, Some(meta)))
         });
         let written = written.await.map_err(|error| JobError::Failed(error.to_string()))?;

@@ -31,12 +31,24 @@ pub(crate) struct HousekeepingOutcome {
     pub(crate) waiting: bool,
 }
 
+/// What is done of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Chores {
+    All,
+    /// Only what retention retires is marked.
+    Retention,
+}
+
 impl BucketWorker {
     /// Marks what is covered or too old, and removes what was marked long enough ago. With `approved`, the breaker does not count.
     ///
     /// # Errors
     /// When the bucket cannot be read or written, or its clock differs.
-    pub(crate) async fn housekeep(&self, approved: bool) -> Result<HousekeepingOutcome, String> {
+    pub(crate) async fn housekeep(
+        &self,
+        chores: Chores,
+        approved: bool,
+    ) -> Result<HousekeepingOutcome, String> {
         let mut outcome = HousekeepingOutcome::default();
         let lease = match self.leases.acquire("housekeeping").await {
             Ok(LeaseAttempt::Held(lease)) => lease,
@@ -47,7 +59,7 @@ impl BucketWorker {
             }
             Err(error) => return Err(error.to_string()),
         };
-        let done = self.housekeep_held(approved, &lease, &mut outcome).await;
+        let done = self.housekeep_held(chores, approved, &lease, &mut outcome).await;
         if lease.is_held()
             && let Err(error) = lease.release().await
         {
@@ -58,12 +70,17 @@ impl BucketWorker {
 
     async fn housekeep_held(
         &self,
+        chores: Chores,
         approved: bool,
         lease: &Lease,
         outcome: &mut HousekeepingOutcome,
     ) -> Result<(), String> {
         let mut view = self.view().await?;
         let now = self.checked_time().await?;
+        if chores == Chores::Retention {
+            self.mark_expired(&view, now, approved, lease, outcome).await;
+            return Ok(());
+        }
         self.find_interrupted_removals(&mut view).await?;
         self.mark_covered(&view, lease, outcome).await;
         self.mark_expired(&view, now, approved, lease, outcome).await;

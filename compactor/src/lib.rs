@@ -11,6 +11,7 @@ mod housekeeping;
 mod job;
 mod merge;
 mod metrics;
+mod once;
 mod output;
 mod plan;
 mod progress;
@@ -30,7 +31,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use model::Timestamp;
 
 pub use component::run;
-pub use config::CompactArgs;
+pub use config::{CompactArgs, WorkArgs};
+pub use once::{OneRun, OneRunProgress, OneRunReport, OneRunRow};
 
 /// The current time.
 fn now() -> Timestamp {

@@ -64,21 +64,6 @@ pub(crate) fn merged_options(group: &GroupKey, sources: &[Arc<BlockMeta>], id: U
     options
 }
 
-/// What to write for the block that `source` becomes at a resolution of `millis`. As in Thanos, times, level, sources and parents
-/// are those of the source.
-pub(crate) fn downsampled_options(source: &BlockMeta, millis: i64, id: Ulid) -> BlockOptions {
-    let mut options = BlockOptions::new(id);
-    options.times = Some((source.min_time, source.max_time));
-    options.compaction = Some(source.compaction.clone());
-    let mut thanos = source.thanos.clone().unwrap_or_default();
-    thanos.downsample.resolution_millis = millis;
-    thanos.source = SOURCE.to_owned();
-    thanos.files.clear();
-    thanos.segment_files.clear();
-    options.thanos = Some(thanos);
-    options
-}
-
 fn parent(meta: &BlockMeta) -> BlockDesc {
     BlockDesc { ulid: meta.ulid, min_time: meta.min_time, max_time: meta.max_time }
 }

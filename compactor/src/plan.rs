@@ -88,8 +88,18 @@ pub(crate) fn plan(
     rules: &PlanRules,
     now: Timestamp,
 ) -> Option<Plan> {
+    plan_with(group, &Ends::of(group), is_excluded, rules, now)
+}
+
+/// As [`plan`], for a part of a group whose producers have uploaded up to `ends`.
+fn plan_with(
+    group: &[Arc<BlockMeta>],
+    ends: &Ends,
+    is_excluded: impl Fn(Ulid) -> bool,
+    rules: &PlanRules,
+    now: Timestamp,
+) -> Option<Plan> {
     let is_usable = |meta: &BlockMeta| !is_excluded(meta.ulid) && !meta.compaction.failed;
-    let ends = Ends::of(group);
     for &range in rules.ranges.iter().rev() {
         for (start, window) in windows(group, range) {
             if window.len() < 2 || !ends.is_closed(start, range, now) {
@@ -108,6 +118,28 @@ pub(crate) fn plan(
         .filter(|run| resolution(&run[0]) == 0 && fits(run, rules))
         .find(|run| ends.is_due(run, smallest, now))
         .map(|run| Plan { sources: run[..run.len().min(MOST_SOURCES)].to_vec(), why: PlanReason::Overlap })
+}
+
+/// The plans that follow each other, if `merged` is the block that a plan makes. Each of the largest windows is looked at alone, so
+/// overlaps across them are left out.
+pub(crate) fn look_ahead(
+    group: &[Arc<BlockMeta>],
+    is_excluded: impl Fn(Ulid) -> bool,
+    rules: &PlanRules,
+    now: Timestamp,
+    merged: impl Fn(&Plan) -> BlockMeta,
+) -> Vec<Plan> {
+    let (ends, mut plans) = (Ends::of(group), Vec::new());
+    let Some(&largest) = rules.ranges.last() else { return plans };
+    for (_, mut blocks) in windows(group, largest) {
+        while let Some(next) = plan_with(&blocks, &ends, &is_excluded, rules, now) {
+            blocks.retain(|meta| !next.sources.iter().any(|source| source.ulid == meta.ulid));
+            blocks.push(Arc::new(merged(&next)));
+            blocks.sort_by_key(|meta| (meta.min_time, meta.max_time, meta.ulid));
+            plans.push(next);
+        }
+    }
+    plans
 }
 
 /// Blocks that cannot be merged with others because the index would be too large: of each plan that was dropped for this reason,
@@ -159,7 +191,8 @@ impl Ends {
         if now >= end.offset_millis(patience) {
             return true;
         }
-        let was_alive = |(begin, last): &&(Timestamp, Timestamp)| *begin < end && last.as_millis() > start;
+        // A producer that had reached the beginning may still be behind.
+        let was_alive = |(begin, last): &&(Timestamp, Timestamp)| *begin < end && last.as_millis() >= start;
         self.last_begin >= end && self.producers.values().filter(was_alive).all(|(_, last)| *last >= end)
     }
 
@@ -308,6 +341,21 @@ mod tests {
         assert_eq!(planned(vec![block(1, 0, 2, "a"), late(2)], &[], 3), [0; 0]);
         let across = vec![block(1, 6, 10, "a"), block(2, 9, 12, "a")];
         assert_eq!(planned(across, &[], 12), [1, 2]);
+    }
+
+    #[test]
+    fn the_plans_that_follow_are_seen_ahead() {
+        let rules = PlanRules::up_to(4, 64 << 30);
+        let merged = |plan: &Plan| {
+            let (first, last) = (&plan.sources[0], &plan.sources[plan.sources.len() - 1]);
+            let mut meta = BlockMeta::clone(first);
+            (meta.ulid, meta.max_time) = (Ulid::from_parts(2, first.ulid.random()), last.max_time);
+            meta
+        };
+        let group = sorted(two_hours(0, 50, "a"));
+        let plans = look_ahead(&group, |_| false, &rules, Timestamp::from_millis(50 * HOUR), merged);
+        // Three windows of 8 h; then the rest of two days are few enough blocks for one merge.
+        assert_eq!(plans.iter().map(|plan| plan.sources.len()).collect::<Vec<_>>(), [4, 4, 4, 15]);
     }
 
     #[test]

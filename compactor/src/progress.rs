@@ -10,10 +10,7 @@ use tsdb::{BlockMeta, Ulid};
 
 use crate::group::{GroupKey, size_bytes};
 use crate::output;
-use crate::plan::{Plan, PlanRules, plan};
-
-/// Most jobs of a group that are looked ahead.
-const MOST_JOBS: usize = 10_000;
+use crate::plan::{Plan, PlanRules, look_ahead};
 
 /// What is left to do in a group.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -142,24 +139,14 @@ impl Progress {
 }
 
 /// The merges that the planner would do one after the other, without doing them.
-pub(crate) fn look_ahead(
+pub(crate) fn next_plans(
     group: &GroupKey,
     blocks: &[Arc<BlockMeta>],
     is_excluded: impl Fn(Ulid) -> bool,
     rules: &PlanRules,
     now: Timestamp,
 ) -> Vec<Plan> {
-    let (mut blocks, mut plans) = (blocks.to_vec(), Vec::new());
-    while let Some(next) = plan(&blocks, &is_excluded, rules, now) {
-        blocks.retain(|meta| !next.sources.iter().any(|source| source.ulid == meta.ulid));
-        blocks.push(Arc::new(imagined(group, &next)));
-        blocks.sort_by_key(|meta| (meta.min_time, meta.max_time, meta.ulid));
-        plans.push(next);
-        if plans.len() == MOST_JOBS {
-            break;
-        }
-    }
-    plans
+    look_ahead(blocks, is_excluded, rules, now, |plan| imagined(group, plan))
 }
 
 /// The block that a plan would make, with the files of its sources together.
@@ -186,7 +173,7 @@ pub(crate) fn of_group(
     rules: &PlanRules,
     now: Timestamp,
 ) -> GroupProgress {
-    let plans = look_ahead(group, blocks, is_excluded, rules, now);
+    let plans = next_plans(group, blocks, is_excluded, rules, now);
     let sources = plans.iter().flat_map(|plan| &plan.sources);
     GroupProgress {
         group: group.to_string(),

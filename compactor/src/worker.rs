@@ -322,7 +322,7 @@ impl BucketWorker {
         Ok(all)
     }
 
-    fn due(&self, view: &CompactorView) -> Vec<DownsamplePlan> {
+    pub(crate) fn due(&self, view: &CompactorView) -> Vec<DownsamplePlan> {
         let is_excluded = |id: Ulid| view.no_downsample.contains(&id) || self.is_quarantined(id);
         downsample::plan(&view.blocks, is_excluded, &self.settings.retention, crate::now())
     }

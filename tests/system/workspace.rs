@@ -11,8 +11,8 @@ use serde_json::Value;
 /// neighbours.
 const LAYERS: &[(u8, &[&str])] = &[
     (7, &["isthmus", "isthmus-pki", "tests"]),
-    (6, &["gateway"]),
-    (5, &["sidecar", "store", "querier", "compactor", "ruler", "pki", "tools"]),
+    (6, &["gateway", "tools"]),
+    (5, &["sidecar", "store", "querier", "compactor", "ruler", "pki"]),
     (4, &["promql", "storeapi", "bucket"]),
     (3, &["series"]),
     (2, &["tsdb", "promapi", "mesh", "runtime"]),

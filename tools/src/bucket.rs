@@ -5,12 +5,14 @@
 //! verify                                finds problems of blocks
 //! upload-blocks replicate               add blocks
 //! mark cleanup rewrite                  change and remove blocks
+//! compact downsample retention progress   run the compactor once, and show what is left
 //! ```
 //! There is one file for each command, and a folder for a command with parts. `view.rs` and `select.rs`
 //! select blocks.
 
 mod analyze;
 mod cleanup;
+mod compaction;
 mod inspect;
 mod ls;
 mod mark;
@@ -66,12 +68,29 @@ enum BucketCommand {
     Replicate(Box<replicate::ReplicateArgs>),
     /// Delete or relabel series of blocks; each block is replaced by a new block
     Rewrite(rewrite::RewriteArgs),
+    /// Merge the blocks that are due, once, as `isthmus compact` does
+    Compact(Box<compaction::CompactionArgs>),
+    /// Downsample the blocks that are due, once
+    Downsample(Box<compaction::CompactionArgs>),
+    /// Mark blocks for deletion that are older than they are kept, once
+    Retention(Box<compaction::RetentionArgs>),
+    /// Show what is left to merge and to downsample, and blocks that a person should look at
+    Progress(Box<compaction::ProgressArgs>),
 }
 
 pub(crate) async fn run(args: BucketArgs, output: &mut Output) -> Result<CommandOutcome> {
     let BucketArgs { objstore_config, objstore_config_file, .. } = args;
-    let bucket = open(&ObjstoreArgs { objstore_config, objstore_config_file }).await?;
-    match args.command {
+    let objstore = ObjstoreArgs { objstore_config, objstore_config_file };
+    // The compactor opens its buckets itself: there may be several.
+    let command = match args.command {
+        BucketCommand::Compact(args) => return compaction::compact(*args, &objstore, output).await,
+        BucketCommand::Downsample(args) => return compaction::downsample(*args, &objstore, output).await,
+        BucketCommand::Retention(args) => return compaction::retention(*args, &objstore, output).await,
+        BucketCommand::Progress(args) => return compaction::progress(*args, &objstore, output).await,
+        other => other,
+    };
+    let bucket = open(&objstore).await?;
+    match command {
         BucketCommand::Ls(args) => ls::run(args, &bucket, output).await,
         BucketCommand::Inspect(args) => inspect::run(args, &bucket, output).await,
         BucketCommand::Analyze(args) => analyze::run(args, &bucket, output).await,
@@ -81,5 +100,9 @@ pub(crate) async fn run(args: BucketArgs, output: &mut Output) -> Result<Command
         BucketCommand::Cleanup(args) => cleanup::run(args, &bucket, output).await,
         BucketCommand::Replicate(args) => replicate::run(*args, &bucket, output).await,
         BucketCommand::Rewrite(args) => rewrite::run(args, &bucket, output).await,
+        BucketCommand::Compact(_)
+        | BucketCommand::Downsample(_)
+        | BucketCommand::Retention(_)
+        | BucketCommand::Progress(_) => Ok(CommandOutcome::Fine),
     }
 }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::random::{seeds, world};
 use super::*;
 use crate::history::Action;
+use crate::housekeeping::Chores;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_block_is_put_into_quarantine_and_the_rest_goes_on() {
@@ -84,7 +85,7 @@ async fn foreign_objects_newer_blocks_and_labels_that_are_not_allowed_are_left_a
     worker.required = labels(&[("cluster", "a")]);
     let outcome = worker.compact().await.unwrap();
     assert_eq!((outcome.made, outcome.failed), (1, 0), "{:?}", worker.history.last());
-    worker.housekeep(false).await.unwrap();
+    worker.housekeep(Chores::All, false).await.unwrap();
     let (_, troubled, ..) = worker.progress.all();
     let states: Vec<&str> = troubled.iter().map(|block| block.state).collect();
     assert_eq!(states, ["corrupt", "refused", "refused"]);
@@ -115,6 +116,8 @@ async fn a_lease_object_of_garbage_is_named_and_nothing_is_changed() {
     assert!(outcome.failed > 0 && outcome.made == 0);
     let why = &worker.history.last()[0].why;
     assert!(why.contains("is not a lease") && why.contains("remove it"), "{why}");
-    assert!(worker.housekeep(false).await.unwrap_err().contains("isthmus/lease/housekeeping.json"));
+    assert!(
+        worker.housekeep(Chores::All, false).await.unwrap_err().contains("isthmus/lease/housekeeping.json")
+    );
     assert_eq!(world.bucket.list_all("").await.unwrap().len(), before);
 }

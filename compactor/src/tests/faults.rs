@@ -4,6 +4,7 @@ use bucket::fault::{Faults, FaultyStore};
 
 use super::random::{assert_same, seeds, world};
 use super::*;
+use crate::housekeeping::Chores;
 
 const FLAGS: [&str; 2] = ["--deduplication.replica-label=replica", "--delete-delay=0s"];
 
@@ -52,7 +53,7 @@ async fn after_a_kill_at_any_request_the_next_run_ends_with_the_same_blocks() {
         let killed = worker(&Bucket::new(store.clone()), dir.path(), "killed", &FLAGS);
         store.set(Faults { requests_left: Some(left), ..Faults::default() });
         let outcome = killed.compact().await;
-        let cleaned = if outcome.is_ok() { killed.housekeep(false).await.err() } else { None };
+        let cleaned = if outcome.is_ok() { killed.housekeep(Chores::All, false).await.err() } else { None };
         let is_whole = outcome.is_ok_and(|outcome| outcome.failed == 0) && cleaned.is_none();
         drop(killed);
         assert_same(left, &visible_all(&plain).await, &world.samples);
@@ -92,7 +93,7 @@ async fn after_a_kill_at_any_request_the_next_run_ends_with_the_same_blocks() {
 /// Retires and removes blocks until nothing is left to do.
 async fn clean(worker: &BucketWorker) {
     loop {
-        let outcome = worker.housekeep(false).await.unwrap();
+        let outcome = worker.housekeep(Chores::All, false).await.unwrap();
         assert_eq!(outcome.failed, 0, "{:?}", worker.history.last());
         if outcome.marked + outcome.removed == 0 {
             return;
@@ -122,7 +123,7 @@ async fn a_store_that_fails_often_costs_time_and_no_sample() {
         let flaky = worker(&Bucket::new(store.clone()), dir.path(), "a", &FLAGS);
         for _ in 0..30 {
             let _ = flaky.compact().await;
-            let _ = flaky.housekeep(false).await;
+            let _ = flaky.housekeep(Chores::All, false).await;
             assert_same(seed, &visible_all(&plain).await, &world.samples);
             // A lease whose release failed expires; here it is removed.
             for object in plain.list_all("isthmus/lease").await.unwrap() {
@@ -131,7 +132,7 @@ async fn a_store_that_fails_often_costs_time_and_no_sample() {
         }
         let last = worker(&plain, dir.path(), "b", &FLAGS);
         assert_eq!(last.compact().await.unwrap().failed, 0);
-        assert_eq!(last.housekeep(false).await.unwrap().failed, 0, "{:?}", last.history.last());
+        assert_eq!(last.housekeep(Chores::All, false).await.unwrap().failed, 0, "{:?}", last.history.last());
         assert_same(seed, &visible(&last).await, &world.samples);
     }
 }
@@ -157,7 +158,7 @@ async fn several_compactors_share_the_groups_and_make_no_block_twice() {
                 let downsampled = worker.downsample().await.unwrap();
                 let failed = outcome.failed + downsampled.failed;
                 assert_eq!(failed, 0, "seed {seed}: {:?}", worker.history.last());
-                worker.housekeep(false).await.unwrap();
+                worker.housekeep(Chores::All, false).await.unwrap();
                 made += outcome.made;
                 if outcome.made + outcome.waiting == 0 {
                     return made;

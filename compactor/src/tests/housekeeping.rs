@@ -6,6 +6,7 @@ use tsdb::Encoding;
 
 use super::*;
 use crate::history::Action;
+use crate::housekeeping::Chores;
 use crate::plan::HOUR;
 
 const DAY: i64 = 24 * HOUR;
@@ -45,7 +46,7 @@ async fn raw_blocks_are_retired_only_after_their_samples_are_downsampled() {
     let dir = tempfile::tempdir().unwrap();
     let worker = worker(&bucket, dir.path(), "a", &["--retention.resolution-raw=10d", "--delete-delay=0s"]);
     // Downsampling is behind: nothing is retired.
-    assert_eq!(worker.housekeep(false).await.unwrap().marked, 0);
+    assert_eq!(worker.housekeep(Chores::All, false).await.unwrap().marked, 0);
     let outcome = worker.downsample().await.unwrap();
     assert_eq!((outcome.made, outcome.failed), (2, 0), "{:?}", worker.history.last());
     let view = live(&worker).await;
@@ -58,9 +59,9 @@ async fn raw_blocks_are_retired_only_after_their_samples_are_downsampled() {
         (raw.stats.samples / 5, raw.stats.samples)
     );
     assert_eq!((coarse.min_time, coarse.max_time), (raw.min_time, raw.max_time));
-    let cleaned = worker.housekeep(false).await.unwrap();
+    let cleaned = worker.housekeep(Chores::All, false).await.unwrap();
     assert_eq!((cleaned.marked, cleaned.failed), (2, 0), "{:?}", worker.history.last());
-    assert_eq!(worker.housekeep(false).await.unwrap().removed, 2, "{:?}", worker.history.last());
+    assert_eq!(worker.housekeep(Chores::All, false).await.unwrap().removed, 2, "{:?}", worker.history.last());
     assert_eq!(resolutions(&worker).await, [300_000, 300_000]);
     // Nothing is downsampled twice, and nothing is merged with raw blocks.
     assert_eq!(worker.downsample().await.unwrap().made, 0);
@@ -93,7 +94,7 @@ async fn a_marked_block_stays_while_what_replaces_it_is_missing() {
     let mut mark = Mark::new(MarkKind::Deletion, block.ulid, crate::now());
     mark.replaced_by = vec![Ulid::from_parts(5, 5)];
     marks::create(&bucket, &mark).await.unwrap();
-    assert_eq!(worker.housekeep(false).await.unwrap().removed, 0);
+    assert_eq!(worker.housekeep(Chores::All, false).await.unwrap().removed, 0);
     let last = &worker.history.last()[0];
     assert_eq!((last.action, last.from.as_slice()), (Action::Skipped, [block.ulid].as_slice()));
     assert!(
@@ -104,7 +105,7 @@ async fn a_marked_block_stays_while_what_replaces_it_is_missing() {
     // Without a replacement, as a person marks it, it is removed.
     marks::remove(&bucket, block.ulid, MarkKind::Deletion).await.unwrap();
     marks::create(&bucket, &Mark::new(MarkKind::Deletion, block.ulid, crate::now())).await.unwrap();
-    assert_eq!(worker.housekeep(false).await.unwrap().removed, 1);
+    assert_eq!(worker.housekeep(Chores::All, false).await.unwrap().removed, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -116,9 +117,9 @@ async fn retention_that_would_retire_most_of_a_bucket_retires_nothing_before_it_
     let dir = tempfile::tempdir().unwrap();
     let flags = ["--retention.resolution-raw=2d", "--downsampling.disable"];
     let worker = worker(&bucket, dir.path(), "a", &flags);
-    let outcome = worker.housekeep(false).await.unwrap();
+    let outcome = worker.housekeep(Chores::All, false).await.unwrap();
     assert_eq!((outcome.marked, outcome.failed), (0, 1));
     let why = &worker.history.last()[0].why;
     assert!(why.contains("would retire 25 of 25 blocks at once, more than 20"), "{why}");
-    assert_eq!(worker.housekeep(true).await.unwrap().marked, 25);
+    assert_eq!(worker.housekeep(Chores::All, true).await.unwrap().marked, 25);
 }

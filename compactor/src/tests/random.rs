@@ -8,6 +8,7 @@ use series::{ChunkSample, ChunkSampleValue};
 use tsdb::Encoding;
 
 use super::*;
+use crate::housekeeping::Chores;
 use crate::plan::HOUR;
 
 /// Numbers from a seed.
@@ -165,7 +166,7 @@ async fn every_sample_is_there_once_after_merging_replicas_and_late_blocks() {
             assert!(!crate::plan::overlaps(group), "seed {seed}: {group:?}");
         }
         // The sources are removed, and nothing else.
-        let cleaned = worker.housekeep(false).await.unwrap();
+        let cleaned = worker.housekeep(Chores::All, false).await.unwrap();
         assert_eq!(cleaned.failed, 0, "seed {seed}: {:?}", worker.history.last());
         assert_same(seed, &visible(&worker).await, &world.samples);
         assert_eq!(live(&worker).await.marked.len(), 0, "seed {seed}");
