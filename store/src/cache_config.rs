@@ -274,6 +274,22 @@ metafile_max_size: 1MiB
     }
 
     #[test]
+    fn the_examples_in_the_documentation_have_no_mistakes() {
+        let page = include_str!("../../docs/store.md");
+        let examples = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+        let examples: Vec<&str> = examples
+            .filter(|text| text.contains("type: REDIS") || text.contains("type: MEMCACHED"))
+            .collect();
+        assert_eq!(examples.len(), 2);
+        for example in examples {
+            let text = runtime::expand_env(example, |_| Some("x".to_owned())).unwrap();
+            for parsed in [index(&text), chunks(&text)] {
+                assert!(parsed.as_ref().is_ok_and(|parsed| parsed.shared.is_some()), "{example}: {parsed:?}");
+            }
+        }
+    }
+
+    #[test]
     fn what_is_wrong_unknown_or_not_supported_is_named() {
         for (text, words) in [
             ("type: DISK", "type: \"DISK\" is unknown"),
