@@ -44,11 +44,6 @@ pub(crate) struct DownsamplePlan {
     pub(crate) to: i64,
 }
 
-/// The resolution that is made of `millis`; none of the coarsest one.
-pub(crate) fn coarser(millis: i64) -> Option<i64> {
-    STEPS.iter().find(|step| step.from == millis).map(|step| step.to)
-}
-
 /// The blocks that are due, the oldest first. `is_excluded` says which blocks are never downsampled.
 pub(crate) fn plan(
     blocks: &[Arc<BlockMeta>],

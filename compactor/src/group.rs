@@ -73,6 +73,15 @@ pub(crate) fn resolution_name(millis: i64) -> String {
     }
 }
 
+/// The resolution that is made of `millis` by downsampling; none of the coarsest one, and of an unknown one.
+pub(crate) fn coarser(millis: i64) -> Option<i64> {
+    match millis {
+        0 => Some(300_000),
+        300_000 => Some(3_600_000),
+        _ => None,
+    }
+}
+
 /// The external labels of a block; none if it has no section of Thanos.
 pub(crate) fn external_labels(meta: &BlockMeta) -> &BlockLabels {
     static NONE: BlockLabels = BlockLabels::new();

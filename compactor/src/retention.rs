@@ -12,8 +12,7 @@ use runtime::parse_duration;
 use serde::Deserialize;
 use tsdb::{BlockMeta, Ulid};
 
-use crate::downsample::coarser;
-use crate::group::{GroupKey, external_labels, resolution, resolution_name};
+use crate::group::{GroupKey, coarser, external_labels, resolution, resolution_name};
 
 /// How long samples are kept by resolution; `None` for ever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

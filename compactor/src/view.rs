@@ -8,8 +8,7 @@ use bucket::{BucketView, FetchError, Fetcher, covered_blocks};
 use model::{Labels, Timestamp};
 use tsdb::{BlockMeta, Ulid};
 
-use crate::downsample::coarser;
-use crate::group::{GroupKey, by_group, external_labels, resolution};
+use crate::group::{GroupKey, by_group, coarser, external_labels, resolution};
 
 /// The blocks of a bucket, and what is known about them.
 #[derive(Clone, Debug, Default)]
