@@ -10,6 +10,7 @@ macro_rules! say {
 
 mod checks;
 mod child;
+mod compaction;
 mod demonstration;
 mod die_with_parent;
 mod disk;
@@ -18,10 +19,12 @@ mod gateways;
 mod history;
 mod http;
 mod link;
+mod period;
 mod plan;
 mod ports;
 mod prometheus;
 mod querier;
+mod seeded;
 mod table;
 
 use std::fs;
@@ -136,7 +139,7 @@ async fn perform(demonstration: &mut Demonstration, check: bool) -> Result<ExitC
         );
     }
     step("trust domain: offline roots, issuing CA", demonstration.create_trust_domain()).await?;
-    step("bucket with the data of yesterday, store", demonstration.start_store()).await?;
+    step("bucket with the data of some days, store", demonstration.start_store()).await?;
     step("observability cluster: gateway, querier", demonstration.start_observability()).await?;
     for cluster in demonstration.plan().clusters.clone() {
         let how = match cluster.reach {
@@ -147,6 +150,7 @@ async fn perform(demonstration: &mut Demonstration, check: bool) -> Result<ExitC
     }
     let data = demonstration.wait_for_data();
     step("first samples of both clusters", data).await?;
+    step("compactor over the data in the bucket", demonstration.start_compactor()).await?;
     demonstration.check_children()?;
     let endpoints = demonstration.plan().dir.join("endpoints.json");
     fs::write(&endpoints, format!("{:#}\n", demonstration.plan().endpoints()))

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::quickstart::compaction;
 use crate::quickstart::demonstration::Demonstration;
 use crate::quickstart::http::percent_encode;
 use crate::quickstart::plan::{ClusterPlan, QuickstartPlan, Reach};
@@ -26,6 +27,12 @@ pub(super) async fn run(demonstration: &mut Demonstration) -> bool {
     report.add("replicas are deduplicated", deduplication(&querier).await);
     report.add("a rate over both clusters has no gap", range(&querier).await);
     report.add("yesterday comes from the bucket, now from the cluster", history(&querier, &plan).await);
+    report.add(
+        "a compacted block has all samples of the blocks that it replaces",
+        compaction::compacted(demonstration).await,
+    );
+    report
+        .add("a downsampled block answers for the raw samples", compaction::downsampled(demonstration).await);
     report.add(
         "a replica is killed: the answer is still complete",
         replica_killed(demonstration, &querier).await,

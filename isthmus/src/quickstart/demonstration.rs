@@ -1,5 +1,7 @@
-//! Starts the demonstration, cluster by cluster, and stops it. `waiting.rs` waits until its processes work.
+//! Starts the demonstration, cluster by cluster, and stops it. `bucket.rs` starts what works on the bucket, `waiting.rs` waits until
+//! the processes work.
 
+mod bucket;
 mod waiting;
 
 use std::fs;
@@ -20,6 +22,7 @@ use crate::quickstart::plan::{ClusterPlan, ENVIRONMENT, QuickstartPlan, Reach, S
 use crate::quickstart::ports::ReservedPorts;
 use crate::quickstart::prometheus;
 use crate::quickstart::querier::{QuerierClient, wait_for};
+use crate::quickstart::seeded::SeededAnswers;
 
 /// How long one process may take to start.
 const START: Duration = Duration::from_secs(60);
@@ -34,6 +37,8 @@ pub(super) struct Demonstration {
     links: Vec<(&'static str, ClusterLink)>,
     http: Http,
     ports: ReservedPorts,
+    /// What the history answered before the compactor was started.
+    seeded: Option<SeededAnswers>,
 }
 
 impl Demonstration {
@@ -48,6 +53,7 @@ impl Demonstration {
             links: Vec::new(),
             http: Http::new(Duration::from_secs(5)),
             ports,
+            seeded: None,
         })
     }
 
@@ -115,20 +121,6 @@ impl Demonstration {
         self.start("querier", querier)?;
         self.wait_ready("gateway observability", plan.gateway_http).await?;
         self.wait_ready("querier", plan.querier_http).await
-    }
-
-    /// Writes yesterday's blocks into the bucket, and starts the store.
-    pub(super) async fn start_store(&mut self) -> Result<()> {
-        let plan = self.plan.clone();
-        create_dir(&plan.bucket)?;
-        if let Some(generate) = history::generate(&plan) {
-            self.run(&generate.iter().map(String::as_str).collect::<Vec<_>>()).await?;
-        }
-        let mut store = history::store(&plan);
-        store.extend(addresses(plan.store_http, plan.store_grpc));
-        self.ports.release(&[plan.store_http, plan.store_grpc]);
-        self.start("store", store)?;
-        self.wait_ready("store", plan.store_http).await
     }
 
     /// Starts the processes of a cluster: the scrapers, and a gateway that joins with one token.

@@ -1,9 +1,12 @@
-//! The ports, directories and names of the demonstration. All are fixed before the first process starts.
+//! The ports, directories, names and times of the demonstration. All are fixed before the first process starts.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
+
+use crate::quickstart::period::HistoryPeriod;
 
 /// The trust domain that quickstart creates.
 pub(super) const TRUST_DOMAIN: &str = "quickstart.isthmus";
@@ -63,6 +66,10 @@ pub(super) struct QuickstartPlan {
     pub(super) gateway_mesh: SocketAddr,
     pub(super) store_http: SocketAddr,
     pub(super) store_grpc: SocketAddr,
+    pub(super) compactor_http: SocketAddr,
+    pub(super) compactor_grpc: SocketAddr,
+    /// The time of the blocks that the bucket has at the start.
+    pub(super) history: HistoryPeriod,
     pub(super) clusters: Vec<ClusterPlan>,
 }
 
@@ -106,6 +113,9 @@ impl QuickstartPlan {
             gateway_mesh: at(4),
             store_http: at(5),
             store_grpc: at(6),
+            compactor_http: at(7),
+            compactor_grpc: at(8),
+            history: HistoryPeriod::before(SystemTime::now()),
             clusters: vec![
                 cluster("eu-1", Reach::DialsOut, true, 10),
                 cluster("us-1", Reach::IsDialled, false, 25),
@@ -135,6 +145,7 @@ impl QuickstartPlan {
             "querier_http": url(self.querier_http),
             "querier_grpc": self.querier_grpc.to_string(),
             "store": url(self.store_http),
+            "compactor": url(self.compactor_http),
             "gateways": gateways,
             "sidecars": scrapers(|s| s.sidecar_http),
             "prometheus": scrapers(|s| s.prometheus),
@@ -153,6 +164,7 @@ mod tests {
         let plan = QuickstartPlan::new(Path::new("/x"), 20_000);
         let mut ports = vec![plan.querier_http, plan.querier_grpc, plan.gateway_http, plan.gateway_grpc];
         ports.extend([plan.gateway_mesh, plan.store_http, plan.store_grpc]);
+        ports.extend([plan.compactor_http, plan.compactor_grpc]);
         for c in &plan.clusters {
             ports.extend([c.gateway_http, c.gateway_grpc, c.gateway_mesh, c.link, c.pushgateway]);
             ports.extend(c.scrapers.iter().flat_map(|s| [s.prometheus, s.sidecar_http, s.sidecar_grpc]));
@@ -166,6 +178,7 @@ mod tests {
     fn endpoints_contain_every_url() {
         let endpoints = QuickstartPlan::new(Path::new("/x"), 20_000).endpoints();
         assert_eq!(endpoints["querier_http"], "http://127.0.0.1:20000");
+        assert_eq!(endpoints["compactor"], "http://127.0.0.1:20007");
         assert_eq!(endpoints["gateways"].as_object().map(|g| g.len()), Some(3));
         assert_eq!(endpoints["sidecars"]["scraper-1.us-1"], "http://127.0.0.1:20034");
         assert_eq!(endpoints["prometheus"].as_object().map(|p| p.len()), Some(4));

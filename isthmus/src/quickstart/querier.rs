@@ -9,10 +9,11 @@ use serde_json::Value;
 
 use crate::quickstart::http::{Http, percent_encode};
 
-/// The result of a query and its warnings.
+/// The result of a query, its warnings and its infos.
 pub(super) struct QueryResponse {
     pub(super) result: Vec<Value>,
     pub(super) warnings: Vec<String>,
+    pub(super) infos: Vec<String>,
 }
 
 impl QueryResponse {
@@ -88,7 +89,7 @@ impl QuerierClient {
             .as_array()
             .cloned()
             .ok_or_else(|| anyhow!("{url}: the response has no result"))?;
-        Ok(QueryResponse { result, warnings: strings(&body["warnings"]) })
+        Ok(QueryResponse { result, warnings: strings(&body["warnings"]), infos: strings(&body["infos"]) })
     }
 
     /// All stores of the querier.
@@ -123,9 +124,22 @@ impl QuerierClient {
         start: f64,
         end: f64,
     ) -> Result<QueryResponse> {
-        let (query, step) = (percent_encode(expression), end - start);
+        self.query_between(expression, start, end, end - start, "").await
+    }
+
+    /// Evaluates `expression` from `start` to `end` with a step, all in seconds; `parameters` are appended to the URL, each with a
+    /// leading `&`.
+    pub(super) async fn query_between(
+        &self,
+        expression: &str,
+        start: f64,
+        end: f64,
+        step: f64,
+        parameters: &str,
+    ) -> Result<QueryResponse> {
+        let query = percent_encode(expression);
         self.answer(&format!(
-            "{}/query_range?query={query}&start={start:.3}&end={end:.3}&step={step:.3}",
+            "{}/query_range?query={query}&start={start:.3}&end={end:.3}&step={step:.3}{parameters}",
             self.base
         ))
         .await

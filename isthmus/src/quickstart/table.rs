@@ -43,11 +43,13 @@ fn urls(plan: &QuickstartPlan) -> BTreeMap<String, String> {
         let page = match name.split(' ').next() {
             Some("gateway" | "sidecar") => "metrics",
             Some("store") => "api/v1/blocks",
+            Some("compactor") => "api/v1/compactor/progress",
             _ => "",
         };
         urls.insert(name, format!("http://{at}/{page}"));
     };
     add("store".to_owned(), plan.store_http);
+    add("compactor".to_owned(), plan.compactor_http);
     add("gateway observability".to_owned(), plan.gateway_http);
     add("querier".to_owned(), plan.querier_http);
     for cluster in &plan.clusters {
