@@ -3,7 +3,9 @@
 //! They are one binary, so that it is linked only once. Some tests need a Prometheus program on the `PATH`, which `./tests/run`
 //! installs. Without it, they print a line and are skipped.
 
+mod answers;
 mod circles;
+mod compactor;
 mod docs;
 mod end_to_end;
 mod ports;

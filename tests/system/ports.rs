@@ -56,12 +56,22 @@ impl Role {
 
 /// A store of an empty bucket.
 fn store(dir: &Path) -> Role {
-    std::fs::create_dir_all(dir.join("bucket")).expect("a folder");
-    let bucket = dir.join("bucket");
+    on_bucket(dir, "store", &["store"])
+}
+
+/// A compactor of an empty bucket.
+fn compactor(dir: &Path) -> Role {
+    on_bucket(dir, "compactor", &["compact", "--wait"])
+}
+
+/// A role that works on an empty bucket.
+fn on_bucket(dir: &Path, name: &str, flags: &[&str]) -> Role {
+    let bucket = dir.join(format!("{name}-bucket"));
+    std::fs::create_dir_all(&bucket).expect("a folder");
     let bucket =
         format!("--objstore.config={{type: FILESYSTEM, config: {{directory: '{}'}}}}", bucket.display());
-    let data = format!("--data-dir={}", dir.join("store-data").display());
-    Role::start(dir, "store", &["store", &bucket, &data])
+    let data = format!("--data-dir={}", dir.join(format!("{name}-data")).display());
+    Role::start(dir, name, &[flags, &[&bucket, &data]].concat())
 }
 
 /// The line of a log that contains `text`.
@@ -177,12 +187,13 @@ async fn a_port_shows_only_what_its_role_serves() {
     let dir = tempfile::tempdir().expect("a folder");
     let sidecar = Role::start(dir.path(), "sidecar", &["sidecar", "--prometheus.url=http://127.0.0.1:1"]);
     let querier = Role::start(dir.path(), "querier", &["query"]);
-    let store = store(dir.path());
+    let (store, compactor) = (store(dir.path()), compactor(dir.path()));
     let (observability, cluster, plain) = gateways(dir.path());
 
     for (role, http, grpc) in [
         (&sidecar, "metrics", "samples of this Prometheus"),
         (&store, "list of blocks", "samples of the buckets"),
+        (&compactor, "progress of compaction", "health"),
         (&querier, "queries over all stores", "samples of all stores"),
         (&observability, "metrics", "samples of all clusters"),
         (&cluster, "metrics", "health"),
@@ -198,6 +209,7 @@ async fn a_port_shows_only_what_its_role_serves() {
     for (name, at, expected) in [
         ("sidecar", sidecar.grpc, Some(stores)),
         ("store", store.grpc, Some(vec!["thanos.Store", "thanos.info.Info"])),
+        ("compactor", compactor.grpc, None),
         ("querier", querier.grpc, Some(of_querier)),
         ("observability", observability.grpc, Some(vec!["isthmus.mesh.v1.Directory"])),
         ("cluster", cluster.grpc, None),
@@ -232,7 +244,7 @@ fn only_the_api_of_the_querier_has_cors() {
     let dir = tempfile::tempdir().expect("a folder");
     let sidecar = Role::start(dir.path(), "sidecar", &["sidecar", "--prometheus.url=http://127.0.0.1:1"]);
     let querier = Role::start(dir.path(), "querier", &["query"]);
-    let store = store(dir.path());
+    let (store, compactor) = (store(dir.path()), compactor(dir.path()));
     let without = Role::start(dir.path(), "without", &["query", "--web.disable-cors"]);
     let (observability, cluster, _) = gateways(dir.path());
     let check = |role: &Role, method: &str, path: &str, expected: bool| {
@@ -252,6 +264,9 @@ fn only_the_api_of_the_querier_has_cors() {
         }
         for path in ["/metrics", "/api/v1/blocks"] {
             check(&store, method, path, false);
+        }
+        for path in ["/metrics", "/api/v1/compactor/progress", "/api/v1/compactor/history"] {
+            check(&compactor, method, path, false);
         }
     }
     // A page of another origin may send this request without asking first.
