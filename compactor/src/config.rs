@@ -110,8 +110,8 @@ pub struct WorkArgs {
     #[arg(long = "compact.block-max-index-size", value_name = "BYTES", default_value = "64GB", value_parser = parse_bytes)]
     block_max_index_size: u64,
 
-    /// Find blocks with one request each (concurrent), or with one listing of the whole bucket (recursive)
-    #[arg(long, value_name = "STRATEGY", default_value = "concurrent")]
+    /// Find blocks and marks with one listing of the whole bucket (recursive), or with four requests for each block (concurrent)
+    #[arg(long, value_name = "STRATEGY", default_value = "recursive")]
     block_discovery_strategy: Discovery,
 
     /// Requests for meta.json files that are sent at once

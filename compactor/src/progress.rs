@@ -97,6 +97,13 @@ impl Progress {
         };
     }
 
+    /// Forgets that groups waited for another compactor, except those in which something is still due.
+    pub(crate) fn stop_waiting(&self, bucket: &str, due: &[GroupKey]) {
+        self.lock()
+            .states
+            .retain(|(name, key), state| name != bucket || due.contains(key) || !state.starts_with(WAITING));
+    }
+
     /// A merge of this many bytes took so long.
     pub(crate) fn done(&self, bytes: u64, took: Duration) {
         let mut shared = self.lock();

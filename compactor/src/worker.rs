@@ -102,6 +102,7 @@ impl BucketWorker {
             })
             .map(|(key, _)| key)
             .collect();
+        self.progress.stop_waiting(&self.name, &due);
         let outcomes = futures::stream::iter(due)
             .map(|key| async move { self.compact_group(&key).await })
             .buffer_unordered(self.settings.concurrency.max(1))
@@ -164,9 +165,7 @@ impl BucketWorker {
                 self.history.note(Decision::new(&self.name, Action::Failed, key, error));
             }
         }
-        if !self.workshop.stop.load(Ordering::Relaxed) || outcome.failed == 0 {
-            self.progress.state(&self.name, key, self.skipped(key));
-        }
+        self.progress.state(&self.name, key, self.skipped(key));
         self.release(key, lease).await;
         outcome
     }
@@ -184,7 +183,9 @@ impl BucketWorker {
     async fn compact_held(&self, key: &GroupKey, mut view: CompactorView, lease: &Lease) -> PassOutcome {
         let mut outcome = PassOutcome::default();
         let mut blocks = view.group(key, &self.settings.replica_labels);
-        let mut inherited = lease.inherited_plan().and_then(|recorded| recorded_plan(recorded, &blocks));
+        let inherited = lease.inherited_plan().and_then(|recorded| recorded_plan(recorded, &blocks));
+        let is_excluded = |plan: &Plan| plan.sources.iter().any(|meta| self.is_excluded(meta.ulid, &view));
+        let mut inherited = inherited.filter(|plan| !is_excluded(plan));
         loop {
             let Some(next) = inherited.take().or_else(|| self.next(&blocks, &view)) else {
                 for block in self.too_large(&blocks, &view) {
