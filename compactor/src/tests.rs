@@ -4,6 +4,7 @@ mod damage;
 mod faults;
 mod housekeeping;
 mod random;
+mod simulation;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -34,6 +35,12 @@ use crate::worker::BucketWorker;
 struct CompactCommand {
     #[command(flatten)]
     args: CompactArgs,
+}
+
+/// A temporary folder, in memory where that is possible: blocks are flushed to disk, which is most of the time of a small one.
+fn scratch() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
 }
 
 /// How tests retry: not at all, so that a request that fails ends a job.
@@ -86,7 +93,7 @@ async fn upload(
     times: (i64, i64),
     series: &[(Labels, Vec<ChunkSample>)],
 ) -> BlockMeta {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let mut thanos = ThanosMeta { source: "sidecar".to_owned(), ..ThanosMeta::default() };
     thanos.labels = external.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
     let options = BlockOptions {

@@ -11,7 +11,7 @@ use crate::housekeeping::Chores;
 async fn a_damaged_block_is_put_into_quarantine_and_the_rest_goes_on() {
     for seed in seeds(6) {
         let world = world(seed, memory_bucket()).await;
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let worker = worker(&world.bucket, dir.path(), "a", &["--deduplication.replica-label=replica"]);
         let view = live(&worker).await;
         if view.blocks.len() < 4 {
@@ -80,7 +80,7 @@ async fn foreign_objects_newer_blocks_and_labels_that_are_not_allowed_are_left_a
         bucket.put(name, Bytes::from_static(b"x")).await.unwrap();
     }
     let before = bucket.list_all("").await.unwrap().len();
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let mut worker = worker(&bucket, dir.path(), "a", &["--delete-delay=0s"]);
     worker.required = labels(&[("cluster", "a")]);
     let outcome = worker.compact().await.unwrap();
@@ -102,7 +102,7 @@ async fn foreign_objects_newer_blocks_and_labels_that_are_not_allowed_are_left_a
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_object_of_garbage_is_named_and_nothing_is_changed() {
     let world = world(5, memory_bucket()).await;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let worker = worker(&world.bucket, dir.path(), "a", &["--deduplication.replica-label=replica"]);
     let view = live(&worker).await;
     for meta in &view.blocks {

@@ -15,36 +15,47 @@ async fn copy(from: &Bucket, to: &Bucket) {
     }
 }
 
-/// The first world with data of two clusters.
-async fn world_of_two_groups() -> super::random::World {
-    for seed in 1.. {
+/// The first worlds with data of two clusters.
+async fn worlds_of_two_groups(wanted: usize) -> Vec<super::random::World> {
+    let (mut worlds, mut seed) = (Vec::new(), 0);
+    while worlds.len() < wanted {
+        seed += 1;
         let world = world(seed, memory_bucket()).await;
         let groups: std::collections::BTreeSet<_> = world.samples.keys().map(|(group, _)| group).collect();
         if groups.len() == 2 && live_blocks(&world.bucket).await > 12 {
-            return world;
+            worlds.push(world);
         }
     }
-    unreachable!("a seed is found")
+    worlds
 }
 
 async fn live_blocks(bucket: &Bucket) -> usize {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     live(&worker(bucket, dir.path(), "reader", &FLAGS)).await.blocks.len()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_kill_at_any_request_the_next_run_ends_with_the_same_blocks() {
-    let world = world_of_two_groups().await;
+    let mut kills = 0;
+    for world in worlds_of_two_groups(2).await {
+        kills += kill_everywhere(&world).await;
+    }
+    println!("{kills} kills, one at each request: the same blocks each time");
+    assert!(kills >= 300, "{kills}");
+}
+
+/// Kills a run after each number of requests, and finishes it with another one. Returns how often.
+async fn kill_everywhere(world: &super::random::World) -> u64 {
     let undisturbed = memory_bucket();
     copy(&world.bucket, &undisturbed).await;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let first = worker(&undisturbed, dir.path(), "a", &FLAGS);
     let merges = first.compact().await.unwrap().made;
     clean(&first).await;
     let expected = content(&undisturbed).await;
     assert!(merges > 1, "{merges}");
 
-    let (mut kills, mut left) = (0, 0);
+    let mut left = 0;
     loop {
         let memory = Arc::new(InMemory::new());
         let plain = Bucket::new(memory.clone());
@@ -80,14 +91,10 @@ async fn after_a_kill_at_any_request_the_next_run_ends_with_the_same_blocks() {
             next.history.last()
         );
         if is_whole {
-            break;
+            return left;
         }
-        kills += 1;
-        // Every request of the first ones, then fewer, so that the test stays short.
-        left += if kills < 40 { 1 } else { 7 };
+        left += 1;
     }
-    println!("{kills} kills, up to request {left}: the same blocks each time");
-    assert!(kills > 50, "{kills}");
 }
 
 /// Retires and removes blocks until nothing is left to do.
@@ -103,7 +110,7 @@ async fn clean(worker: &BucketWorker) {
 
 /// What readers see, with replica labels removed.
 async fn visible_all(bucket: &Bucket) -> BTreeMap<SeriesKey, Vec<ChunkSample>> {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let reader = worker(bucket, dir.path(), "reader", &FLAGS);
     let mut all = visible(&reader).await;
     // Between publishing and marking, a merged block and its sources are there; readers ignore covered ones. Replicas are still apart.
@@ -113,13 +120,13 @@ async fn visible_all(bucket: &Bucket) -> BTreeMap<SeriesKey, Vec<ChunkSample>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_fails_often_costs_time_and_no_sample() {
-    for seed in seeds(5) {
+    for seed in seeds(20) {
         let memory = Arc::new(InMemory::new());
         let plain = Bucket::new(memory.clone());
         let world = world(seed, plain.clone()).await;
         let store = FaultyStore::new(memory, seed);
         store.set(Faults { stale_lists: 0.0, ..Faults::all(0.05) });
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let flaky = worker(&Bucket::new(store.clone()), dir.path(), "a", &FLAGS);
         for _ in 0..30 {
             let _ = flaky.compact().await;
@@ -145,7 +152,7 @@ async fn several_compactors_share_the_groups_and_make_no_block_twice() {
         let days = crate::now().as_millis() / (24 * crate::plan::HOUR);
         let retention = format!("--retention.resolution-raw={}d", days + 1);
         let downsampling = [&FLAGS[..], &[&retention]].concat();
-        let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+        let dirs: Vec<_> = (0..3).map(|_| scratch()).collect();
         let workers: Vec<BucketWorker> = dirs
             .iter()
             .enumerate()
@@ -182,7 +189,7 @@ async fn several_compactors_share_the_groups_and_make_no_block_twice() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_compactor_that_lost_its_lease_publishes_nothing() {
     let world = world(3, memory_bucket()).await;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let paused = worker(&world.bucket, dir.path(), "paused", &FLAGS);
     let groups = crate::group::by_group(&live(&paused).await.blocks, &paused.settings.replica_labels);
     let (key, blocks) = groups.first_key_value().unwrap();
@@ -202,6 +209,6 @@ async fn a_compactor_that_lost_its_lease_publishes_nothing() {
 
 /// What readers see of the blocks as they were uploaded.
 async fn visible_before(world: &super::random::World) -> BTreeMap<SeriesKey, Vec<ChunkSample>> {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     visible(&worker(&world.bucket, dir.path(), "reader", &FLAGS)).await
 }

@@ -43,7 +43,7 @@ async fn raw_blocks_are_retired_only_after_their_samples_are_downsampled() {
     let raw = minutes(&bucket, 1, 24 * 30, 24 * 28).await;
     // This one is too short to be downsampled for its length.
     minutes(&bucket, 2, 24 * 20, 24 * 20 - 2).await;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let worker = worker(&bucket, dir.path(), "a", &["--retention.resolution-raw=10d", "--delete-delay=0s"]);
     // Downsampling is behind: nothing is retired.
     assert_eq!(worker.housekeep(Chores::All, false).await.unwrap().marked, 0);
@@ -75,7 +75,7 @@ async fn two_weeks_are_downsampled_to_an_hour() {
         minutes_at(&bucket, number, begin + number as i64 * 2 * DAY, begin + (number as i64 + 1) * 2 * DAY)
             .await;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let worker = worker(&bucket, dir.path(), "a", &[]);
     for _ in 0..4 {
         worker.compact().await.unwrap();
@@ -89,7 +89,7 @@ async fn two_weeks_are_downsampled_to_an_hour() {
 async fn a_marked_block_stays_while_what_replaces_it_is_missing() {
     let bucket = memory_bucket();
     let block = minutes(&bucket, 1, 24 * 30, 24 * 29).await;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let worker = worker(&bucket, dir.path(), "a", &["--delete-delay=0s"]);
     let mut mark = Mark::new(MarkKind::Deletion, block.ulid, crate::now());
     mark.replaced_by = vec![Ulid::from_parts(5, 5)];
@@ -114,7 +114,7 @@ async fn retention_that_would_retire_most_of_a_bucket_retires_nothing_before_it_
     for number in 0..25 {
         minutes(&bucket, number, 24 * 30 + number as i64 * 2, 24 * 30 + number as i64 * 2 - 2).await;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let flags = ["--retention.resolution-raw=2d", "--downsampling.disable"];
     let worker = worker(&bucket, dir.path(), "a", &flags);
     let outcome = worker.housekeep(Chores::All, false).await.unwrap();

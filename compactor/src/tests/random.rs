@@ -146,10 +146,10 @@ pub(super) fn seeds(usual: u64) -> std::ops::Range<u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_sample_is_there_once_after_merging_replicas_and_late_blocks() {
-    let (mut merges, mut blocks, range) = (0, 0, seeds(40));
+    let (mut merges, mut blocks, range) = (0, 0, seeds(1000));
     for seed in range.clone() {
         let world = world(seed, memory_bucket()).await;
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let worker = worker(
             &world.bucket,
             dir.path(),
@@ -184,9 +184,9 @@ async fn every_sample_is_there_once_after_merging_replicas_and_late_blocks() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_the_penalty_rule_one_replica_is_left_and_no_gap_is_wider_than_that_of_all() {
-    for seed in seeds(20) {
+    for seed in seeds(200) {
         let world = world(seed, memory_bucket()).await;
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let flags = ["--deduplication.replica-label=replica", "--deduplication.func=penalty"];
         let worker = worker(&world.bucket, dir.path(), "a", &flags);
         let outcome = worker.compact().await.unwrap();
