@@ -4,6 +4,7 @@
 //! done again and finds what was done. A source is marked only after the new block was read back from the bucket, and only while
 //! the lease is held.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -245,22 +246,12 @@ pub(crate) fn finish(
     Ok((merged, Some(meta)))
 }
 
-/// The producer of each source: a number for each set of external labels.
+/// The producer of each source: a number for each set of external labels, in their order. Replicas are preferred in this order, so that
+/// it is the same one from block to block, and the one that a querier prefers.
 fn producers(sources: &[Arc<BlockMeta>]) -> Vec<usize> {
-    let mut known: Vec<&crate::group::BlockLabels> = Vec::new();
-    let number = |meta: &Arc<BlockMeta>, known: &mut Vec<_>| {
-        let labels = external_labels(meta);
-        known.iter().position(|other| *other == labels)
-    };
-    let mut numbers = Vec::with_capacity(sources.len());
-    for meta in sources {
-        let number = number(meta, &mut known).unwrap_or_else(|| {
-            known.push(external_labels(meta));
-            known.len() - 1
-        });
-        numbers.push(number);
-    }
-    numbers
+    let ranks: BTreeSet<_> = sources.iter().map(|meta| external_labels(meta)).collect();
+    let ranks: BTreeMap<_, _> = ranks.into_iter().zip(0..).collect();
+    sources.iter().filter_map(|meta| ranks.get(external_labels(meta)).copied()).collect()
 }
 
 /// Most bytes of disk that a job needs: the new block is at most as large as its sources, and the index is written from a
@@ -302,4 +293,22 @@ pub(crate) fn span(sources: &[Arc<BlockMeta>]) -> (Timestamp, Timestamp) {
     let min = sources.iter().map(|meta| meta.min_time).min().unwrap_or(Timestamp::EPOCH);
     let max = sources.iter().map(|meta| meta.max_time).max().unwrap_or(Timestamp::EPOCH);
     (min, max)
+}
+
+#[cfg(test)]
+mod tests {
+    use tsdb::ThanosMeta;
+
+    use super::*;
+
+    #[test]
+    fn replicas_are_numbered_by_their_labels_and_not_by_their_blocks() {
+        let block = |number: u128, replica: &str| {
+            let mut meta = BlockMeta::new(Ulid::from_parts(1, number), Timestamp::EPOCH, Timestamp::EPOCH);
+            let labels = BTreeMap::from([("replica".to_owned(), replica.to_owned())]);
+            meta.thanos = Some(ThanosMeta { labels, ..ThanosMeta::default() });
+            Arc::new(meta)
+        };
+        assert_eq!(producers(&[block(1, "b"), block(2, "a"), block(3, "b")]), [1, 0, 1]);
+    }
 }
