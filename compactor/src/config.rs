@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bucket::marks::MarkKind;
 use bucket::{Discovery, FetchOptions, Filters, ObjstoreArgs, Retry, ServedBucket, parse_selector};
-use runtime::{CommonArgs, ConfigMistakes, TimeArg, UnneededArgs, parse_bytes, parse_duration};
+use runtime::{
+    CommonArgs, ConfigMistakes, TimeArg, UnneededArgs, config_origin, parse_bytes, parse_duration,
+};
 use series::ReplicaRule;
 
 use crate::plan::{PlanRules, RANGES};
@@ -205,14 +207,12 @@ impl WorkArgs {
         let mut mistakes = ConfigMistakes::default();
         let buckets = mistakes.note(objstore.served());
         let retention = self.retention(&mut mistakes);
-        let selector = runtime::load_config(
-            "selector.relabel-config",
-            self.selector.as_deref(),
-            self.selector_file.as_deref(),
-        );
+        let (flag, file) = ("selector.relabel-config", self.selector_file.as_deref());
+        let selector = runtime::load_config(flag, self.selector.as_deref(), file);
         let selector = mistakes.note(selector.map_err(|error| error.to_string())).flatten();
-        let selector = mistakes
-            .note(parse_selector(selector.as_deref().unwrap_or("")).map_err(|error| error.to_string()));
+        let selector = parse_selector(selector.as_deref().unwrap_or(""));
+        let selector =
+            mistakes.note(selector.map_err(|error| format!("{}: {error}", config_origin(flag, file))));
         let rule = self.rule(&mut mistakes);
         self.check_numbers(&mut mistakes);
         let (Some(buckets), Some(retention), Some(selector), Some(rule)) =
@@ -266,13 +266,10 @@ impl WorkArgs {
         let flags = [&self.retention_raw, &self.retention_5m, &self.retention_1h];
         let policy = RetentionPolicy::from_durations(flags[0], flags[1], flags[2]);
         let mut policy = mistakes.note(policy.map_err(|error| format!("--retention.resolution-{error}")))?;
-        let rules = runtime::load_config(
-            "retention.config",
-            self.retention_config.as_deref(),
-            self.retention_config_file.as_deref(),
-        );
+        let (flag, file) = ("retention.config", self.retention_config_file.as_deref());
+        let rules = runtime::load_config(flag, self.retention_config.as_deref(), file);
         if let Some(yaml) = mistakes.note(rules.map_err(|error| error.to_string())).flatten() {
-            match policy.with_rules(&yaml) {
+            match policy.with_rules(&config_origin(flag, file), &yaml) {
                 Ok(with_rules) => policy = with_rules,
                 Err(errors) => {
                     errors.into_iter().for_each(|error| mistakes.push(error));
@@ -392,7 +389,7 @@ mod tests {
         wrong(&["--retention.max-share=2"], "between 0 and 1");
         wrong(&["--compact.lease-duration=1s"], "between 10s and 1h");
         wrong(&["--selector.relabel-config=x"], "expected a list of rules");
-        wrong(&["--retention.config=- {matchers: x}"], "--retention.config[0]: matchers");
+        wrong(&["--retention.config=- {matchers: x}"], "--retention.config: rule 1: matchers");
         wrong(&["--wait-interval=0s"], "--wait-interval must be greater than 0");
     }
 }

@@ -92,18 +92,18 @@ impl RetentionPolicy {
         Ok(Self { rules: Vec::new(), otherwise, downsamples: true })
     }
 
-    /// Adds the rules of `--retention.config`: a list of `{matchers, raw, 5m, 1h}`. A duration that is absent is that of the flag.
+    /// Adds the rules of `--retention.config`, which were given by `origin`: a list of `{matchers, raw, 5m, 1h}`. A duration that is absent is that of the flag.
     ///
     /// # Errors
     /// The mistakes, each with the number of its rule.
-    pub(crate) fn with_rules(mut self, yaml: &str) -> Result<Self, Vec<String>> {
+    pub(crate) fn with_rules(mut self, origin: &str, yaml: &str) -> Result<Self, Vec<String>> {
         let rules: Vec<RuleConfig> =
-            serde_saphyr::from_str(yaml).map_err(|error| vec![format!("--retention.config: {error}")])?;
+            serde_saphyr::from_str(yaml).map_err(|error| vec![format!("{origin}: {error}")])?;
         let mut mistakes = Vec::new();
         for (number, rule) in rules.iter().enumerate() {
             match self.rule(rule) {
                 Ok(rule) => self.rules.push(rule),
-                Err(error) => mistakes.push(format!("--retention.config[{number}]: {error}")),
+                Err(error) => mistakes.push(format!("{origin}: rule {}: {error}", number + 1)),
             }
         }
         if mistakes.is_empty() { Ok(self) } else { Err(mistakes) }
@@ -301,16 +301,17 @@ mod tests {
     #[test]
     fn each_cluster_may_have_its_own_retention() {
         let yaml = "- {matchers: '{cluster=\"a\"}', raw: 20d}\n- {matchers: 'cluster=~\"b|c\"', raw: 0d}";
-        let policy = policy("10d", "5d", "0d").with_rules(yaml).unwrap();
+        let policy = policy("10d", "5d", "0d").with_rules("--retention.config", yaml).unwrap();
         let blocks =
             ["a", "b", "d"].map(|cluster| block(u128::from(cluster.as_bytes()[0]), cluster, 0, &[1]));
         let at = |days| {
             decided(&policy, &blocks, days).0.into_iter().map(|(id, _)| id as u8 as char).collect::<String>()
         };
         assert_eq!([at(9), at(10), at(20), at(1000)], ["", "d", "ad", "ad"]);
-        let error =
-            super::tests::policy("1d", "1d", "1d").with_rules("- {matchers: '{', raw: x}").unwrap_err();
-        assert!(error[0].contains("--retention.config[0]: matchers"), "{error:?}");
+        let error = super::tests::policy("1d", "1d", "1d")
+            .with_rules("--retention.config", "- {matchers: '{', raw: x}")
+            .unwrap_err();
+        assert!(error[0].contains("--retention.config: rule 1: matchers"), "{error:?}");
     }
 
     #[test]

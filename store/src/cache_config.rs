@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use runtime::yaml::{Mistakes, YamlFields, YamlNode, YamlValue};
-use runtime::{load_config, parse_bytes};
+use runtime::{config_origin, load_config, parse_bytes};
 
 use crate::shared_cache::{SharedConfig, duration};
 
@@ -89,8 +89,11 @@ impl CacheArgs {
             &self.caching_bucket_config,
             &self.caching_bucket_config_file,
         )?;
-        let index = index.map(|text| parse("index-cache.config", &text, index_fields)).transpose();
-        let chunks = chunks.map(|text| parse("store.caching-bucket.config", &text, chunk_fields)).transpose();
+        let origin = |flag, file: &Option<PathBuf>| config_origin(flag, file.as_deref());
+        let origin_of_index = origin("index-cache.config", &self.index_cache_config_file);
+        let origin_of_chunks = origin("store.caching-bucket.config", &self.caching_bucket_config_file);
+        let index = index.map(|text| parse(&origin_of_index, &text, index_fields)).transpose();
+        let chunks = chunks.map(|text| parse(&origin_of_chunks, &text, chunk_fields)).transpose();
         let (index, chunks) = match (index, chunks) {
             (Ok(index), Ok(chunks)) => (index.unwrap_or_default(), chunks.unwrap_or_default()),
             (Err(one), Err(other)) => return Err([one, other].join("\n")),
@@ -120,12 +123,12 @@ enum Kind {
 
 /// Reads a configuration. `more` reads the fields beside `type` and `config`, and returns how long pages stay on servers.
 fn parse(
-    flag: &str,
+    origin: &str,
     text: &str,
     more: fn(&mut YamlFields<'_>, &Mistakes) -> Duration,
 ) -> Result<Parsed, String> {
     let mistakes = Mistakes::default();
-    let root = YamlNode::parse(text).map_err(|mistake| format!("--{flag}: {mistake}"))?;
+    let root = YamlNode::parse(text).map_err(|mistake| format!("{origin}: {mistake}"))?;
     let mut fields = YamlFields::new("", &root, &mistakes);
     let kind = fields.required("type", |node| match node.text()?.to_ascii_uppercase().as_str() {
         "IN-MEMORY" => Ok(Kind::Memory),
@@ -156,7 +159,7 @@ fn parse(
         shared.ttl = ttl;
     }
     let found = mistakes.into_sorted();
-    let lines: Vec<String> = found.iter().map(|mistake| format!("--{flag}: {mistake}")).collect();
+    let lines: Vec<String> = found.iter().map(|mistake| format!("{origin}: {mistake}")).collect();
     if lines.is_empty() { Ok(parsed) } else { Err(lines.join("\n")) }
 }
 

@@ -158,14 +158,12 @@ impl StoreArgs {
         let cache = cache.unwrap_or_default();
         let disk_memory = cache.disk_bytes.map(DiskCache::memory_bytes);
         let memory = mistakes.note(MemoryPlan::new(memory, cache_bytes, cache.shared.count(), disk_memory));
-        let selector = runtime::load_config(
-            "selector.relabel-config",
-            self.selector.as_deref(),
-            self.selector_file.as_deref(),
-        );
+        let (flag, file) = ("selector.relabel-config", self.selector_file.as_deref());
+        let selector = runtime::load_config(flag, self.selector.as_deref(), file);
         let selector = mistakes.note(selector.map_err(|error| error.to_string())).flatten();
-        let selector =
-            mistakes.note(parse_selector(selector.as_deref().unwrap_or("")).map_err(|e| e.to_string()));
+        let selector = parse_selector(selector.as_deref().unwrap_or(""));
+        let selector = mistakes
+            .note(selector.map_err(|error| format!("{}: {error}", runtime::config_origin(flag, file))));
         if let (TimeArg::Absolute(min), TimeArg::Absolute(max)) = (self.min_time, self.max_time)
             && min > max
         {

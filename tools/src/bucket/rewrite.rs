@@ -130,7 +130,14 @@ pub(super) async fn run(args: RewriteArgs, bucket: &Bucket, output: &mut Output)
     };
     let to_delete = load("rewrite.to-delete-config", &args.to_delete, &args.to_delete_file)?;
     let to_relabel = load("rewrite.to-relabel-config", &args.to_relabel, &args.to_relabel_file)?;
-    let changes = Changes::parse(to_delete.as_deref(), to_relabel.as_deref(), args.apply_tombstones)?;
+    let origin = |flag, file: &Option<PathBuf>| runtime::config_origin(flag, file.as_deref());
+    let deletions = (origin("rewrite.to-delete-config", &args.to_delete_file), to_delete);
+    let relabels = (origin("rewrite.to-relabel-config", &args.to_relabel_file), to_relabel);
+    let changes = Changes::parse(
+        (&deletions.0, deletions.1.as_deref()),
+        (&relabels.0, relabels.1.as_deref()),
+        args.apply_tombstones,
+    )?;
     let changes = Arc::new(changes);
 
     let mut table = Table::new(&[

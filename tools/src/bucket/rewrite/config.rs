@@ -56,20 +56,21 @@ pub(super) enum ToDelete {
 }
 
 impl Changes {
-    /// Parses both configurations; an absent one changes nothing.
+    /// Parses both configurations, each with the flag that gives it; an absent one changes nothing.
     ///
     /// # Errors
     /// A message with the flag and what is wrong. It is an error if both are absent or empty, unless `may_be_empty`.
     pub(super) fn parse(
-        to_delete: Option<&str>,
-        to_relabel: Option<&str>,
+        (delete_flag, to_delete): (&str, Option<&str>),
+        (relabel_flag, to_relabel): (&str, Option<&str>),
         may_be_empty: bool,
     ) -> Result<Self> {
-        let deletions: Vec<DeletionRequest> = parse_list("rewrite.to-delete-config", to_delete)?;
-        let relabels: Vec<RelabelConfig> = parse_list("rewrite.to-relabel-config", to_relabel)?;
-        let deletions = deletions.into_iter().map(Deletion::new).collect::<Result<Vec<_>>>()?;
+        let deletions: Vec<DeletionRequest> = parse_list(delete_flag, to_delete)?;
+        let relabels: Vec<RelabelConfig> = parse_list(relabel_flag, to_relabel)?;
+        let deletions = deletions.into_iter().map(|request| Deletion::new(delete_flag, request));
+        let deletions = deletions.collect::<Result<Vec<_>>>()?;
         let relabeling = Relabeling::new(relabels)
-            .map_err(|error| ToolError::usage(format!("--rewrite.to-relabel-config: {error}")))?;
+            .map_err(|error| ToolError::usage(format!("{relabel_flag}: {error}")))?;
         if deletions.is_empty() && relabeling.is_empty() && !may_be_empty {
             return Err(ToolError::usage(
                 "nothing to rewrite: give --rewrite.to-delete-config or --rewrite.to-relabel-config, or their -file variants, \
@@ -107,8 +108,7 @@ impl Changes {
 }
 
 impl Deletion {
-    fn new(request: DeletionRequest) -> Result<Self> {
-        let flag = "--rewrite.to-delete-config";
+    fn new(flag: &str, request: DeletionRequest) -> Result<Self> {
         let matchers = text::matchers(flag, &request.matchers)?;
         if matchers.is_empty() {
             return Err(ToolError::usage(format!("{flag}: {:?} has no matcher", request.matchers)));
@@ -155,7 +155,7 @@ impl Deletion {
 
 fn parse_list<T: serde::de::DeserializeOwned>(flag: &str, yaml: Option<&str>) -> Result<Vec<T>> {
     let Some(yaml) = yaml.filter(|yaml| !yaml.trim().is_empty()) else { return Ok(Vec::new()) };
-    serde_saphyr::from_str(yaml).map_err(|error| ToolError::usage(format!("--{flag}: {error}")))
+    serde_saphyr::from_str(yaml).map_err(|error| ToolError::usage(format!("{flag}: {error}")))
 }
 
 /// Merges intervals that overlap or touch, and sorts them.
@@ -185,8 +185,11 @@ pub(super) fn touches(intervals: &[Interval], min: Timestamp, max: Timestamp) ->
 mod tests {
     use super::*;
 
+    const DELETE: &str = "--rewrite.to-delete-config";
+    const RELABEL: &str = "--rewrite.to-relabel-config";
+
     fn parse(yaml: &str) -> Result<Changes, String> {
-        Changes::parse(Some(yaml), None, false).map_err(|error| error.to_string())
+        Changes::parse((DELETE, Some(yaml)), (RELABEL, None), false).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -233,7 +236,9 @@ mod tests {
             let error = parse(yaml).unwrap_err();
             assert!(error.contains(why), "{yaml}: {error}");
         }
-        let relabel = Changes::parse(None, Some("- action: replace"), false).unwrap_err().to_string();
+        let relabel = Changes::parse((DELETE, None), (RELABEL, Some("- action: replace")), false)
+            .unwrap_err()
+            .to_string();
         assert_eq!(
             relabel,
             "--rewrite.to-relabel-config: relabel rule 1: action replace requires target_label"
