@@ -110,9 +110,9 @@ impl Workshop {
     ) -> Result<JobResult, JobError> {
         let (meta, to) = (Arc::clone(&plan.source), plan.to);
         let id = output::downsampled_id(&meta, to);
-        let folder = self.prepare(id, std::slice::from_ref(&meta))?;
         let source = Source::open(&self.bucket, &meta, 1, self.retry).await;
         let source = source.map_err(|error| self.of_downsampling(&meta, error.into()))?;
+        let folder = self.prepare(id, std::slice::from_ref(&source))?;
         let (stop, parent) = (Arc::clone(&self.stop), folder.path().to_owned());
         let written = tokio::task::spawn_blocking(move || {
             let (old, resolution) = (source.block.meta(), Duration::from_millis(to.unsigned_abs()));

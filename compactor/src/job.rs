@@ -16,7 +16,7 @@ use series::ReplicaRule;
 use tsdb::{BlockMeta, BlockWriter, Ulid, WriteError};
 
 use crate::account::SampleAccount;
-use crate::group::{GroupKey, external_labels, size_bytes};
+use crate::group::{GroupKey, external_labels};
 use crate::merge::{MergeJobError, Merged, merge};
 use crate::output;
 use crate::plan::Plan;
@@ -101,12 +101,12 @@ impl Workshop {
         lease: &Lease,
     ) -> Result<JobResult, JobError> {
         let id = output::merged_id(group, &plan.sources, self.rule);
-        let dir = self.prepare(id, &plan.sources)?;
         let mut sources = Vec::with_capacity(plan.sources.len());
         for meta in &plan.sources {
             let source = Source::open(&self.bucket, meta, plan.sources.len(), self.retry).await;
             sources.push(source.map_err(|error| of_source(meta.ulid, error))?);
         }
+        let dir = self.prepare(id, &sources)?;
         let producers = producers(&plan.sources);
         let options = output::merged_options(group, &plan.sources, id);
         let (rule, stop, parent) = (self.rule, Arc::clone(&self.stop), dir.path().to_owned());
@@ -185,7 +185,7 @@ impl Workshop {
     }
 
     /// An empty folder for the new block, on a disk that has room for it.
-    pub(crate) fn prepare(&self, id: Ulid, sources: &[Arc<BlockMeta>]) -> Result<JobFolder, JobError> {
+    pub(crate) fn prepare(&self, id: Ulid, sources: &[Source]) -> Result<JobFolder, JobError> {
         let folder = JobFolder::create(self.dir.join(id.to_string())).map_err(|error| {
             JobError::Failed(format!("create a folder in {}: {error}", self.dir.display()))
         })?;
@@ -195,6 +195,7 @@ impl Workshop {
             .map_err(|error| {
                 JobError::Failed(format!("look at the disk of {}: {error}", self.dir.display()))
             })?;
+        tracing::info!(block = %id, needs_disk_bytes = needed, free_bytes = free, "writing a new block");
         if free < needed {
             return Err(JobError::NoSpace { needed, free, dir: self.dir.clone() });
         }
@@ -256,8 +257,8 @@ fn producers(sources: &[Arc<BlockMeta>]) -> Vec<usize> {
 
 /// Most bytes of disk that a job needs: the new block is at most as large as its sources, and the index is written from a
 /// temporary file.
-pub(crate) fn needed_bytes(sources: &[Arc<BlockMeta>]) -> u64 {
-    let all: u64 = sources.iter().map(|meta| size_bytes(meta)).sum();
+fn needed_bytes(sources: &[Source]) -> u64 {
+    let all: u64 = sources.iter().map(|source| source.size_bytes).sum();
     all + all / 4
 }
 

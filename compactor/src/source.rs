@@ -80,6 +80,8 @@ impl SourceError {
 /// A block that is open.
 pub(crate) struct Source {
     pub(crate) block: Block,
+    /// Bytes of its files, as the bucket lists them.
+    pub(crate) size_bytes: u64,
 }
 
 impl Source {
@@ -92,6 +94,7 @@ impl Source {
     ) -> Result<Self, SourceError> {
         let id = meta.ulid;
         let files = bucket.block_files(meta, retry).await?;
+        let size_bytes = files.iter().map(|file| file.size_bytes).sum();
         // An index and a segment are read at a time, and each has two pieces.
         let piece_bytes = (PIECES_BYTES / (4 * sources.max(1) as u64)).clamp(128 << 10, 4 << 20);
         let mut index = None;
@@ -111,7 +114,7 @@ impl Source {
             index_memory: index_memory(sources),
         };
         let opened = tokio::task::spawn_blocking(move || Block::from_parts(id, parts)).await;
-        Ok(Self { block: opened.map_err(|_| SourceError::Stopped)?? })
+        Ok(Self { block: opened.map_err(|_| SourceError::Stopped)??, size_bytes })
     }
 
     /// Reads all series and sends them in batches. Returns what tombstones deleted. Blocks the thread.

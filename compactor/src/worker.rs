@@ -229,7 +229,7 @@ impl BucketWorker {
             next.why,
             times(min, max)
         );
-        tracing::info!(bucket = %self.name, group = %key, needs_disk_bytes = crate::job::needed_bytes(&next.sources), "{what}");
+        tracing::info!(bucket = %self.name, group = %key, "{what}");
         self.progress.state(&self.name, key, Some(what));
         let began = Instant::now();
         lease.record(Some(record(next))).await?;

@@ -121,3 +121,20 @@ async fn a_lease_object_of_garbage_is_named_and_nothing_is_changed() {
     );
     assert_eq!(world.bucket.list_all("").await.unwrap().len(), before);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_does_not_fit_on_the_disk_is_refused_with_both_sizes() {
+    let world = world(1, memory_bucket()).await;
+    let dir = scratch();
+    let worker = worker(&world.bucket, dir.path(), "a", &[]);
+    let meta = live(&worker).await.blocks.remove(0);
+    let mut source = crate::source::Source::open(&world.bucket, &meta, 1, ONCE).await.unwrap();
+    assert_eq!(source.size_bytes, crate::group::size_bytes(&meta));
+    let id = Ulid::from_parts(1, 1);
+    assert!(worker.workshop.prepare(id, std::slice::from_ref(&source)).is_ok());
+    source.size_bytes = 1 << 60;
+    let error = worker.workshop.prepare(id, &[source]).unwrap_err();
+    assert!(matches!(error, crate::job::JobError::NoSpace { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("1441151880758558720 bytes") && text.contains("make room"), "{text}");
+}
