@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Labels, Matcher, Timestamp};
+use model::{Matcher, Timestamp};
 use runtime::parse_duration;
 use serde::Deserialize;
 use tsdb::{BlockMeta, Ulid};
@@ -156,9 +156,8 @@ impl RetentionPolicy {
 
     fn of(&self, meta: &BlockMeta) -> Retention {
         let labels = external_labels(meta);
-        let labels =
-            Labels::from_pairs(labels.iter().map(|(n, v)| (n.as_str(), v.as_str()))).unwrap_or_default();
-        let matches = |matchers: &[Matcher]| matchers.iter().all(|m| m.matches(labels.value(m.name())));
+        let value = |name: &str| labels.get(name).map_or("", String::as_str);
+        let matches = |matchers: &[Matcher]| matchers.iter().all(|m| m.matches(value(m.name())));
         self.rules
             .iter()
             .find(|(matchers, _)| matches(matchers))
@@ -312,6 +311,18 @@ mod tests {
             .with_rules("--retention.config", "- {matchers: '{', raw: x}")
             .unwrap_err();
         assert!(error[0].contains("--retention.config: rule 1: matchers"), "{error:?}");
+    }
+
+    #[test]
+    fn a_label_that_is_not_valid_does_not_hide_the_others_from_the_rules() {
+        let policy = policy("10d", "5d", "0d");
+        let policy =
+            policy.with_rules("--retention.config", "- {matchers: 'cluster=\"a\"', raw: 20d}").unwrap();
+        let mut meta = BlockMeta::clone(&block(1, "a", 0, &[1]));
+        let thanos = meta.thanos.as_mut().unwrap();
+        thanos.labels.extend([(String::new(), "x".to_owned()), ("empty".to_owned(), String::new())]);
+        let blocks = [Arc::new(meta)];
+        assert_eq!((decided(&policy, &blocks, 19).0.len(), decided(&policy, &blocks, 20).0.len()), (0, 1));
     }
 
     #[test]
