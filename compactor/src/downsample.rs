@@ -154,12 +154,8 @@ fn write(
     stop: &std::sync::atomic::AtomicBool,
 ) -> Result<Merged, DownsampleJobError> {
     let (batches, received) = sync_channel(2);
-    let runtime = tokio::runtime::Handle::try_current().ok();
     std::thread::scope(|scope| {
-        let reader = scope.spawn(move || {
-            let _entered = runtime.as_ref().map(tokio::runtime::Handle::enter);
-            source.read(&batches, stop)
-        });
+        let reader = scope.spawn(move || source.read(&batches, stop));
         let mut merged = Merged::default();
         let mut all = || {
             for series in received.iter().flatten() {

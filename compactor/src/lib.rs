@@ -34,7 +34,7 @@ pub use component::run;
 pub use config::{CompactArgs, WorkArgs};
 pub use once::{OneRun, OneRunProgress, OneRunReport, OneRunRow};
 
-/// The current time.
+/// The current time. A clock before 1970 counts as 1970, where every block is young: nothing is retired.
 fn now() -> Timestamp {
     Timestamp::EPOCH + SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -62,18 +62,11 @@ pub(crate) fn merge(
 ) -> Result<Merged, MergeJobError> {
     let (senders, receivers): (Vec<SyncSender<_>>, Vec<Receiver<_>>) =
         sources.iter().map(|_| sync_channel(WAITING_BATCHES)).unzip();
-    let runtime = tokio::runtime::Handle::try_current().ok();
     std::thread::scope(|scope| {
         let readers: Vec<_> = sources
             .iter()
             .zip(senders)
-            .map(|(source, batches)| {
-                let runtime = runtime.clone();
-                scope.spawn(move || {
-                    let _entered = runtime.as_ref().map(tokio::runtime::Handle::enter);
-                    source.read(&batches, stop)
-                })
-            })
+            .map(|(source, batches)| scope.spawn(move || source.read(&batches, stop)))
             .collect();
         let mut run = MergeRun { producers, rule, writer, merged: Merged::default() };
         let written = run.all(receivers);

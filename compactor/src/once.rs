@@ -166,6 +166,7 @@ impl OneRun {
     }
 
     fn with_decisions(&self, mut report: OneRunReport) -> OneRunReport {
+        // All workers share one history.
         let decisions = self.workers.first().map(|worker| worker.history.last()).unwrap_or_default();
         report.rows.extend(decisions.into_iter().rev().map(row));
         report
