@@ -148,7 +148,7 @@ impl Leases {
         Self { bucket: bucket.clone(), holder: holder.into(), ttl: ttl.min(LONGEST), seen: Arc::default() }
     }
 
-    /// Acquires the lease `name` if nobody has it, or if its holder has not renewed it for its time to live *while this process
+    /// Acquires the lease `name` if it is free, or if its holder has not renewed it for its time to live *while this process
     /// watched*: call again, at intervals, to take over.
     ///
     /// # Errors
@@ -354,7 +354,7 @@ impl LeaseShared {
 }
 
 /// Writes the object of a lease if its content is still that of `version`, or, without one, if there is none. Returns `None` if it
-/// is not. With a lock nobody else writes it.
+/// is not. With a lock no other process writes it.
 async fn write(
     bucket: &Bucket,
     name: &str,
@@ -363,7 +363,7 @@ async fn write(
     is_locked: bool,
 ) -> Result<Option<ObjectVersion>, LeaseError> {
     let object = object(name);
-    let bytes = Bytes::from(serde_json::to_vec(content).unwrap_or_default());
+    let bytes = Bytes::from(serde_json::to_vec(content).expect("texts and numbers can be written as JSON"));
     if is_locked {
         return Ok(Some(bucket.put(&object, bytes).await?));
     }
@@ -457,12 +457,16 @@ mod tests {
 
     /// Tries until the lease is free.
     async fn wait_for(leases: &Leases, name: &str) -> Lease {
-        loop {
-            if let LeaseAttempt::Held(lease) = leases.acquire(name).await.unwrap() {
-                return lease;
+        let attempts = async {
+            loop {
+                if let LeaseAttempt::Held(lease) = leases.acquire(name).await.unwrap() {
+                    return lease;
+                }
+                tokio::time::sleep(TTL / 20).await;
             }
-            tokio::time::sleep(TTL / 20).await;
-        }
+        };
+        let lease = tokio::time::timeout(Duration::from_secs(60), attempts).await;
+        lease.expect("a lease that is not renewed is free after its time to live")
     }
 
     #[tokio::test]
