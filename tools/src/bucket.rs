@@ -50,6 +50,15 @@ pub(crate) struct BucketArgs {
 /// The commands.
 #[derive(Debug, Subcommand)]
 enum BucketCommand {
+    #[command(flatten)]
+    Blocks(BlocksCommand),
+    #[command(flatten)]
+    Compactor(CompactorCommand),
+}
+
+/// Commands for the blocks of one bucket.
+#[derive(Debug, Subcommand)]
+enum BlocksCommand {
     /// List the blocks
     Ls(ls::LsArgs),
     /// Show the metadata of all blocks as a table
@@ -68,6 +77,11 @@ enum BucketCommand {
     Replicate(Box<replicate::ReplicateArgs>),
     /// Delete or relabel series of blocks; each block is replaced by a new block
     Rewrite(rewrite::RewriteArgs),
+}
+
+/// Commands that run the compactor once. It opens its buckets itself: there may be several.
+#[derive(Debug, Subcommand)]
+enum CompactorCommand {
     /// Merge the blocks that are due, once, as `isthmus compact` does
     Compact(Box<compaction::CompactionArgs>),
     /// Downsample the blocks that are due, once
@@ -81,28 +95,33 @@ enum BucketCommand {
 pub(crate) async fn run(args: BucketArgs, output: &mut Output) -> Result<CommandOutcome> {
     let BucketArgs { objstore_config, objstore_config_file, .. } = args;
     let objstore = ObjstoreArgs { objstore_config, objstore_config_file };
-    // The compactor opens its buckets itself: there may be several.
     let command = match args.command {
-        BucketCommand::Compact(args) => return compaction::compact(*args, &objstore, output).await,
-        BucketCommand::Downsample(args) => return compaction::downsample(*args, &objstore, output).await,
-        BucketCommand::Retention(args) => return compaction::retention(*args, &objstore, output).await,
-        BucketCommand::Progress(args) => return compaction::progress(*args, &objstore, output).await,
-        other => other,
+        BucketCommand::Compactor(command) => return run_compactor(command, &objstore, output).await,
+        BucketCommand::Blocks(command) => command,
     };
     let bucket = open(&objstore).await?;
     match command {
-        BucketCommand::Ls(args) => ls::run(args, &bucket, output).await,
-        BucketCommand::Inspect(args) => inspect::run(args, &bucket, output).await,
-        BucketCommand::Analyze(args) => analyze::run(args, &bucket, output).await,
-        BucketCommand::Verify(args) => verify::run(args, &bucket, output).await,
-        BucketCommand::UploadBlocks(args) => upload::run(args, &bucket, output).await,
-        BucketCommand::Mark(args) => mark::run(args, &bucket, output).await,
-        BucketCommand::Cleanup(args) => cleanup::run(args, &bucket, output).await,
-        BucketCommand::Replicate(args) => replicate::run(*args, &bucket, output).await,
-        BucketCommand::Rewrite(args) => rewrite::run(args, &bucket, output).await,
-        BucketCommand::Compact(_)
-        | BucketCommand::Downsample(_)
-        | BucketCommand::Retention(_)
-        | BucketCommand::Progress(_) => Ok(CommandOutcome::Fine),
+        BlocksCommand::Ls(args) => ls::run(args, &bucket, output).await,
+        BlocksCommand::Inspect(args) => inspect::run(args, &bucket, output).await,
+        BlocksCommand::Analyze(args) => analyze::run(args, &bucket, output).await,
+        BlocksCommand::Verify(args) => verify::run(args, &bucket, output).await,
+        BlocksCommand::UploadBlocks(args) => upload::run(args, &bucket, output).await,
+        BlocksCommand::Mark(args) => mark::run(args, &bucket, output).await,
+        BlocksCommand::Cleanup(args) => cleanup::run(args, &bucket, output).await,
+        BlocksCommand::Replicate(args) => replicate::run(*args, &bucket, output).await,
+        BlocksCommand::Rewrite(args) => rewrite::run(args, &bucket, output).await,
+    }
+}
+
+async fn run_compactor(
+    command: CompactorCommand,
+    objstore: &ObjstoreArgs,
+    output: &mut Output,
+) -> Result<CommandOutcome> {
+    match command {
+        CompactorCommand::Compact(args) => compaction::compact(*args, objstore, output).await,
+        CompactorCommand::Downsample(args) => compaction::downsample(*args, objstore, output).await,
+        CompactorCommand::Retention(args) => compaction::retention(*args, objstore, output).await,
+        CompactorCommand::Progress(args) => compaction::progress(*args, objstore, output).await,
     }
 }
