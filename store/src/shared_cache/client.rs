@@ -238,7 +238,7 @@ impl Client {
 
     fn keep(&self, server: &Server, connection: Connection) {
         let mut idle = server.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        // Bytes that nobody asked for would be taken for the answer to the next operation.
+        // Bytes that were not asked for would be taken for the answer to the next operation.
         if idle.len() < self.config.idle_connections && connection.buffer().is_empty() {
             idle.push(connection);
         }
