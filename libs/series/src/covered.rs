@@ -8,14 +8,14 @@ const GAPS: [i64; 2] = [300_000, 3_600_000];
 /// Removes each chunk of aggregates whose whole range has raw samples of the same producer. `chunks` are sorted by min time.
 ///
 /// A store may send aggregates although another one has the raw samples, because it has retired its own. Where chunks of both
-/// overlap, the one that begins earlier would win. Raw chunks cover a range if they begin before its first window, end after its
+/// overlap, [`mixed`](crate::mixed) decides for each window, which takes longer. Raw chunks cover a range if they begin before its first window, end after its
 /// last one, and leave no gap that is longer than a window: between two chunks, there is the time of one scrape.
 pub(crate) fn drop_covered(chunks: &mut Vec<AggrChunk>) {
     let raw = chunks.iter().filter(|chunk| chunk.raw.is_some()).count();
     if raw == 0 || raw == chunks.len() {
         return;
     }
-    let covered = GAPS.map(|gap| stretches(chunks, gap));
+    let covered = GAPS.map(|gap| stretches(chunks.iter(), gap));
     chunks.retain(|chunk| {
         let is_coarse = chunk.estimated_resolution().as_millis() >= GAPS[1] as u128;
         let (gap, stretches) = (GAPS[usize::from(is_coarse)], &covered[usize::from(is_coarse)]);
@@ -28,10 +28,10 @@ pub(crate) fn drop_covered(chunks: &mut Vec<AggrChunk>) {
     });
 }
 
-/// The stretches of time that raw chunks cover without a longer gap than this one.
-fn stretches(chunks: &[AggrChunk], gap: i64) -> Vec<(i64, i64)> {
+/// The stretches of time that raw chunks cover without a longer gap than this one. `chunks` are sorted by min time.
+pub(crate) fn stretches<'a>(chunks: impl Iterator<Item = &'a AggrChunk>, gap: i64) -> Vec<(i64, i64)> {
     let mut stretches: Vec<(i64, i64)> = Vec::new();
-    for (min, max) in chunks.iter().filter(|chunk| chunk.raw.is_some()).map(range) {
+    for (min, max) in chunks.filter(|chunk| chunk.raw.is_some()).map(range) {
         match stretches.last_mut() {
             Some((_, end)) if min <= end.saturating_add(gap) => *end = max.max(*end),
             _ => stretches.push((min, max)),

@@ -10,7 +10,7 @@ use tsdb::{Aggregate, Chunk};
 use crate::error::{DecodeError, DecodeProblem};
 use crate::overlap::{self, Lane};
 use crate::selected::MAX_REPLICAS;
-use crate::{AggrChunk, DecodeOptions, Dedup, Samples, SelectedSeries, chain, counter, timeline};
+use crate::{AggrChunk, DecodeOptions, Dedup, Samples, SelectedSeries, chain, counter, mixed, timeline};
 
 /// The number of samples that a chunk announces, bounded by its size: a sample takes at least one bit.
 fn announced_samples(chunk: &Chunk) -> usize {
@@ -68,8 +68,27 @@ impl SelectedSeries {
 
     /// Appends the samples of the chunks of one producer, which are sorted by min time, to `out`, which is empty, cut to the
     /// range. Where raw chunks overlap, their samples are united, and where downsampled ones do, their windows. Where raw ones
-    /// overlap downsampled ones, the samples of the later chunk count only after the end of the earlier one.
+    /// overlap downsampled ones, each window has samples of one kind.
     pub(crate) fn decode_lane<'a>(
+        &self,
+        lane: impl Iterator<Item = &'a AggrChunk> + Clone,
+        options: &DecodeOptions,
+        totals: bool,
+        out: &mut Samples,
+    ) -> Result<(), DecodeError> {
+        if mixed::is_in(lane.clone()) {
+            let mut kinds = [Samples::new(), Samples::new()];
+            let [raw, aggregates] = &mut kinds;
+            self.decode_kind(lane.clone().filter(|chunk| chunk.raw.is_some()), options, totals, raw)?;
+            self.decode_kind(lane.clone().filter(|chunk| chunk.raw.is_none()), options, totals, aggregates)?;
+            *out = mixed::choose(lane, &kinds[0], &kinds[1], totals);
+            return Ok(());
+        }
+        self.decode_kind(lane, options, totals, out)
+    }
+
+    /// The same for chunks of which raw ones do not overlap downsampled ones.
+    fn decode_kind<'a>(
         &self,
         lane: impl Iterator<Item = &'a AggrChunk> + Clone,
         options: &DecodeOptions,
@@ -103,16 +122,10 @@ impl SelectedSeries {
                 overlapping.push(later);
                 end = end.max(later.range().max);
             }
-            let raw = overlapping.iter().filter(|chunk| chunk.raw.is_some()).count();
-            if overlapping.is_empty() {
-                next = self.add_chunk(chunk, options, next, out)?;
-            } else if raw == 0 || raw == overlapping.len() {
-                next = self.unite(&overlapping, options, next, out)?;
-            } else {
-                for chunk in &overlapping {
-                    next = self.add_chunk(chunk, options, next, out)?;
-                }
-            }
+            next = match overlapping.is_empty() {
+                true => self.add_chunk(chunk, options, next, out)?,
+                false => self.unite(&overlapping, options, next, out)?,
+            };
             overlapping.clear();
         }
         Ok(())

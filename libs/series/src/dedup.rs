@@ -25,9 +25,11 @@
 //!
 //! * **Staleness markers** are not samples: they say that a scrape of one replica found nothing. One is part of the answer
 //!   where all replicas have a gap, or after their end ([`markers`]).
-//! * **Counter resets.** Raw counters stay raw. Only a false reset at a change of replica is corrected: a value lower than
-//!   the one before, although neither replica shows a reset in between, nor does the start timestamp. The correction ends
-//!   with the next reset within the replica. Samples that it raises lose their start timestamps ([`emit`]).
+//! * **Counters.** Raw counters stay raw, but for two cases at a change of replica ([`level`]). A replica that is behind another
+//!   one would look like a reset: its values are raised until they exceed the last one. Replicas at different levels, which
+//!   is usual for running totals, would add the difference to the growth: the later one is moved to the level of the earlier
+//!   one, until it is reset. Samples that are changed lose their start timestamps. What a counter grows by does not depend
+//!   on where the query begins, either.
 //! * **Histograms.** After a change of replica, the reset hint of a histogram is removed, because it compares the histogram
 //!   with a sample of its own replica.
 //!
@@ -37,18 +39,21 @@
 
 mod emit;
 mod interval;
+mod level;
 mod markers;
 mod piece;
 mod track;
 mod windows;
 
+pub(crate) use emit::Emitter;
 pub(crate) use interval::distances;
+pub(crate) use markers::Marker;
+pub(crate) use piece::Piece;
+pub(crate) use track::Track;
 pub(crate) use windows::first_read;
 
 use crate::Samples;
-use crate::dedup::emit::Emitter;
 use crate::dedup::interval::Intervals;
-use crate::dedup::track::Track;
 use crate::timeline::{FloatTimeline, MixedTimeline, Timeline};
 
 /// Whether the distance of two samples is a gap, where samples are usually `spacing` apart: half as much again. With one

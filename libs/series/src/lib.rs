@@ -25,6 +25,7 @@ mod error;
 mod group;
 mod join;
 mod merge;
+mod mixed;
 mod overlap;
 mod penalty;
 mod producer;

@@ -3,51 +3,36 @@
 use std::ops::Range;
 
 use crate::Samples;
+use crate::dedup::level::{Appended, Change, ReplicaChange, first_fall};
 use crate::dedup::markers::Marker;
 use crate::dedup::piece::Piece;
 use crate::dedup::track::Track;
 use crate::timeline::Timeline;
 
-/// The sample that was appended last.
-#[derive(Clone, Copy)]
-struct PreviousSample {
-    replica: usize,
-    /// Its index in the timeline of the replica.
-    place: usize,
-    time: i64,
-    /// Its value, if it was a float.
-    value: Option<f64>,
-}
-
 /// Appends samples to an answer.
 pub(crate) struct Emitter<'a, T> {
-    replicas: Vec<Side<'a, T>>,
+    timelines: &'a [T],
     /// Whether a change of replica must not look like a counter reset.
     counter: bool,
     /// Whether the counters are running totals, which never fall.
     totals: bool,
-    last: Option<PreviousSample>,
-    out: Samples,
-}
-
-/// One replica.
-struct Side<'a, T> {
-    timeline: &'a T,
-    /// The amount by which counter values are raised, because they were lower than those of another replica.
+    /// The amount by which counters are raised, or lowered, until the next reset: their replica is at another level than the
+    /// one that the answer began with.
     adjust: f64,
-    /// Index of the last sample for which `adjust` was checked.
-    adjusted_at: usize,
+    /// Counters are raised to this value until they exceed it: their replica is behind another one.
+    floor: Option<f64>,
+    last: Option<Appended>,
+    out: Samples,
 }
 
 impl<'a, T: Timeline> Emitter<'a, T> {
     /// Appends samples of these timelines.
     pub(crate) fn new(timelines: &'a [T], counter: bool, totals: bool) -> Self {
-        let side = |timeline| Side { timeline, adjust: 0.0, adjusted_at: 0 };
         let mut out = Samples::new();
         let longest = timelines.iter().map(Timeline::len).max().unwrap_or(0);
         out.timestamps.reserve(longest);
         out.values.reserve(longest);
-        Self { replicas: timelines.iter().map(side).collect(), counter, totals, last: None, out }
+        Self { timelines, counter, totals, adjust: 0.0, floor: None, last: None, out }
     }
 
     /// The answer: the pieces and the markers in order of time.
@@ -71,7 +56,7 @@ impl<'a, T: Timeline> Emitter<'a, T> {
     }
 
     fn mark(&mut self, marker: &Marker) {
-        self.replicas[marker.replica].timeline.emit(marker.place, 0.0, true, &mut self.out);
+        self.timelines[marker.replica].emit(marker.place, 0.0, true, &mut self.out);
     }
 
     /// Appends samples of a track: runs whose places in the timeline follow each other.
@@ -94,113 +79,96 @@ impl<'a, T: Timeline> Emitter<'a, T> {
 
     /// Appends consecutive samples of a timeline.
     fn run(&mut self, replica: usize, places: Range<usize>) {
-        let first = places.start;
-        let follows = |last: PreviousSample| last.replica == replica && last.place + 1 == first;
-        let switched = self.last.is_some_and(|last| !follows(last));
-        if self.counter {
-            self.adjust(replica, first);
-        }
-        let side = &mut self.replicas[replica];
-        let mut adjust = side.adjust;
-        side.timeline.emit(first, adjust, switched, &mut self.out);
-        let (mut at, place) = (first + 1, places.end - 1);
-        if adjust != 0.0 {
-            let reset = first_fall(side.timeline, side.adjusted_at, place).map(|reset| reset.max(at));
-            let end = reset.unwrap_or(places.end);
-            side.timeline.emit_raised(at..end, adjust, &mut self.out);
-            at = end;
-            if reset.is_some() {
-                (adjust, side.adjust) = (0.0, 0.0);
-            }
-            side.adjusted_at = place;
-        }
-        side.timeline.emit_run(at..places.end, &mut self.out);
-        let value = side.timeline.float(place).map(|value| value + adjust);
-        self.last = Some(PreviousSample { replica, place, time: side.timeline.time(place), value });
-    }
-
-    /// Updates the amount by which a replica is raised, for its sample at `place`, which is appended next. A sample whose
-    /// counter began after the one before it shows a real reset.
-    fn adjust(&mut self, replica: usize, place: usize) {
-        let side = &self.replicas[replica];
-        let timeline = side.timeline;
-        let Some(value) = timeline.float(place) else { return };
-        let mut adjust = side.adjust;
-        if adjust != 0.0 && falls(timeline, side.adjusted_at, place) {
-            adjust = 0.0;
-        }
-        if let Some(last @ PreviousSample { value: Some(before), .. }) = self.last
-            && last.replica != replica
-            && before > value + adjust
-            && (self.totals || !self.was_reset(last, replica, place))
+        let (first, place) = (places.start, places.end - 1);
+        let follows = |last: Appended| last.replica == replica && last.place + 1 == first;
+        let last = self.last.filter(|last| !follows(*last));
+        if self.counter
+            && let Some(last) = last
         {
-            adjust += before - (value + adjust);
+            self.change(last, replica, first);
         }
-        let side = &mut self.replicas[replica];
-        (side.adjust, side.adjusted_at) = (adjust, place);
+        let timeline = &self.timelines[replica];
+        let begin = self.out.timestamps.len();
+        if self.adjust == 0.0 && self.floor.is_none() {
+            timeline.emit(first, 0.0, last.is_some(), &mut self.out);
+            timeline.emit_run(first + 1..places.end, &mut self.out);
+        } else {
+            self.run_raised(timeline, places, last.is_some());
+        }
+        let emitted = (self.out.timestamps.len() > begin).then(|| self.out.values.last().copied()).flatten();
+        self.last = Some(Appended {
+            replica,
+            place,
+            time: timeline.time(place),
+            value: timeline.float(place).zip(emitted),
+        });
     }
 
-    /// Whether the counter was reset between the sample `last` and that of another replica at `place`: one of the two
-    /// replicas shows it.
-    fn was_reset(&self, last: PreviousSample, replica: usize, place: usize) -> bool {
-        let timeline = self.replicas[replica].timeline;
-        let (time, start) = (timeline.time(place), timeline.start(place));
-        // A start that is not before its own sample is ignored.
-        if start > last.time && start < time {
-            return true;
+    /// Appends consecutive samples of a timeline: raised ones up to the next reset, and the others as they are.
+    fn run_raised(&mut self, timeline: &T, places: Range<usize>, switched: bool) {
+        let from = if switched { places.start } else { places.start.saturating_sub(1) };
+        let reset = first_fall(timeline, from, places.end - 1);
+        let end = reset.unwrap_or(places.end);
+        let mut at = places.start;
+        while at < end
+            && let Some(floor) = self.floor
+        {
+            let adjust = match timeline.float(at) {
+                Some(value) if value + self.adjust < floor => raise(value, floor),
+                Some(value) if value + self.adjust >= floor => {
+                    self.floor = None;
+                    self.adjust
+                }
+                _ => 0.0,
+            };
+            timeline.emit(at, adjust, switched && at == places.start, &mut self.out);
+            at += 1;
         }
-        let left = self.replicas[last.replica].timeline;
-        let back = (last.place + 1..left.len()).find(|&at| left.time(at) >= time);
-        if back.is_some_and(|back| falls(left, last.place, back)) {
-            return true;
+        if at == places.start && at < end {
+            timeline.emit(at, self.adjust, switched, &mut self.out);
+            at += 1;
         }
-        let is_value = |at: &usize| timeline.float(*at).is_some_and(|value| !value.is_nan());
-        let known = (0..place).rev().find(|at| timeline.time(*at) <= last.time && is_value(at));
-        // A replica that began later cannot know. Counters of one target fall only by a reset.
-        let Some(known) = known else { return true };
-        if falls(timeline, known, place) {
-            return true;
+        timeline.emit_raised(at..end, self.adjust, &mut self.out);
+        if reset.is_some() {
+            (self.adjust, self.floor) = (0.0, None);
         }
-        // A replica that is now this much lower was lower before, too.
-        let (Some(at_known), Some(at_last), Some(value)) =
-            (timeline.float(known), value_at(left, last.place, timeline.time(known)), timeline.float(place))
-        else {
-            return false;
+        timeline.emit_run(end..places.end, &mut self.out);
+    }
+
+    /// Updates the correction for the sample of a replica at `place`, which is appended after `last`, a sample of another
+    /// replica or one before samples that are left out.
+    fn change(&mut self, last: Appended, replica: usize, place: usize) {
+        let timeline = &self.timelines[replica];
+        let is_raised = self.adjust != 0.0 || self.floor.is_some();
+        let change = match () {
+            () if last.replica != replica => {
+                let change = ReplicaChange::new(last, &self.timelines[last.replica], timeline, place);
+                if self.totals { change.of_totals() } else { change.of_raw(is_raised) }
+            }
+            () if is_raised && first_fall(timeline, last.place, place).is_some() => Change::Reset,
+            () => Change::Same,
         };
-        let lower_now = left.float(last.place).map_or(0.0, |before| before - value);
-        at_last - at_known < lower_now / 2.0
+        match (change, last.value, timeline.float(place)) {
+            (Change::Reset, ..) => (self.adjust, self.floor) = (0.0, None),
+            (Change::Behind, Some((_, emitted)), _) => self.floor = Some(emitted),
+            (Change::Level(growth), Some((_, emitted)), Some(value)) => {
+                let adjust = raise(value, emitted + growth);
+                let is_noise = adjust.abs() <= value.abs() * ROUNDING && value >= emitted;
+                (self.adjust, self.floor) = (if is_noise { 0.0 } else { adjust }, None);
+            }
+            _ => {}
+        }
     }
 }
 
-/// Whether a counter falls somewhere from index `from` to `to`.
-fn falls<T: Timeline>(timeline: &T, from: usize, to: usize) -> bool {
-    first_fall(timeline, from, to).is_some()
-}
+/// Differences of levels that are less than this part of a value come from rounding.
+const ROUNDING: f64 = 1e-12;
 
-/// The first index after `from` and up to `to` at which a counter is less than before.
-fn first_fall<T: Timeline>(timeline: &T, from: usize, to: usize) -> Option<usize> {
-    let mut before = f64::NAN;
-    (from..=to).find(|&at| {
-        let value = timeline.float(at).unwrap_or(f64::NAN);
-        let falls = value < before;
-        if !value.is_nan() {
-            before = value;
-        }
-        falls
-    })
-}
-
-/// The value of a counter at a time, by its samples before and after, up to index `to`. Where it was reset between them, or
-/// has none before, it is not more than the one after.
-fn value_at<T: Timeline>(timeline: &T, to: usize, time: i64) -> Option<f64> {
-    let after = (0..=to).rev().take_while(|&at| timeline.time(at) >= time).last()?;
-    let (after_time, after_value) = (timeline.time(after), timeline.float(after)?);
-    let before = after.checked_sub(1).and_then(|at| Some((timeline.time(at), timeline.float(at)?)));
-    Some(match before {
-        Some((before_time, before_value)) if before_value <= after_value => {
-            let part = (time - before_time) as f64 / (after_time - before_time) as f64;
-            before_value + (after_value - before_value) * part
-        }
-        _ => after_value,
-    })
+/// The amount that raises a value to another one, or above it by a rounding error: never below, which would be a reset.
+fn raise(value: f64, to: f64) -> f64 {
+    let mut amount = to - value;
+    while value + amount < to && amount.is_finite() {
+        amount = amount.next_up();
+    }
+    amount
 }

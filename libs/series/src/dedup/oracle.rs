@@ -2,178 +2,17 @@
 //!
 //! `ISTHMUS_CASES=20000 cargo test -p series random_replicas` tries more cases than usual.
 
-use std::collections::BTreeMap;
-
-use model::{FloatHistogram, Timestamp};
-use tsdb::HistogramEncoder;
+mod case;
 
 use crate::dedup::interval::Intervals;
+use crate::dedup::oracle::case::{Case, LOOKBACK};
 use crate::dedup::track::Track;
 use crate::dedup::windows::{first_read, length};
-use crate::testing::{OPTIONS, Random, cut, decode_all};
-use crate::{AggrChunk, DecodeOptions};
-
-const LOOKBACK: i64 = 300_000;
-const INTERVALS: [i64; 10] = [1_000, 2_000, 5_000, 10_000, 15_000, 30_000, 60_000, 120_000, 300_000, 600_000];
-
-/// The true series and what its replicas have of it.
-struct Case {
-    /// From when on each interval of scrapes counts.
-    intervals: Vec<(i64, i64)>,
-    /// When the counter begins from 0.
-    resets: Vec<i64>,
-    end: i64,
-    /// How early or late a scrape can be, in milliseconds.
-    jitter: i64,
-    /// The scrapes of each replica without losses.
-    scrapes: Vec<Vec<i64>>,
-    /// What is left of them.
-    kept: Vec<Vec<i64>>,
-    /// Scrapes that found nothing, of each replica.
-    stale: Vec<Vec<i64>>,
-    histograms: bool,
-}
-
-impl Case {
-    fn new(seed: u64) -> Self {
-        let random = &mut Random::seeded(seed);
-        let mut intervals = Vec::new();
-        let mut end = 1_700_000_000_000 + random.below(1_000_000) as i64;
-        let begin = end;
-        for _ in 0..1 + random.below(2) {
-            let interval = INTERVALS[random.below(INTERVALS.len())];
-            intervals.push((end, interval));
-            end += interval * (60 + random.below(140)) as i64;
-        }
-        let least = intervals.iter().map(|(_, interval)| *interval).min().unwrap_or(1_000);
-        let jitter = least * [0, 0, 1, 3][random.below(4)] / 100;
-        let resets = (0..random.below(4)).map(|_| begin + random.below((end - begin) as usize) as i64);
-        let mut resets: Vec<i64> = resets.chain([begin - 50_000_000]).collect();
-        resets.sort_unstable();
-        let mut case = Self {
-            intervals,
-            resets,
-            end,
-            jitter,
-            scrapes: Vec::new(),
-            kept: Vec::new(),
-            stale: Vec::new(),
-            histograms: random.below(5) == 0,
-        };
-        for _ in 0..2 + random.below(4) {
-            case.add_replica(random);
-        }
-        case
-    }
-
-    fn add_replica(&mut self, random: &mut Random) {
-        let mut scrapes = Vec::new();
-        for (index, &(from, interval)) in self.intervals.iter().enumerate() {
-            let to = self.intervals.get(index + 1).map_or(self.end, |(to, _)| *to);
-            let mut at = from + random.below(interval as usize) as i64;
-            while at + self.jitter < to {
-                let late = random.below(2 * self.jitter as usize + 1) as i64 - self.jitter;
-                let after = scrapes.last().map_or(i64::MIN, |last| last + interval / 2);
-                if at + late > after {
-                    scrapes.push(at + late);
-                }
-                at += interval;
-            }
-        }
-        let lost = losses(random, scrapes.len());
-        let fails = random.below(4) == 0;
-        let pick = |wanted: bool| {
-            let picked = scrapes.iter().zip(&lost).filter(move |(_, lost)| **lost == wanted);
-            picked.map(|(time, _)| *time).collect::<Vec<i64>>()
-        };
-        let mut stale = pick(true);
-        if !fails {
-            stale.clear();
-        }
-        self.kept.push(pick(false));
-        self.stale.push(stale);
-        self.scrapes.push(scrapes);
-    }
-
-    fn value(&self, time: i64) -> f64 {
-        let since = self.resets.iter().rev().find(|reset| **reset <= time).copied().unwrap_or(0);
-        (time - since) as f64
-    }
-
-    fn interval(&self, time: i64) -> i64 {
-        self.intervals
-            .iter()
-            .rev()
-            .find(|(from, _)| *from <= time)
-            .map_or(self.intervals[0].1, |(_, interval)| *interval)
-    }
-
-    /// The chunks of the replicas.
-    fn replicas(&self) -> Vec<Vec<AggrChunk>> {
-        let replica = |(kept, stale): (&Vec<i64>, &Vec<i64>)| {
-            let mut all: BTreeMap<i64, f64> = stale.iter().map(|&time| (time, model::stale_nan())).collect();
-            all.extend(kept.iter().map(|&time| (time, self.value(time))));
-            let all: Vec<(i64, f64)> = all.into_iter().collect();
-            if !self.histograms {
-                // By its header, a chunk with a hole and more samples elsewhere can look complete. In short chunks it cannot.
-                return cut(&all, 20);
-            }
-            let histogram = |samples: &[(i64, f64)]| {
-                let mut encoder = HistogramEncoder::float();
-                for &(time, sum) in samples {
-                    let histogram = FloatHistogram { count: 1.0, sum, ..FloatHistogram::default() };
-                    encoder.append(Timestamp::from_millis(time), &histogram).unwrap();
-                }
-                AggrChunk::raw(encoder.finish().unwrap())
-            };
-            all.chunk_by(|a, b| a.1.is_nan() == b.1.is_nan())
-                .flat_map(|run| run.chunks(20))
-                .map(histogram)
-                .collect()
-        };
-        self.kept.iter().zip(&self.stale).map(replica).collect()
-    }
-
-    /// The samples of the answer to a query that begins at `from`, without staleness markers.
-    fn answer(&self, from: i64, window: i64) -> Vec<(i64, f64)> {
-        let range = crate::testing::range(from, self.end);
-        let options = DecodeOptions { range, window: window.max(LOOKBACK / 3), counter: true, ..OPTIONS };
-        let out = decode_all(self.replicas(), &options).unwrap();
-        let floats = out.timestamps.into_iter().zip(out.values);
-        let histograms = out.histograms.into_iter().map(|(time, h)| (time, h.sum));
-        floats.chain(histograms).filter(|(_, value)| !value.is_nan()).collect()
-    }
-}
+use crate::testing::Random;
 
 /// The length of the windows of deduplication.
 fn block(window: i64) -> i64 {
     length(window.max(LOOKBACK / 3))
-}
-
-/// Which of `count` scrapes are lost: up to 90 of 100.
-fn losses(random: &mut Random, count: usize) -> Vec<bool> {
-    let mut lost = vec![false; count];
-    match random.below(7) {
-        0 => {}
-        1 | 2 => {
-            let percent = [1, 3, 10, 20, 35, 50, 70, 90][random.below(8)];
-            lost.iter_mut().for_each(|lost| *lost = random.below(100) < percent);
-        }
-        3 => {
-            let (every, first) = (2 + random.below(9), random.below(10));
-            lost.iter_mut().enumerate().for_each(|(index, lost)| *lost = (index + first) % every == 0);
-        }
-        4 => {
-            for _ in 0..1 + random.below(4) {
-                let begin = random.below(count.max(1));
-                let end = (begin + 1 + random.below(30)).min(count);
-                lost[begin..end].fill(true);
-            }
-        }
-        5 => lost[..random.below(count / 2 + 1)].fill(true),
-        _ => lost[count - random.below(count / 2 + 1)..].fill(true),
-    }
-    lost
 }
 
 /// The samples in a window, which is open on the left.
@@ -401,11 +240,54 @@ fn check_begin(case: &Case, window: i64, seed: u64, tally: &mut Tally) -> Result
         let part = case.answer(from, window);
         let tail = |list: &[(i64, f64)]| list[list.partition_point(|(time, _)| *time < settled)..].to_vec();
         let (a, b) = (tail(&whole), tail(&part));
-        if a != b {
-            let differs = a.iter().zip(&b).find(|(a, b)| a != b);
+        // Two replicas at different levels have the level of the first one, which depends on the begin. No function of
+        // counters does.
+        let level = a.first().zip(b.first()).map_or(0.0, |(a, b)| a.1 - b.1);
+        let is_level = level == 0.0 || case.above.iter().any(|above| *above != 0.0);
+        let is_same = |(a, b): &(&(i64, f64), &(i64, f64))| {
+            a.0 == b.0 && (a.1 - level - b.1).abs() <= a.1.abs() * 1e-9 * f64::from(u8::from(level != 0.0))
+        };
+        if a.len() != b.len() || !is_level || !a.iter().zip(&b).all(|pair| is_same(&pair)) {
+            let differs = a.iter().zip(&b).find(|pair| !is_same(pair));
             let counts = (a.len(), b.len());
             return Err(format!("begin: from {from} settled {settled} differs {differs:?} {counts:?}"));
         }
+    }
+    Ok(())
+}
+
+/// The growth of a counter of which some replicas are behind, or at another level: not more than the truth, and not less than
+/// that of a replica, but for a scrape and the time by which replicas are behind.
+fn check_growth(case: &Case, window: i64) -> Result<(), String> {
+    let answer = case.answer(i64::MIN, window);
+    let (Some((first, _)), Some((last, _))) = (answer.first(), answer.last()) else { return Ok(()) };
+    let learnt = learnt(case, block(window));
+    let mut at = first + window + 2 * case.interval(*first);
+    while at <= last - 2 * case.interval(*last) {
+        let from = answer.partition_point(|(time, _)| *time <= at - window);
+        let ours = &answer[from..answer.partition_point(|(time, _)| *time <= at).max(from)];
+        let step =
+            |pair: &[(i64, f64)]| if pair[1].1 < pair[0].1 { pair[1].1 } else { pair[1].1 - pair[0].1 };
+        let grown: f64 = ours.windows(2).map(step).sum();
+        let behind = case.behind.iter().copied().max().unwrap_or(0);
+        let times: Vec<i64> = (0..=(window + behind) / 100).map(|n| at - window - behind + n * 100).collect();
+        let truth = growth(case, &times);
+        let around = learnt_between(&learnt, at - window - block(window), at + block(window));
+        let known = !around.iter().any(|learnt| learnt.longest > case.interval(learnt.time) / 4 * 5);
+        let interval = case.interval(at - window).max(case.interval(at));
+        let scrape = (interval + 2 * case.jitter + behind) as f64;
+        let best = case.kept.iter().map(|kept| growth(case, inside(kept, at, window - 2 * interval)));
+        let resets =
+            case.resets.iter().filter(|&&reset| at - window - behind < reset && reset <= at).count() as f64;
+        if grown > truth + scrape
+            || known && grown + scrape * (2.0 + resets) < best.clone().fold(0.0, f64::max)
+        {
+            let best = best.clone().fold(0.0, f64::max);
+            return Err(format!(
+                "growth of uneven replicas: {grown} at {at}, best {best}, truth {truth}, scrape {scrape}"
+            ));
+        }
+        at += (window / 4).max(case.interval(at) / 3).max(1);
     }
     Ok(())
 }
@@ -418,6 +300,16 @@ fn check_case(seed: u64, tally: &mut Tally) -> Result<(), String> {
         check(&case, window, tally)
             .and_then(|()| check_begin(&case, window, seed, tally))
             .map_err(|text| format!("seed {seed}, {intervals} intervals: {text}"))?;
+    }
+    let uneven = case.uneven(seed);
+    if uneven.histograms {
+        return Ok(());
+    }
+    for intervals in [2, 10] {
+        let window = intervals * uneven.intervals[0].1;
+        check_growth(&uneven, window)
+            .and_then(|()| check_begin(&uneven, window, seed, tally))
+            .map_err(|text| format!("seed {seed}, {intervals} intervals, uneven: {text}"))?;
     }
     Ok(())
 }

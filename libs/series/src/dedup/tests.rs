@@ -5,8 +5,9 @@ use bytes::Bytes;
 use model::{FloatHistogram, TimeRange, Timestamp};
 use tsdb::{Chunk, Encoding, HistogramEncoder};
 
+use crate::dedup::{DedupRules, merge};
 use crate::testing::{OPTIONS, Random, cut, decode_all, floats, started_floats, with_starts};
-use crate::{AggrChunk, Contribution, DecodeOptions, MergedSeries};
+use crate::{AggrChunk, Contribution, DecodeOptions, MergedSeries, Samples};
 
 const COUNTER: DecodeOptions = DecodeOptions { counter: true, ..OPTIONS };
 
@@ -266,8 +267,8 @@ fn a_change_of_replica_is_not_a_counter_reset() {
     assert!(!plain.is_sorted_by(|x, y| x.1 <= y.1));
     let mended = dedup(&[a, b], &SHORT_COUNTER);
     assert!(mended.is_sorted_by(|x, y| x.1 <= y.1), "{mended:?}");
-    // It grows as the replica grows.
-    assert_eq!(mended.last().map(|last| last.1), Some(104.0 + 15.0));
+    // It grows as the replica grows, from the last sample of the first one on: 1 s of the scrape that follows it.
+    assert_eq!(mended.last().map(|last| last.1), Some(104.0 + 0.1 + 15.0));
 }
 
 #[test]
@@ -285,8 +286,41 @@ fn a_correction_ends_with_the_next_reset_of_the_replica() {
     let b: TimedFloats =
         (0..20).map(|n| (n * 10_000 + 1_000, if n < 12 { 90.0 } else { -12.0 } + n as f64)).collect();
     let out = dedup(&[a, b.clone()], &SHORT_COUNTER);
-    assert_eq!(out.iter().filter(|(t, _)| *t == 111_000).map(|(_, v)| *v).collect::<Vec<_>>(), [104.0 + 7.0]);
+    assert_eq!(
+        out.iter().filter(|(t, _)| *t == 111_000).map(|(_, v)| *v).collect::<Vec<_>>(),
+        [104.0 + 0.1 + 7.0]
+    );
     assert_eq!(out[out.len() - 8..], b[12..]);
+}
+
+/// Running totals begin where the chunks of their replica begin: one has counted a reset that the other has not.
+#[test]
+fn a_change_of_replica_of_running_totals_adds_only_growth() {
+    let every = |start: i64, level: f64| -> TimedFloats {
+        (0..60).map(|n| (start + n * 10_000, level + (start / 10_000 + n) as f64)).collect()
+    };
+    let take = |list: &TimedFloats, from: i64, to: i64| -> TimedFloats {
+        list.iter().filter(|(time, _)| (from..to).contains(time)).copied().collect()
+    };
+    let merge = |replicas: [TimedFloats; 2]| -> TimedFloats {
+        let samples = replicas.map(|list| {
+            let (timestamps, values) = list.into_iter().unzip();
+            Samples { timestamps, values, ..Samples::new() }
+        });
+        let out = merge(&samples, DedupRules { counter: true, totals: true, window: 60_000 });
+        out.timestamps.into_iter().zip(out.values).collect()
+    };
+    let (high, low) = (every(0, 1_000_000.0), every(0, 0.0));
+    for (first, second) in [(&high, &low), (&low, &high)] {
+        // The first replica ends, or begins late, or has a gap.
+        for (from, to, again) in [(0, 300_000, 600_000), (300_000, 600_000, 600_000), (0, 200_000, 400_000)] {
+            let part = [take(first, from, to), take(first, again, 600_000)].concat();
+            let out = merge([part, second.clone()]);
+            assert_eq!(out.len(), 60);
+            let growth: Vec<f64> = out.windows(2).map(|pair| pair[1].1 - pair[0].1).collect();
+            assert!(growth.iter().all(|growth| (growth - 1.0).abs() < 1e-6), "{from} {to}: {growth:?}");
+        }
+    }
 }
 
 #[test]
