@@ -6,12 +6,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use bucket::BlockFault;
 use futures::StreamExt;
 use model::Labels;
 use storeapi::{PartialResponse, StoreError};
 use tsdb::BlockError;
 
-use crate::answer::Workers;
+use crate::answer::{BeginError, Workers};
 use crate::blocks::{BlockFailure, OpenBlock};
 use crate::cache::Cache;
 use crate::catalog::SelectedBlock;
@@ -55,15 +56,16 @@ enum LabelError {
 }
 
 impl LabelsOfBlocks {
-    /// Asks all blocks.
+    /// Asks all blocks. With `is_final`, blocks that are gone are like others that cannot be read.
     ///
     /// # Errors
-    /// When a block cannot be read and the request does not permit that data is missing, or a limit is exceeded.
+    /// When a block is gone, or it cannot be read and the request does not permit that data is missing, or a limit is exceeded.
     pub(crate) async fn ask(
         self,
         selected: Vec<SelectedBlock>,
-        question: LabelQuestion,
-    ) -> Result<FoundLabels, StoreError> {
+        question: &LabelQuestion,
+        is_final: bool,
+    ) -> Result<FoundLabels, BeginError> {
         let _cancel = CancelOnDrop(self.meter.clone());
         let count = selected.len();
         let asked = selected.into_iter().map(|selected| self.ask_block(selected, question.clone(), count));
@@ -79,16 +81,19 @@ impl LabelsOfBlocks {
                         }
                     }
                     if bytes > MAX_BYTES {
-                        return Err(StoreError::limit(format!(
+                        return Err(BeginError::Failed(StoreError::limit(format!(
                             "the label names or values of the request have more than {MAX_BYTES} bytes; narrow its matchers or its time range"
-                        )));
+                        ))));
                     }
                 }
-                Err(LabelError::Request(error)) => return Err(error),
+                Err(LabelError::Request(error)) => return Err(BeginError::Failed(error)),
                 Err(LabelError::Block(failure)) => {
                     self.workers.blocks.note_failure(&failure);
+                    if failure.fault == BlockFault::Gone && !is_final {
+                        return Err(BeginError::Gone);
+                    }
                     if self.partial == PartialResponse::Abort {
-                        return Err(StoreError::aborted(failure.reason));
+                        return Err(BeginError::Failed(StoreError::aborted(failure.reason)));
                     }
                     found.warnings.push(failure.reason);
                 }

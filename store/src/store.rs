@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::answer::{BeginError, SeriesAnswer, Workers};
 use crate::cache::Cache;
-use crate::catalog::{Resolutions, SelectedBlock, UnreadableBlock};
+use crate::catalog::{Resolutions, UnreadableBlock};
 use crate::cursor::BlockQuestion;
 use crate::hints::{self, AnswerCount};
 use crate::labels::{FoundLabels, LabelQuestion, LabelsOfBlocks};
@@ -131,22 +131,34 @@ impl BucketStore {
                 Err(BeginError::Gone) => catalog = self.parts.catalog.refreshed().await,
             }
         }
-        Err(StoreError::unavailable("blocks are removed faster than they can be found"))
+        Err(removed_too_fast())
     }
 
-    /// The blocks that a request for labels needs; each at the coarsest resolution, which has the same labels as finer ones.
-    fn label_blocks(
+    /// The names or values of the blocks that a request for labels needs; each at the coarsest resolution, which has the same labels
+    /// as finer ones.
+    async fn ask_labels(
         &self,
-        range: TimeRange,
-        matchers: &[Matcher],
-        partial: PartialResponse,
-        hints: Option<&BlockHints>,
-    ) -> Result<LabelBlocks, StoreError> {
-        let catalog = self.parts.catalog.current();
-        let range = self.served(range);
-        let (mut selected, unreadable) = catalog.select(range, matchers, Resolutions::ALL);
-        let hints = hints::filter(&mut selected, hints);
-        Ok(LabelBlocks { selected, warnings: Self::warnings(&unreadable, partial)?, hints })
+        request: LabelRequest<'_>,
+        question: &LabelQuestion,
+    ) -> Result<LabelsAnswer, StoreError> {
+        let mut catalog = self.parts.catalog.current();
+        for restart in 0..=RESTARTS {
+            let range = self.served(request.range);
+            let (mut selected, unreadable) = catalog.select(range, request.matchers, Resolutions::ALL);
+            let hints = hints::filter(&mut selected, request.hints);
+            let warnings = Self::warnings(&unreadable, request.partial)?;
+            let asked = self.label_question(request.partial).ask(selected, question, restart == RESTARTS);
+            match asked.boxed().await {
+                Ok(FoundLabels { values, warnings: lost }) => {
+                    let values = values.into_iter().collect();
+                    let warnings = [warnings, lost].concat();
+                    return Ok(LabelsAnswer { values, warnings, hints, ..LabelsAnswer::default() });
+                }
+                Err(BeginError::Failed(error)) => return Err(error),
+                Err(BeginError::Gone) => catalog = self.parts.catalog.refreshed().await,
+            }
+        }
+        Err(removed_too_fast())
     }
 
     fn label_question(&self, partial: PartialResponse) -> LabelsOfBlocks {
@@ -159,11 +171,16 @@ impl BucketStore {
     }
 }
 
-/// The blocks that a request for labels needs.
-struct LabelBlocks {
-    selected: Vec<SelectedBlock>,
-    warnings: Vec<String>,
-    hints: Option<AnswerHints>,
+/// What selects the blocks of a request for labels.
+struct LabelRequest<'a> {
+    range: TimeRange,
+    matchers: &'a [Matcher],
+    partial: PartialResponse,
+    hints: Option<&'a BlockHints>,
+}
+
+fn removed_too_fast() -> StoreError {
+    StoreError::unavailable("blocks are removed faster than they can be found")
 }
 
 /// An answer that is being sent.
@@ -249,12 +266,16 @@ impl Store for BucketStore {
     }
 
     async fn label_names(&self, request: LabelNamesRequest) -> Result<LabelsAnswer, StoreError> {
-        let (partial, hints) = (request.partial_response, request.block_hints.as_ref());
-        let mut blocks = self.label_blocks(request.range, &request.matchers, partial, hints)?;
-        let selected = std::mem::take(&mut blocks.selected);
-        let mut found = self.label_question(partial).ask(selected, LabelQuestion::Names).boxed().await?;
-        found.values.retain(|name| !request.without_replica_labels.contains(name));
-        Ok(labels_answer(found, blocks, request.limit))
+        let asked = LabelRequest {
+            range: request.range,
+            matchers: &request.matchers,
+            partial: request.partial_response,
+            hints: request.block_hints.as_ref(),
+        };
+        let mut answer = self.ask_labels(asked, &LabelQuestion::Names).await?;
+        answer.values.retain(|name| !request.without_replica_labels.contains(name));
+        answer.values.truncate(request.limit.unwrap_or(usize::MAX));
+        Ok(answer)
     }
 
     async fn label_values(&self, request: LabelValuesRequest) -> Result<LabelsAnswer, StoreError> {
@@ -264,17 +285,14 @@ impl Store for BucketStore {
         if request.without_replica_labels.contains(&request.label) {
             return Ok(LabelsAnswer::default());
         }
-        let (partial, hints) = (request.partial_response, request.block_hints.as_ref());
-        let mut blocks = self.label_blocks(request.range, &request.matchers, partial, hints)?;
-        let selected = std::mem::take(&mut blocks.selected);
-        let question = LabelQuestion::Values(request.label.into());
-        let found = self.label_question(partial).ask(selected, question).boxed().await?;
-        Ok(labels_answer(found, blocks, request.limit))
+        let asked = LabelRequest {
+            range: request.range,
+            matchers: &request.matchers,
+            partial: request.partial_response,
+            hints: request.block_hints.as_ref(),
+        };
+        let mut answer = self.ask_labels(asked, &LabelQuestion::Values(request.label.into())).await?;
+        answer.values.truncate(request.limit.unwrap_or(usize::MAX));
+        Ok(answer)
     }
-}
-
-fn labels_answer(found: FoundLabels, blocks: LabelBlocks, limit: Option<usize>) -> LabelsAnswer {
-    let values = found.values.into_iter().take(limit.unwrap_or(usize::MAX)).collect();
-    let warnings = [blocks.warnings, found.warnings].concat();
-    LabelsAnswer { values, warnings, hints: blocks.hints, ..LabelsAnswer::default() }
 }

@@ -2,6 +2,7 @@
 //! changes.
 
 mod blocks;
+mod compacted;
 mod disk;
 mod faults;
 mod hinted;
