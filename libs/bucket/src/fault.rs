@@ -74,6 +74,7 @@ struct FaultState {
     requests: u64,
     after_write: Option<Hook>,
     after_read: Option<Hook>,
+    before_read: Option<Hook>,
 }
 
 type Hook = Arc<dyn Fn(Path) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -90,6 +91,7 @@ impl FaultyStore {
             requests: 0,
             after_write: None,
             after_read: None,
+            before_read: None,
         };
         Arc::new(Self { inner, state: Arc::new(Mutex::new(state)) })
     }
@@ -107,6 +109,11 @@ impl FaultyStore {
     /// Runs `work` between each read of a whole object and its answer, as another process could.
     pub fn after_read(&self, work: impl Fn(Path) -> BoxFuture<'static, ()> + Send + Sync + 'static) {
         self.state().after_read = Some(Arc::new(work));
+    }
+
+    /// Runs `work` before each read of a whole object, as another process could.
+    pub fn before_read(&self, work: impl Fn(Path) -> BoxFuture<'static, ()> + Send + Sync + 'static) {
+        self.state().before_read = Some(Arc::new(work));
     }
 
     /// Number of requests so far.
@@ -257,6 +264,10 @@ impl ObjectStore for FaultyStore {
     async fn get_opts(&self, name: &Path, options: GetOptions) -> Result<GetResult> {
         self.begin(name).await?;
         let (is_head, is_whole) = (options.head, !options.head && options.range.is_none());
+        let before_read = self.state().before_read.clone().filter(|_| is_whole);
+        if let Some(work) = before_read {
+            work(name.clone()).await;
+        }
         let result = self.inner.get_opts(name, options).await?;
         let after_read = self.state().after_read.clone().filter(|_| is_whole);
         if let Some(work) = after_read {

@@ -16,6 +16,7 @@
 //! In a local directory the lease is an advisory lock on `isthmus/lease/<name>.lock`, which ends with the process.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{File, TryLockError};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -99,12 +100,29 @@ pub enum LeaseAttempt {
     },
 }
 
+/// Time since some moment in the past, which never jumps. Tests set another one.
+#[derive(Clone)]
+struct LeaseClock(Arc<dyn Fn() -> Duration + Send + Sync>);
+
+impl LeaseClock {
+    fn now(&self) -> Duration {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for LeaseClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LeaseClock").field(&self.now()).finish()
+    }
+}
+
 /// The leases of one process in one bucket.
 #[derive(Clone, Debug)]
 pub struct Leases {
     bucket: Bucket,
     holder: Arc<str>,
     ttl: Duration,
+    clock: LeaseClock,
     /// Contents of other holders, with the moment since which they are unchanged.
     seen: Arc<Mutex<BTreeMap<String, (String, Duration)>>>,
 }
@@ -124,6 +142,7 @@ struct LeaseShared {
     /// The plan that an earlier holder did not finish.
     inherited: Option<Value>,
     ttl: Duration,
+    clock: LeaseClock,
     written: tokio::sync::Mutex<WrittenLease>,
     /// Until when this process may write, on the clock of [`since_boot`].
     valid_until: Mutex<Duration>,
@@ -145,7 +164,15 @@ impl Leases {
     /// The leases of the process that calls itself `holder`, in messages to others. A lease that is not renewed can be taken
     /// after `ttl`, at most an hour.
     pub fn new(bucket: &Bucket, holder: &str, ttl: Duration) -> Self {
-        Self { bucket: bucket.clone(), holder: holder.into(), ttl: ttl.min(LONGEST), seen: Arc::default() }
+        let (clock, ttl) = (LeaseClock(Arc::new(since_boot)), ttl.min(LONGEST));
+        Self { bucket: bucket.clone(), holder: holder.into(), ttl, clock, seen: Arc::default() }
+    }
+
+    /// The same leases with another clock, for tests: the time since some moment in the past.
+    #[cfg(feature = "test-util")]
+    #[must_use]
+    pub fn with_clock(self, now: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
+        Self { clock: LeaseClock(Arc::new(now)), ..self }
     }
 
     /// Acquires the lease `name` if it is free, or if its holder has not renewed it for its time to live *while this process
@@ -166,7 +193,7 @@ impl Leases {
                 }
             },
         };
-        let began = since_boot();
+        let began = self.clock.now();
         let found = self.read(name).await?;
         if let Some((content, _)) = &found
             && lock.is_none()
@@ -195,6 +222,7 @@ impl Leases {
             epoch: content.epoch,
             inherited: content.plan.clone(),
             ttl: self.ttl,
+            clock: self.clock.clone(),
             written: tokio::sync::Mutex::new(WrittenLease { content, version, doubtful: None }),
             valid_until: Mutex::new(began + self.ttl / 2),
             is_lost: AtomicBool::new(false),
@@ -229,7 +257,7 @@ impl Leases {
         if content.holder.is_empty() {
             return true;
         }
-        let now = since_boot();
+        let now = self.clock.now();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let (nonce, since) = seen.entry(name.to_owned()).or_insert_with(|| (content.nonce.clone(), now));
         if *nonce != content.nonce {
@@ -279,7 +307,7 @@ impl Lease {
 impl LeaseShared {
     fn is_held(&self) -> bool {
         let valid_until = *self.valid_until.lock().unwrap_or_else(PoisonError::into_inner);
-        !self.is_lost.load(Ordering::Acquire) && (self.lock.is_some() || since_boot() < valid_until)
+        !self.is_lost.load(Ordering::Acquire) && (self.lock.is_some() || self.clock.now() < valid_until)
     }
 
     /// Renews the lease until it is lost.
@@ -301,7 +329,7 @@ impl LeaseShared {
         if self.is_lost.load(Ordering::Acquire) {
             return Err(LeaseError::Lost { name: self.name.clone() });
         }
-        let began = since_boot();
+        let began = self.clock.now();
         self.resolve(&mut written).await?;
         let mut content = written.content.clone();
         change(&mut content);

@@ -8,12 +8,14 @@
 //! * [`Bucket::open_block`] opens a block for reading by ranges; [`BlockFault`] says what to do about one that cannot be
 //!   read. [`BucketFile`] reads a single object by ranges.
 //! * [`Leases`] give a piece of work to one process at a time.
-//! * `fault`, with the feature `test-util`, is a store that injects faults, for tests.
+//! * `fault` and `clocked`, with the feature `test-util`, are a store that injects faults and one with another clock, for tests.
 //!
 //! Not here: the content of a block's files (`tsdb`), and when to upload, compact or delete (the components).
 
 mod args;
 mod bucket;
+#[cfg(feature = "test-util")]
+pub mod clocked;
 mod config;
 mod create;
 mod data_folder;
