@@ -11,6 +11,7 @@ use bucket::{Bucket, BucketMetrics, DataFolder, FetchMetrics, FetchOptions, Fetc
 use runtime::{Probes, Registry, RoleError, RoleInfo, RunningRole, Shutdown, Startup};
 
 use crate::api::{self, CompactorApi};
+use crate::clock::Clock;
 use crate::config::{CompactArgs, Config, WorkConfig};
 use crate::history::History;
 use crate::housekeeping::Chores;
@@ -121,6 +122,7 @@ pub(crate) fn workers(
                 rule: config.rule,
                 file_concurrency: config.file_concurrency,
                 stop: Arc::clone(stop),
+                clock: Clock::system(),
             },
             leases: Leases::new(&bucket, &config.name, config.lease),
             bucket,

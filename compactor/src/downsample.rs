@@ -131,7 +131,7 @@ impl Workshop {
             Some(new) => Some(self.publish(folder.path(), new, &merged, lease).await?),
             None => None,
         };
-        Ok(JobResult { output, account: merged.account })
+        Ok(JobResult { output, account: merged.account, is_retired: false })
     }
 
     fn of_downsampling(&self, source: &BlockMeta, error: DownsampleJobError) -> JobError {

@@ -16,6 +16,7 @@ use series::ReplicaRule;
 use tsdb::{BlockMeta, BlockWriter, Ulid, WriteError};
 
 use crate::account::SampleAccount;
+use crate::clock::{Clock, ClockError};
 use crate::group::{GroupKey, external_labels};
 use crate::merge::{MergeJobError, Merged, merge};
 use crate::output;
@@ -70,6 +71,8 @@ pub(crate) struct JobResult {
     /// The new block; `None` if nothing was left.
     pub(crate) output: Option<Arc<BlockMeta>>,
     pub(crate) account: SampleAccount,
+    /// Whether the sources were marked for deletion.
+    pub(crate) is_retired: bool,
 }
 
 /// Where jobs run and how they write.
@@ -84,6 +87,7 @@ pub(crate) struct Workshop {
     pub(crate) file_concurrency: usize,
     /// Whether jobs have to stop.
     pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) clock: Clock,
 }
 
 impl Workshop {
@@ -124,15 +128,35 @@ impl Workshop {
             Some(meta) => Some(self.publish(dir.path(), meta, &merged, lease).await?),
             None => None,
         };
+        let is_retired = self.retire_sources(plan, output.as_deref(), lease).await?;
+        Ok(JobResult { output, account: merged.account, is_retired })
+    }
+
+    /// Marks the sources of a merge. While the clocks differ they stay as blocks that the new one covers, which housekeeping marks
+    /// later; then the answer is `false`.
+    async fn retire_sources(
+        &self,
+        plan: &Plan,
+        output: Option<&BlockMeta>,
+        lease: &Lease,
+    ) -> Result<bool, JobError> {
+        let now = match self.clock.of_bucket(&self.bucket, self.retry).await {
+            Ok(now) => now,
+            Err(error @ ClockError::Differs { .. }) => {
+                tracing::warn!(%error, "the sources of a merge are not marked for deletion");
+                return Ok(false);
+            }
+            Err(ClockError::Bucket(error)) => return Err(error.into()),
+        };
         let replaced_by: Vec<Ulid> = output.iter().map(|meta| meta.ulid).collect();
         for source in &plan.sources {
-            let why = match &output {
+            let why = match output {
                 Some(output) => format!("source of compacted block {}", output.ulid),
                 None => "no sample of it is left".to_owned(),
             };
-            self.retire(source.ulid, &replaced_by, why, lease).await?;
+            self.retire(source.ulid, &replaced_by, why, now, lease).await?;
         }
-        Ok(JobResult { output, account: merged.account })
+        Ok(true)
     }
 
     /// Verifies the new block in `parent` and publishes it.
@@ -166,15 +190,16 @@ impl Workshop {
         }
     }
 
-    /// Marks a block for deletion because the blocks `replaced_by` have its samples.
+    /// Marks a block for deletion because the blocks `replaced_by` have its samples. `now` is the time of the bucket.
     pub(crate) async fn retire(
         &self,
         block: Ulid,
         replaced_by: &[Ulid],
         why: String,
+        now: Timestamp,
         lease: &Lease,
     ) -> Result<(), JobError> {
-        let mut mark = Mark::new(MarkKind::Deletion, block, crate::now());
+        let mut mark = Mark::new(MarkKind::Deletion, block, now);
         mark.details = Some(why);
         mark.replaced_by = replaced_by.to_vec();
         if !lease.is_held() {

@@ -2,6 +2,7 @@
 
 mod account;
 mod api;
+mod clock;
 mod component;
 mod config;
 mod downsample;
@@ -16,7 +17,9 @@ mod output;
 mod plan;
 mod progress;
 mod read_ahead;
+mod removal;
 mod retention;
+mod retention_memory;
 mod source;
 mod unneeded;
 mod verify;

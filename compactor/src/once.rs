@@ -199,7 +199,9 @@ async fn would_compact(worker: &BucketWorker) -> Result<Vec<OneRunRow>, String> 
     let mut rows = Vec::new();
     for (key, blocks) in by_group(&view.blocks, &worker.settings.replica_labels) {
         let is_excluded = |id| view.no_compact.contains(&id);
-        for plan in next_plans(&key, &blocks, is_excluded, &worker.settings.rules, crate::now()) {
+        for plan in
+            next_plans(&key, &blocks, is_excluded, &worker.settings.rules, worker.workshop.clock.now())
+        {
             rows.push(OneRunRow {
                 bucket: worker.name.clone(),
                 action: "would be compacted".to_owned(),
@@ -228,7 +230,7 @@ async fn would_downsample(worker: &BucketWorker) -> Result<Vec<OneRunRow>, Strin
 
 async fn would_retire(worker: &BucketWorker) -> Result<Vec<OneRunRow>, String> {
     let view = worker.view().await?;
-    let verdict = worker.settings.retention.decide(&view.blocks, crate::now());
+    let verdict = worker.settings.retention.decide(&view.blocks, worker.workshop.clock.now());
     let group = |block: Ulid| {
         let meta = view.blocks.iter().find(|meta| meta.ulid == block);
         meta.map(|meta| GroupKey::of(meta, &worker.settings.replica_labels).to_string()).unwrap_or_default()

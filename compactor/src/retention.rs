@@ -11,6 +11,7 @@ use model::{Matcher, Timestamp};
 use runtime::parse_duration;
 use serde::Deserialize;
 use tsdb::{BlockMeta, Ulid};
+use xxhash_rust::xxh64::xxh64;
 
 use crate::group::{GroupKey, coarser, external_labels, resolution, resolution_name};
 
@@ -122,6 +123,24 @@ impl RetentionPolicy {
                 hour: or(&rule.hour, own.hour, flags.hour),
             },
         ))
+    }
+
+    /// A text that is different for different settings; `None` if everything is kept for ever.
+    pub(crate) fn fingerprint(&self) -> Option<String> {
+        let of = |retention: &Retention| {
+            let text = |kept: Option<Duration>| kept.map_or_else(|| "-".to_owned(), runtime::format_duration);
+            [retention.raw, retention.five_minutes, retention.hour].map(text).join("/")
+        };
+        let all = self.rules.iter().map(|(_, retention)| retention).chain([&self.otherwise]);
+        if all.flat_map(|r| [r.raw, r.five_minutes, r.hour]).all(|kept| kept.is_none()) {
+            return None;
+        }
+        let rules = self.rules.iter().map(|(matchers, retention)| {
+            let matchers: Vec<String> = matchers.iter().map(ToString::to_string).collect();
+            format!("{}={}", matchers.join(","), of(retention))
+        });
+        let text: Vec<String> = rules.chain([of(&self.otherwise), self.downsamples.to_string()]).collect();
+        Some(format!("{:016x}", xxh64(text.join("\n").as_bytes(), 0)))
     }
 
     /// The same policy where nothing is downsampled: no coarser block is waited for.

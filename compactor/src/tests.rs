@@ -1,5 +1,6 @@
 //! The compactor over real blocks: random worlds against a list of all samples, kills at every request, several compactors, damage.
 
+mod clocks;
 mod damage;
 mod faults;
 mod housekeeping;
@@ -22,6 +23,7 @@ use object_store::memory::InMemory;
 use series::{ChunkSample, decode_chunk, encode_chunks};
 use tsdb::{BlockMeta, BlockOptions, BlockWriter, ThanosMeta, Ulid};
 
+use crate::clock::Clock;
 use crate::config::CompactArgs;
 use crate::group::{GroupKey, resolution};
 use crate::history::History;
@@ -67,6 +69,7 @@ fn worker(bucket: &Bucket, dir: &Path, name: &str, flags: &[&str]) -> BucketWork
             rule: work.rule,
             file_concurrency: 1,
             stop: Arc::new(AtomicBool::new(false)),
+            clock: Clock::system(),
         },
         leases: Leases::new(bucket, name, Duration::from_secs(60)),
         settings: Arc::new(work.settings),
@@ -114,7 +117,14 @@ async fn upload(
 async fn live(worker: &BucketWorker) -> CompactorView {
     let options = FetchOptions { gather: bucket::marks::MarkKind::ALL.to_vec(), ..FetchOptions::default() };
     let fetcher = Fetcher::new(worker.bucket.clone(), options, FetchMetrics::default()).unwrap();
-    CompactorView::fetch(&fetcher, &Labels::empty(), &worker.settings.replica_labels).await.unwrap()
+    CompactorView::fetch(
+        &fetcher,
+        &Labels::empty(),
+        &worker.settings.replica_labels,
+        worker.workshop.clock.now(),
+    )
+    .await
+    .unwrap()
 }
 
 /// All samples of a block by series, decoded one by one.

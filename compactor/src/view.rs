@@ -33,7 +33,7 @@ pub(crate) struct CompactorView {
 }
 
 impl CompactorView {
-    /// Fetches the view. `required` are the labels that each block must have.
+    /// Fetches the view. `required` are the labels that each block must have. Relative times count from `now`.
     ///
     /// # Errors
     /// An incomplete view is an error: nothing is decided by it.
@@ -41,8 +41,9 @@ impl CompactorView {
         fetcher: &Fetcher,
         required: &Labels,
         replica_labels: &[String],
+        now: Timestamp,
     ) -> Result<Self, FetchError> {
-        Ok(Self::new(fetcher.fetch(crate::now()).await?, required, replica_labels))
+        Ok(Self::new(fetcher.fetch(now).await?, required, replica_labels))
     }
 
     fn new(fetched: BucketView, required: &Labels, replica_labels: &[String]) -> Self {

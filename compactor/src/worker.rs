@@ -82,8 +82,13 @@ impl BucketWorker {
     /// # Errors
     /// A text that names the bucket; nothing must be decided then.
     pub(crate) async fn view(&self) -> Result<CompactorView, String> {
-        let fetched =
-            CompactorView::fetch(&self.fetcher, &self.required, &self.settings.replica_labels).await;
+        let fetched = CompactorView::fetch(
+            &self.fetcher,
+            &self.required,
+            &self.settings.replica_labels,
+            self.workshop.clock.now(),
+        )
+        .await;
         let view = fetched.map_err(|error| error.to_string())?;
         self.report(&view);
         Ok(view)
@@ -117,7 +122,7 @@ impl BucketWorker {
     }
 
     fn next(&self, blocks: &[Arc<BlockMeta>], view: &CompactorView) -> Option<Plan> {
-        plan(blocks, |id| self.is_excluded(id, view), &self.settings.rules, crate::now())
+        plan(blocks, |id| self.is_excluded(id, view), &self.settings.rules, self.workshop.clock.now())
     }
 
     fn too_large(&self, blocks: &[Arc<BlockMeta>], view: &CompactorView) -> Vec<Ulid> {
@@ -238,7 +243,7 @@ impl BucketWorker {
         let took = began.elapsed();
         self.metrics.compacted(next.is_vertical(), took, result.account.written, result.account.conflicts);
         self.progress.done(bytes, took);
-        for _ in &next.sources {
+        for _ in next.sources.iter().filter(|_| result.is_retired) {
             self.metrics.marked("source");
         }
         let mut decision =
@@ -279,7 +284,7 @@ impl BucketWorker {
 
     /// Marks a block as too large to be merged. Returns whether that worked.
     async fn exclude(&self, key: &GroupKey, block: Ulid, lease: &Lease) -> bool {
-        let mut mark = Mark::new(MarkKind::NoCompact, block, crate::now());
+        let mut mark = Mark::new(MarkKind::NoCompact, block, self.workshop.clock.now());
         mark.reason = Some("index-size-exceeding".to_owned());
         mark.details = Some(format!(
             "the index of the merged block could exceed {} bytes",
@@ -325,7 +330,7 @@ impl BucketWorker {
 
     pub(crate) fn due(&self, view: &CompactorView) -> Vec<DownsamplePlan> {
         let is_excluded = |id: Ulid| view.no_downsample.contains(&id) || self.is_quarantined(id);
-        downsample::plan(&view.blocks, is_excluded, &self.settings.retention, crate::now())
+        downsample::plan(&view.blocks, is_excluded, &self.settings.retention, self.workshop.clock.now())
     }
 
     /// The group of the block that a plan makes.
@@ -406,7 +411,7 @@ impl BucketWorker {
 
     /// Updates what the metrics and the API show.
     fn report(&self, view: &CompactorView) {
-        let now = crate::now();
+        let now = self.workshop.clock.now();
         let mut progress = BucketProgress { marked: view.marked.len(), ..BucketProgress::default() };
         for (key, blocks) in by_group(&view.blocks, &self.settings.replica_labels) {
             let is_excluded = |id| self.is_excluded(id, view);

@@ -9,7 +9,7 @@ use crate::history::Action;
 use crate::housekeeping::Chores;
 use crate::plan::HOUR;
 
-const DAY: i64 = 24 * HOUR;
+pub(super) const DAY: i64 = 24 * HOUR;
 
 /// Uploads a block of `up`, one sample a minute, from hour `from` to hour `to` before today.
 async fn minutes(bucket: &Bucket, number: u64, from: i64, to: i64) -> BlockMeta {
@@ -17,7 +17,7 @@ async fn minutes(bucket: &Bucket, number: u64, from: i64, to: i64) -> BlockMeta 
     minutes_at(bucket, number, today - from * HOUR, today - to * HOUR).await
 }
 
-async fn minutes_at(bucket: &Bucket, number: u64, from: i64, to: i64) -> BlockMeta {
+pub(super) async fn minutes_at(bucket: &Bucket, number: u64, from: i64, to: i64) -> BlockMeta {
     let samples: Vec<ChunkSample> = (from / 60_000..to / 60_000)
         .map(|minute| ChunkSample {
             at: Timestamp::from_millis(minute * 60_000),
@@ -122,4 +122,59 @@ async fn retention_that_would_retire_most_of_a_bucket_retires_nothing_before_it_
     let why = &worker.history.last()[0].why;
     assert!(why.contains("would retire 25 of 25 blocks at once, more than 20"), "{why}");
     assert_eq!(worker.housekeep(Chores::All, true).await.unwrap().marked, 25);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changed_retention_settings_act_from_their_second_pass_on() {
+    let bucket = memory_bucket();
+    for number in 0..3 {
+        minutes(&bucket, number, 24 * 30 + number as i64 * 2, 24 * 30 + number as i64 * 2 - 2).await;
+    }
+    let dir = scratch();
+    let with = |flag: &str| worker(&bucket, dir.path(), "a", &["--downsampling.disable", flag]);
+    let retire = async |worker: &BucketWorker| {
+        let outcome = worker.housekeep(Chores::All, false).await.unwrap();
+        assert_eq!(outcome.failed, 0, "{:?}", worker.history.last());
+        outcome.marked
+    };
+    let (usual, typo) = (with("--retention.resolution-raw=60d"), with("--retention.resolution-raw=6d"));
+    assert_eq!((retire(&usual).await, retire(&usual).await), (0, 0));
+    // A typing error, which is corrected before the next pass.
+    assert_eq!(retire(&typo).await, 0);
+    let last = &typo.history.last()[0];
+    assert_eq!(last.action, Action::Skipped);
+    assert!(last.why.contains("would retire 3 of 3 blocks: the next pass retires them"), "{}", last.why);
+    assert_eq!((retire(&usual).await, live(&usual).await.marked.len()), (0, 0));
+    // Settings that stay. The memory is in the bucket: a restart with an empty folder changes nothing.
+    let shorter = with("--retention.resolution-raw=20d");
+    assert_eq!(retire(&shorter).await, 0);
+    assert_eq!(retire(&with("--retention.resolution-raw=20d")).await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_retention_settings_that_a_person_approves_act_at_once() {
+    let bucket = memory_bucket();
+    minutes(&bucket, 1, 24 * 30, 24 * 30 - 2).await;
+    let dir = scratch();
+    let flags = ["--downsampling.disable", "--retention.resolution-raw=10d"];
+    let worker = worker(&bucket, dir.path(), "a", &flags);
+    assert_eq!(worker.housekeep(Chores::Retention, false).await.unwrap().marked, 0);
+    let fresh = super::worker(&bucket, dir.path(), "a", &[flags[0], "--retention.resolution-raw=11d"]);
+    assert_eq!(fresh.housekeep(Chores::Retention, true).await.unwrap().marked, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_memory_of_retention_settings_that_is_garbage_is_named_and_nothing_is_retired() {
+    let bucket = memory_bucket();
+    minutes(&bucket, 1, 24 * 30, 24 * 30 - 2).await;
+    bucket.put(crate::retention_memory::OBJECT, bytes::Bytes::from_static(b"<html>")).await.unwrap();
+    let dir = scratch();
+    let flags = ["--downsampling.disable", "--retention.resolution-raw=10d"];
+    let worker = worker(&bucket, dir.path(), "a", &flags);
+    for _ in 0..3 {
+        let outcome = worker.housekeep(Chores::All, false).await.unwrap();
+        assert_eq!((outcome.marked, outcome.failed), (0, 1));
+    }
+    let why = worker.history.last().into_iter().find(|d| d.action == Action::Failed).unwrap().why;
+    assert!(why.contains("isthmus/retention.json") && why.contains("remove it"), "{why}");
 }

@@ -1,0 +1,132 @@
+//! Removes what was marked long enough ago, and abandoned uploads.
+//!
+//! A marked block is removed only while what replaces it is there. A mark is as old as its object, by the clock of the bucket: the time
+//! in it was written by a program whose clock may have been wrong.
+
+use std::time::Duration;
+
+use bucket::marks::{self, Mark, MarkKind, MarkState};
+use bucket::{PartialVerdict, delete_block, delete_partial, layout};
+use tsdb::{BlockMeta, Ulid};
+
+use crate::group::{GroupKey, resolution, resolution_name};
+use crate::history::{Action, Decision};
+use crate::housekeeping::{HousekeepingOutcome, Pass};
+use crate::worker::BucketWorker;
+
+impl BucketWorker {
+    /// Removes blocks whose marks are old enough.
+    pub(crate) async fn remove_marked(&self, pass: &Pass<'_>, outcome: &mut HousekeepingOutcome) {
+        let old =
+            pass.view.marked.iter().filter(|(_, mark)| mark.age(pass.now) >= self.settings.delete_delay);
+        for (block, mark) in old {
+            let why = mark.details.as_deref().unwrap_or("marked for deletion");
+            let decision = Decision::new(&self.name, Action::Deleted, "", why)
+                .from([*block])
+                .to(mark.replaced_by.clone());
+            match self.remove(*block, mark, pass).await {
+                Ok(Removal::Done) => {
+                    outcome.removed += 1;
+                    self.metrics.cleaned(true);
+                    self.history.note(decision);
+                }
+                Ok(Removal::NotYet) => {}
+                Ok(Removal::Keep(why)) => {
+                    self.history.note(Decision { action: Action::Skipped, why, ..decision })
+                }
+                Err(why) => {
+                    outcome.failed += 1;
+                    self.metrics.cleaned(false);
+                    self.history.note(Decision { action: Action::Failed, why, ..decision });
+                }
+            }
+        }
+    }
+
+    /// Removes a marked block, unless it has to stay.
+    async fn remove(&self, block: Ulid, mark: &Mark, pass: &Pass<'_>) -> Result<Removal, String> {
+        if let Some(why) = self.missing_replacement(block, mark, pass) {
+            return Ok(Removal::Keep(why));
+        }
+        let (retry, delay) = (self.workshop.retry, self.settings.delete_delay);
+        let object = layout::block_file(block, MarkKind::Deletion.file());
+        let written = match retry.run(|| self.bucket.head(&object)).await {
+            Ok(info) => info.last_modified,
+            Err(error) if error.is_not_found() => return Ok(Removal::Keep(CHANGED.to_owned())),
+            Err(error) => return Err(error.to_string()),
+        };
+        let millis = u64::try_from(pass.now.millis_since(written)).unwrap_or(0);
+        if Duration::from_millis(millis) < delay {
+            return Ok(Removal::NotYet);
+        }
+        let found = retry.run(|| marks::load(&self.bucket, block, MarkKind::Deletion)).await;
+        match found.map_err(|error| error.to_string())? {
+            MarkState::Marked(found) if found.age(pass.now) >= delay => {}
+            _ => return Ok(Removal::Keep(CHANGED.to_owned())),
+        }
+        if !pass.lease.is_held() {
+            return Err("the lease was lost".to_owned());
+        }
+        let deleted = delete_block(&self.bucket, block, retry).await;
+        deleted.map(|_| Removal::Done).map_err(|error| error.to_string())
+    }
+
+    /// Why a marked block must stay although its time has come: what has its samples is not there.
+    fn missing_replacement(&self, block: Ulid, mark: &Mark, pass: &Pass<'_>) -> Option<String> {
+        let blocks = &pass.view.blocks;
+        let first = mark.replaced_by.iter().find(|id| !blocks.iter().any(|meta| meta.ulid == **id))?;
+        // What replaced it may have been merged further since.
+        let meta = pass.view.marked_blocks.get(&block)?;
+        let of_group = |other: &BlockMeta| {
+            let key = |meta| GroupKey::of(meta, &self.settings.replica_labels);
+            key(other).labels == key(meta).labels && resolution(other) >= resolution(meta)
+        };
+        let mut left = meta.compaction.sources.clone();
+        for other in blocks.iter().filter(|other| of_group(other)) {
+            left.retain(|source| !other.compaction.sources.contains(source));
+        }
+        let is_past = pass.trusts_retention && self.settings.retention.is_past(meta, pass.now);
+        (!left.is_empty() && !is_past).then(|| {
+            format!(
+                "block {first}, which replaced it at {}, is not in the bucket, and no other block has its samples: it is kept; remove its \
+                 deletion mark to use it again",
+                resolution_name(resolution(meta))
+            )
+        })
+    }
+
+    /// Removes uploads that were abandoned.
+    pub(crate) async fn remove_abandoned(&self, pass: &Pass<'_>, outcome: &mut HousekeepingOutcome) {
+        for block in pass.view.partial.iter().filter(|block| !pass.view.marked.contains_key(block)) {
+            if !pass.lease.is_held() {
+                return;
+            }
+            match delete_partial(&self.bucket, *block, pass.now, self.workshop.retry).await {
+                Ok(PartialVerdict::Abandoned { newest }) => {
+                    outcome.removed += 1;
+                    self.metrics.partial_removed();
+                    let why = format!("its upload was abandoned at {}", crate::history::rfc3339(newest));
+                    self.history.note(Decision::new(&self.name, Action::Cleaned, "", why).from([*block]));
+                }
+                Ok(PartialVerdict::Keep(reason)) => {
+                    tracing::debug!(bucket = %self.name, %block, reason, "an incomplete block is kept");
+                }
+                Err(error) => {
+                    outcome.failed += 1;
+                    self.metrics.cleaned(false);
+                    self.history.note(Decision::new(&self.name, Action::Failed, "", error).from([*block]));
+                }
+            }
+        }
+    }
+}
+
+/// What became of a marked block.
+enum Removal {
+    Done,
+    /// Its mark is younger than the time in it says.
+    NotYet,
+    Keep(String),
+}
+
+const CHANGED: &str = "its deletion mark was changed or removed meanwhile";
