@@ -4,8 +4,10 @@ mod clocks;
 mod damage;
 mod faults;
 mod housekeeping;
+mod merges;
 mod random;
 mod simulation;
+mod uploads;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -9,9 +9,16 @@ use crate::housekeeping::Chores;
 const FLAGS: [&str; 2] = ["--deduplication.replica-label=replica", "--delete-delay=0s"];
 
 /// A copy of a bucket in memory.
-async fn copy(from: &Bucket, to: &Bucket) {
+pub(super) async fn copy(from: &Bucket, to: &Bucket) {
     for object in from.list_all("").await.unwrap() {
         to.put(&object.name, from.get(&object.name).await.unwrap()).await.unwrap();
+    }
+}
+
+/// Removes all leases, as if the time to live of those of killed compactors had passed.
+pub(super) async fn expire_leases(bucket: &Bucket) {
+    for object in bucket.list_all("isthmus/lease").await.unwrap() {
+        bucket.delete(&object.name).await.unwrap();
     }
 }
 
