@@ -14,7 +14,7 @@
 //! ```text
 //! bytes    cursor bits varbit mix read
 //! types    chunk reference files meta error
-//! chunks   starts, xor xor2 histogram aggregates, decode, transcode builder
+//! chunks   starts, xor xor2 histogram aggregates, decode, transcode builder open
 //! blocks   postings tombstones, index segments, block writer, generate
 //! ```
 
@@ -32,6 +32,7 @@ mod histogram;
 mod index;
 mod meta;
 mod mix;
+mod open;
 mod postings;
 #[cfg(test)]
 mod random;
@@ -61,6 +62,7 @@ pub use meta::{
     BlockDesc, BlockMeta, BlockStats, Compaction, Downsample, FileHash, FileMeta, IndexStats, META_FILE,
     MetaError, ThanosMeta, parse_block_id,
 };
+pub use open::OpenChunk;
 pub use postings::Postings;
 pub use read::{LocalFile, ReadAt};
 pub use reference::{ChunkMeta, ChunkRef, SeriesRef};
