@@ -50,9 +50,10 @@ pub(crate) struct ReplicaChange<'a, T> {
     /// The timeline of the replica that follows, and the index of the next sample.
     right: &'a T,
     place: usize,
-    /// The last sample of the second replica that is not after the last one of the answer. None if the first replica was reset
-    /// since: then it says nothing about the next sample.
+    /// The last sample of the second replica that is not after the last one of the answer.
     known: Option<usize>,
+    /// The same if it is from before a reset that the first replica shows. The second one does not show that it was reset again.
+    before_reset: Option<usize>,
 }
 
 impl<'a, T: Timeline> ReplicaChange<'a, T> {
@@ -60,8 +61,15 @@ impl<'a, T: Timeline> ReplicaChange<'a, T> {
     pub(crate) fn new(last: Appended, left: &'a T, right: &'a T, place: usize) -> Self {
         let mut near = (0..place).rev().take(MOST_NEAR);
         let known = near.find(|&at| right.time(at) <= last.time && is_value(right, at));
-        let known = known.filter(|&known| !fell_since(left, right.time(known), last.place));
-        Self { last, left, right, place, known }
+        let is_before_reset = |known: usize| {
+            let before = last.value.map(|(before, _)| before);
+            right.float(known) > before && fell_since(left, right.time(known), last.place)
+        };
+        let (before_reset, known) = match known {
+            Some(known) if is_before_reset(known) => (Some(known), None),
+            known => (None, known),
+        };
+        Self { last, left, right, place, known, before_reset }
     }
 
     /// What happened to a raw counter. `is_raised` if the answer is corrected at the last sample, so that a reset matters
@@ -73,7 +81,7 @@ impl<'a, T: Timeline> ReplicaChange<'a, T> {
         if before > value {
             return match () {
                 () if self.was_reset(before, value) => Change::Reset,
-                () if self.catches_up(before) => Change::Behind,
+                () if self.catches_up(before, value) => Change::Behind,
                 () => Change::Level(self.growth(before, value).unwrap_or(0.0)),
             };
         }
@@ -125,8 +133,9 @@ impl<'a, T: Timeline> ReplicaChange<'a, T> {
             return true;
         }
         let Some(back) = self.back() else { return false };
-        // If the second replica falls, too, before the first one is back, that was a later reset.
+        // If the second replica falls, too, when the first one is back or a scrape later, that was a later reset.
         let next = first_after(self.right, self.place, self.left.time(back));
+        let next = next.map(|next| first_after(self.right, next, i64::MIN).unwrap_or(next));
         first_fall(self.left, self.last.place, back).is_some()
             && next.is_none_or(|next| first_fall(self.right, self.place, next).is_none())
     }
@@ -136,20 +145,19 @@ impl<'a, T: Timeline> ReplicaChange<'a, T> {
         if self.shows_reset() {
             return true;
         }
+        // A replica that is now this much lower was lower before, too.
+        let half = (before - value) / 2.0;
+        if let Some(known) = self.known.or(self.before_reset)
+            && let Some(at_known) = self.right.float(known)
+            && let Some(at_last) = level_at(self.left, self.last.place, self.right.time(known))
+            && at_last - at_known < half
+        {
+            return true;
+        }
         // Of a replica that began later, only the first one can know. If that has ended, a fall that is less than its growth in
         // two scrapes shows a replica that is behind.
-        let Some(known) = self.known else {
-            return self.back().is_none()
-                && (value < before / 2.0 || before - value > self.last_growth(before));
-        };
-        // A replica that is now this much lower was lower before, too.
-        let at_known = self.right.float(known);
-        let Some((at_known, at_last)) =
-            at_known.zip(level_at(self.left, self.last.place, self.right.time(known)))
-        else {
-            return false;
-        };
-        at_last - at_known < (before - value) / 2.0
+        let is_small = value >= before / 2.0 && before - value <= self.last_growth(before);
+        self.known.is_none() && self.back().is_none() && !is_small
     }
 
     /// How much the counter of the first replica grew in the last two scrapes.
@@ -159,11 +167,15 @@ impl<'a, T: Timeline> ReplicaChange<'a, T> {
         earlier.and_then(|at| self.left.float(at)).map_or(0.0, |earlier| before - earlier)
     }
 
-    /// Whether one of the next two samples of the second replica reaches the value of the first, or there are none.
-    fn catches_up(&self, before: f64) -> bool {
+    /// Whether the second replica is behind the first one: one of its next two samples reaches the value of the first. If there
+    /// are none, it must not be lower by more than two scrapes.
+    fn catches_up(&self, before: f64, value: f64) -> bool {
         let later = (self.place + 1..self.right.len()).take(MOST_NEAR).filter_map(|at| self.right.float(at));
         let mut later = later.filter(|value| !value.is_nan()).take(2).peekable();
-        later.peek().is_none() || later.any(|value| value >= before)
+        match later.peek() {
+            Some(_) => later.any(|value| value >= before),
+            None => before - value <= self.last_growth(before),
+        }
     }
 
     /// Whether the second replica is higher by more than the counter grows: it was higher already two scrapes before the last
@@ -193,7 +205,8 @@ impl<'a, T: Timeline> ReplicaChange<'a, T> {
             Some(_) => value > at_end,
             None => value - at_end > 2.0 * (at_end - before),
         };
-        is_higher && first_fall(self.left, self.last.place, end).is_none()
+        let is_jump = value - before > 2.0 * self.last_growth(before);
+        is_higher && is_jump && first_fall(self.left, self.last.place, end).is_none()
     }
 }
 

@@ -115,6 +115,21 @@ impl Case {
         self.scrapes.push(scrapes);
     }
 
+    /// Whether some replicas count more than others.
+    pub(crate) fn has_levels(&self) -> bool {
+        self.above.iter().any(|above| *above != self.above[0])
+    }
+
+    /// The longest time without a sample of a replica.
+    pub(crate) fn longest_absence(&self) -> i64 {
+        let longest = |kept: &Vec<i64>| {
+            let ends = [self.intervals[0].0].into_iter().chain(kept.iter().copied()).chain([self.end]);
+            let times: Vec<i64> = ends.collect();
+            times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
+        };
+        self.kept.iter().map(longest).max().unwrap_or(0)
+    }
+
     pub(crate) fn value(&self, time: i64) -> f64 {
         let since = self.resets.iter().rev().find(|reset| **reset <= time).copied().unwrap_or(0);
         (time - since) as f64
