@@ -1,50 +1,55 @@
-//! Reads integers and texts from the front of a slice, and appends them to a vector.
+//! Reads integers and texts from the front of a slice, and appends them to a vector, as the formats of Prometheus have them.
 
 /// Reads a slice from its front. Each method returns `None` when bytes are missing or invalid.
 #[derive(Clone)]
-pub(crate) struct ByteCursor<'a> {
+pub struct ByteCursor<'a> {
     data: &'a [u8],
     at: usize,
 }
 
 impl<'a> ByteCursor<'a> {
-    pub(crate) fn new(data: &'a [u8]) -> Self {
+    /// A cursor at the begin of `data`.
+    pub fn new(data: &'a [u8]) -> Self {
         ByteCursor { data, at: 0 }
     }
 
     /// Bytes read so far.
-    pub(crate) fn at(&self) -> usize {
+    pub fn at(&self) -> usize {
         self.at
     }
 
     /// Bytes that are left.
-    pub(crate) fn left(&self) -> usize {
+    pub fn left(&self) -> usize {
         self.data.len() - self.at
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
         self.left() == 0
     }
 
+    /// The next bytes.
     #[inline]
-    pub(crate) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+    pub fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let end = self.at.checked_add(length)?;
         let taken = self.data.get(self.at..end)?;
         self.at = end;
         Some(taken)
     }
 
-    pub(crate) fn be32(&mut self) -> Option<u32> {
+    /// A big-endian number of 4 bytes.
+    pub fn be32(&mut self) -> Option<u32> {
         self.take(4)?.try_into().ok().map(u32::from_be_bytes)
     }
 
-    pub(crate) fn be64(&mut self) -> Option<u64> {
+    /// A big-endian number of 8 bytes.
+    pub fn be64(&mut self) -> Option<u64> {
         self.take(8)?.try_into().ok().map(u64::from_be_bytes)
     }
 
     /// A LEB128 number of at most 64 bits.
     #[inline]
-    pub(crate) fn uvarint(&mut self) -> Option<u64> {
+    pub fn uvarint(&mut self) -> Option<u64> {
         let first = *self.data.get(self.at)?;
         if first < 0x80 {
             self.at += 1;
@@ -65,14 +70,14 @@ impl<'a> ByteCursor<'a> {
     }
 
     /// A zigzag LEB128 number.
-    pub(crate) fn varint(&mut self) -> Option<i64> {
+    pub fn varint(&mut self) -> Option<i64> {
         let zigzag = self.uvarint()?;
         Some((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
     }
 
     /// A LEB128 length and that many bytes.
     #[inline]
-    pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {
+    pub fn bytes(&mut self) -> Option<&'a [u8]> {
         let before = self.at;
         let length = self.uvarint()?;
         let taken = usize::try_from(length).ok().and_then(|length| self.take(length));
@@ -83,7 +88,8 @@ impl<'a> ByteCursor<'a> {
     }
 }
 
-pub(crate) fn put_uvarint(out: &mut Vec<u8>, mut value: u64) {
+/// Appends a LEB128 number.
+pub fn put_uvarint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -91,11 +97,13 @@ pub(crate) fn put_uvarint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-pub(crate) fn put_varint(out: &mut Vec<u8>, value: i64) {
+/// Appends a zigzag LEB128 number.
+pub fn put_varint(out: &mut Vec<u8>, value: i64) {
     put_uvarint(out, ((value << 1) ^ (value >> 63)) as u64);
 }
 
-pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+/// Appends a LEB128 length and the bytes.
+pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_uvarint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }

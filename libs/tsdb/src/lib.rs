@@ -53,6 +53,7 @@ pub use block::{
 };
 pub use builder::ChunkBuilder;
 pub use chunk::{Aggregate, Chunk, Encoding, SAMPLES_PER_CHUNK};
+pub use cursor::{ByteCursor, put_bytes, put_uvarint, put_varint};
 pub use error::{AppendError, BlockError, BlockPart, BlockProblem, ChunkError, ChunkProblem};
 pub use files::{CHUNKS_DIR, INDEX_FILE};
 pub use generate::{GenerateError, Workload};

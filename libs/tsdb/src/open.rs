@@ -150,6 +150,15 @@ impl OpenChunk {
         }
     }
 
+    /// The time of the last sample.
+    pub fn max_time(&self) -> Timestamp {
+        match &self.0 {
+            Encoder::Xor(encoder) => encoder.last_time(),
+            Encoder::Xor2(encoder) => encoder.last_time(),
+            Encoder::Histogram(open) => open.encoder.last_time(),
+        }
+    }
+
     /// Bytes of the payload so far.
     pub fn size_bytes(&self) -> usize {
         match &self.0 {
@@ -251,7 +260,7 @@ mod tests {
         for _ in 0..1 + random.below(4) {
             let is_float = random.below(3) == 0;
             let gauge = random.below(4) == 0;
-            let mut counts = vec![0.0f64; 12];
+            let mut counts = [0.0f64; 12];
             for _ in 0..random.below(200) {
                 if is_float {
                     out.push(Value::Float(random.below(1_000) as f64));

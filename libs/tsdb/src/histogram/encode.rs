@@ -152,6 +152,11 @@ impl HistogramEncoder {
         self.samples == 0
     }
 
+    /// The time of the last sample; the epoch without samples.
+    pub(crate) fn last_time(&self) -> Timestamp {
+        Timestamp::from_millis(self.t)
+    }
+
     /// Bytes of the payload so far.
     pub fn size_bytes(&self) -> usize {
         self.writer.size_bytes()

@@ -1,0 +1,189 @@
+//! The head: recent samples in memory, in the log, and in chunk files.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use model::{TimeRange, Timestamp};
+
+use crate::chunk_files::ChunkFiles;
+use crate::error::{HeadError, at};
+use crate::index::HeadIndex;
+use crate::log::writer::LogWriter;
+use crate::series::{Series, StoredChunk};
+
+/// The directory of the log.
+pub(crate) const LOG_DIR: &str = "wal";
+/// The directory of the chunk files.
+pub(crate) const CHUNKS_DIR: &str = "chunks_head";
+const LOCK_FILE: &str = "lock";
+
+/// How a head is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadOptions {
+    /// The range of blocks: 2 hours by default. Chunks end at its multiples.
+    pub block_range: Duration,
+    /// Samples before this time are in blocks: they are neither read from the log nor accepted.
+    pub min_time: Timestamp,
+}
+
+impl Default for HeadOptions {
+    fn default() -> Self {
+        Self { block_range: Duration::from_secs(2 * 3_600), min_time: Timestamp::MIN }
+    }
+}
+
+/// Recent samples of a data folder.
+///
+/// A sample that was committed is in the log; [`Head::sync`] waits until it is on the disk. After a crash, the head has every
+/// sample that was synced, each once. [`Head::cut_block`] writes the oldest range to a block.
+///
+/// Memory: about a kilobyte for each series with a dozen labels, most of it labels and the chunk that grows, and what
+/// [`Head::store_chunks`] has not written yet.
+pub struct Head {
+    pub(crate) dir: PathBuf,
+    pub(crate) block_range: i64,
+    pub(crate) log: Mutex<LogWriter>,
+    pub(crate) files: ChunkFiles,
+    pub(crate) index: RwLock<HeadIndex>,
+    /// Series that no record of the log names yet. A commit logs them before its samples, whoever has created them.
+    pub(crate) unlogged: Mutex<Vec<Arc<Series>>>,
+    /// Samples before this time are refused. A commit holds it for reading, so that no sample is added to a range that is being
+    /// written to a block.
+    pub(crate) min_valid: RwLock<i64>,
+    pub(crate) max_time: AtomicI64,
+    /// Deletions of a log, by slot.
+    pub(crate) deletions: RwLock<HashMap<u32, Vec<TimeRange>>>,
+    lock: File,
+}
+
+/// What a head contains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadStats {
+    /// Number of series.
+    pub series: usize,
+    /// Number of chunks.
+    pub chunks: usize,
+    /// The times of its first and last sample; none without samples.
+    pub times: Option<TimeRange>,
+}
+
+impl Head {
+    /// An empty head in a directory that is locked.
+    pub(crate) fn empty(
+        dir: &Path,
+        options: HeadOptions,
+        lock: File,
+    ) -> Result<(Self, Vec<crate::chunk_files::FoundChunk>, Vec<crate::chunk_files::DamagedFile>), HeadError>
+    {
+        let chunks_dir = dir.join(CHUNKS_DIR);
+        let (files, chunks, damaged) = ChunkFiles::open(&chunks_dir).map_err(at(&chunks_dir))?;
+        let log_dir = dir.join(LOG_DIR);
+        let log = LogWriter::create(&log_dir).map_err(at(&log_dir))?;
+        let range = i64::try_from(options.block_range.as_millis()).unwrap_or(i64::MAX).max(1);
+        let head = Self {
+            dir: dir.to_owned(),
+            block_range: range,
+            log: Mutex::new(log),
+            files,
+            index: RwLock::default(),
+            unlogged: Mutex::default(),
+            min_valid: RwLock::new(options.min_time.as_millis()),
+            max_time: AtomicI64::new(i64::MIN),
+            deletions: RwLock::default(),
+            lock,
+        };
+        Ok((head, chunks, damaged))
+    }
+
+    /// Waits until all samples that were committed are on the disk.
+    ///
+    /// # Errors
+    /// When the disk reports an error.
+    pub fn sync(&self) -> Result<(), HeadError> {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.sync().map_err(at(&self.dir.join(LOG_DIR)))
+    }
+
+    /// Writes complete chunks to files, so that they take no memory. A program calls it about once a minute.
+    ///
+    /// # Errors
+    /// When a file cannot be written. The chunks are then kept in memory.
+    pub fn store_chunks(&self) -> Result<(), HeadError> {
+        let series: Vec<Arc<Series>> = {
+            let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+            index.all().filter(|series| !series.lock().full.is_empty()).cloned().collect()
+        };
+        for group in series.chunks(1_000) {
+            let chunks: Vec<(u64, tsdb::Chunk)> = group
+                .iter()
+                .flat_map(|series| {
+                    series.lock().full.iter().map(|c| (series.reference, c.clone())).collect::<Vec<_>>()
+                })
+                .collect();
+            let borrowed: Vec<(u64, &tsdb::Chunk)> =
+                chunks.iter().map(|(reference, c)| (*reference, c)).collect();
+            let places = self.files.append(&borrowed).map_err(at(&self.dir.join(CHUNKS_DIR)))?;
+            let mut placed = chunks.iter().zip(places).peekable();
+            for series in group {
+                let mut state = series.lock();
+                while let Some(((_, chunk), place)) =
+                    placed.next_if(|((reference, _), _)| *reference == series.reference)
+                {
+                    // A block may have been cut meanwhile, and the chunk with it.
+                    if state.full.first().is_some_and(|full| full.range == chunk.range) {
+                        state.full.remove(0);
+                        state.stored.push(StoredChunk { range: chunk.range, place });
+                    }
+                }
+                state.full.shrink_to_fit();
+            }
+        }
+        Ok(())
+    }
+
+    /// What the head contains.
+    pub fn stats(&self) -> HeadStats {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        let mut chunks = 0;
+        let mut times: Option<TimeRange> = None;
+        for series in index.all() {
+            let state = series.lock();
+            chunks += state.chunk_count();
+            let Some((first, last)) = state.first_time().zip(state.last_time()) else { continue };
+            let range = TimeRange::new(Timestamp::from_millis(first), Timestamp::from_millis(last));
+            times =
+                Some(times.map_or(range, |times| {
+                    TimeRange::new(times.min.min(range.min), times.max.max(range.max))
+                }));
+        }
+        HeadStats { series: index.len(), chunks, times }
+    }
+
+    /// The time of the last sample of all series.
+    pub(crate) fn last_time(&self) -> i64 {
+        self.max_time.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Head {
+    fn drop(&mut self) {
+        // A child process that is just being started has the file, too: closing it is not enough.
+        let _ = self.lock.unlock();
+    }
+}
+
+/// Locks a data folder for this process.
+pub(crate) fn lock(dir: &Path) -> Result<File, HeadError> {
+    fs::create_dir_all(dir).map_err(at(dir))?;
+    let path = dir.join(LOCK_FILE);
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(at(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(HeadError::Locked(dir.to_owned())),
+        Err(TryLockError::Error(error)) => Err(at(&path)(error)),
+    }
+}

@@ -1,0 +1,38 @@
+//! The head of a database: the write-ahead log, recent samples in memory, and blocks that are cut off it.
+//!
+//! It reads and writes the data folder of a Prometheus: `wal/`, `chunks_head/`, blocks. Formats of chunks and blocks are those of
+//! [`tsdb`]; this crate decides what is in memory, in the log and in files. It has no thread and no clock: its user calls
+//! [`Head::sync`], [`Head::store_chunks`], [`Head::cut_block`] and [`Head::truncate`] when it is time.
+//!
+//! ```
+//! # let dir = tempfile::tempdir()?;
+//! use head::{Head, HeadOptions};
+//! use model::{Labels, TimeRange, Timestamp};
+//! let (head, _) = Head::open(dir.path(), HeadOptions::default())?;
+//! let up = head.series(&Labels::from_pairs([("__name__", "up")])?);
+//! let mut appender = head.appender();
+//! appender.append_float(&up, Timestamp::from_millis(1_000), Timestamp::EPOCH, 1.0)?;
+//! assert_eq!(appender.commit()?.added, 1);
+//! assert_eq!(head.select(&[], TimeRange::ALL).count(), 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod appender;
+mod chunk_files;
+mod cut;
+mod error;
+mod head;
+mod index;
+mod log;
+mod replay;
+mod select;
+mod series;
+
+pub use appender::{AppendRefused, Appender, Committed, SeriesHandle};
+pub use error::HeadError;
+pub use head::{Head, HeadOptions, HeadStats};
+pub use replay::{DamagedPart, Replay};
+pub use select::{HeadSelection, HeadSeries};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! Opens a head: finds the chunks in files, and reads the log.
+
+use std::collections::HashMap;
+use std::fs::{self, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+
+use model::{TimeRange, Timestamp};
+
+use crate::chunk_files::FoundChunk;
+use crate::error::{HeadError, at};
+use crate::head::{Head, HeadOptions, LOG_DIR, lock};
+use crate::log::checkpoint;
+use crate::log::reader::{SegmentReader, Torn};
+use crate::log::record::{LoggedDeletion, LoggedHistogram, LoggedSample, Record};
+use crate::log::segments::{Segment, last_checkpoint, list};
+use crate::series::{Refused, Series, StoredChunk, Value};
+
+/// What was found when a head was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replay {
+    /// Samples that were read from the log.
+    pub samples: u64,
+    /// Samples of the log that were not needed: they are in blocks, or in chunk files.
+    pub known: u64,
+    /// Samples whose series the log does not name, which a damaged segment can cause.
+    pub without_series: u64,
+    /// Chunks in files.
+    pub chunks: usize,
+    /// Damaged files: each was cut before the damage.
+    pub damaged: Vec<DamagedPart>,
+    /// Records that are damaged although their checksum matches.
+    pub damaged_records: u64,
+    /// Out-of-order chunks in files, and segments of the log of out-of-order samples, which are not read yet.
+    pub unread: usize,
+}
+
+/// The end of a file that was cut off, because it is damaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamagedPart {
+    /// The file.
+    pub path: PathBuf,
+    /// Where it is cut, in bytes from its begin.
+    pub at: u64,
+    /// Bytes behind that place.
+    pub lost: u64,
+    /// What is wrong there.
+    pub reason: &'static str,
+    /// Where the bytes were put; none for a chunk file, whose samples are in the log.
+    pub saved: Option<PathBuf>,
+}
+
+impl Head {
+    /// Opens the head in a directory, which is created if it is missing. It may be the data folder of a Prometheus.
+    ///
+    /// A segment or chunk file that is damaged is cut before the damage, and what was cut off a segment is kept in a file beside
+    /// it. Later segments are read.
+    ///
+    /// # Errors
+    /// When another process uses the directory, or a file cannot be read or written.
+    pub fn open(dir: &Path, options: HeadOptions) -> Result<(Self, Replay), HeadError> {
+        let lock = lock(dir)?;
+        let log_dir = dir.join(LOG_DIR);
+        let in_log = at(&log_dir);
+        checkpoint::remove_replaced(&log_dir).map_err(&in_log)?;
+        let mut segments = Vec::new();
+        if let Some(checkpoint) = last_checkpoint(&log_dir).map_err(&in_log)? {
+            segments.extend(list(&checkpoint.path).map_err(&in_log)?);
+        }
+        segments.extend(list(&log_dir).map_err(&in_log)?);
+        let (head, chunks, damaged) = Self::empty(dir, options, lock)?;
+        let mut replay = Replay { chunks: chunks.len(), ..Replay::default() };
+        for file in damaged {
+            let reason = "a chunk is damaged";
+            replay.damaged.push(DamagedPart {
+                path: file.path,
+                at: file.at,
+                lost: file.lost,
+                reason,
+                saved: None,
+            });
+        }
+        let mut reader = Reader { head: &head, stored: HashMap::new(), replay };
+        reader.add_chunks(chunks, options.min_time);
+        for segment in segments {
+            reader.read_segment(&segment)?;
+        }
+        let replay = reader.replay;
+        Ok((head, replay))
+    }
+}
+
+struct Reader<'a> {
+    head: &'a Head,
+    /// The chunks in files, by the number of their series.
+    stored: HashMap<u64, Vec<StoredChunk>>,
+    replay: Replay,
+}
+
+impl Reader<'_> {
+    fn add_chunks(&mut self, chunks: Vec<FoundChunk>, min_time: Timestamp) {
+        for chunk in chunks {
+            if chunk.is_out_of_order {
+                self.replay.unread += 1;
+                continue;
+            }
+            let of_series = self.stored.entry(chunk.series).or_default();
+            // A crash can leave the same chunk in two files.
+            let follows = of_series.last().is_none_or(|last| last.range.max < chunk.range.min);
+            if follows && chunk.range.max >= min_time {
+                of_series.push(StoredChunk { range: chunk.range, place: chunk.place });
+            }
+        }
+    }
+
+    fn read_segment(&mut self, segment: &Segment) -> Result<(), HeadError> {
+        let in_segment = at(&segment.path);
+        let mut reader = SegmentReader::open(&segment.path).map_err(&in_segment)?;
+        while let Some(record) = reader.next_record().map_err(&in_segment)? {
+            match Record::parse(record) {
+                Ok(record) => self.add(record),
+                Err(_) => self.replay.damaged_records += 1,
+            }
+        }
+        if let Some(torn) = reader.torn() {
+            let saved = cut_off(&segment.path, &torn).map_err(&in_segment)?;
+            let Torn { at, lost, reason } = torn;
+            self.replay.damaged.push(DamagedPart {
+                path: segment.path.clone(),
+                at,
+                lost,
+                reason,
+                saved: Some(saved),
+            });
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, record: Record) {
+        match record {
+            Record::Series(series) => {
+                let mut index = self.head.index.write().unwrap_or_else(PoisonError::into_inner);
+                for logged in series {
+                    let series = index.add_logged(logged.reference, logged.labels);
+                    if let Some(stored) = self.stored.remove(&logged.reference) {
+                        add_stored(&series, stored);
+                    }
+                }
+            }
+            Record::Floats(samples) => self.add_samples(samples, Value::Float),
+            Record::Histograms(samples) => {
+                self.add_samples(samples, |LoggedHistogram { integer, histogram }| Value::Histogram {
+                    integer,
+                    histogram,
+                });
+            }
+            Record::Deletions(deletions) => self.delete(&deletions),
+            Record::Other(_) => {}
+        }
+    }
+
+    fn add_samples<V>(&mut self, samples: Vec<LoggedSample<V>>, value: impl Fn(V) -> Value) {
+        let index = self.head.index.read().unwrap_or_else(PoisonError::into_inner);
+        let min_valid = *self.head.min_valid.read().unwrap_or_else(PoisonError::into_inner);
+        let mut max_time = i64::MIN;
+        for LoggedSample { reference, time, start, value: logged } in samples {
+            if time < min_valid {
+                self.replay.known += 1;
+                continue;
+            }
+            let Some(series) = index.by_reference(reference) else {
+                self.replay.without_series += 1;
+                continue;
+            };
+            match series.lock().append(time, start, &value(logged), self.head.block_range) {
+                Ok(()) => self.replay.samples += 1,
+                Err(Refused::Unencodable) => self.replay.damaged_records += 1,
+                Err(_) => self.replay.known += 1,
+            }
+            max_time = max_time.max(time);
+        }
+        self.head.max_time.fetch_max(max_time, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn delete(&self, logged: &[LoggedDeletion]) {
+        let index = self.head.index.read().unwrap_or_else(PoisonError::into_inner);
+        let mut deletions = self.head.deletions.write().unwrap_or_else(PoisonError::into_inner);
+        for LoggedDeletion { reference, min, max } in logged {
+            let Some(series) = index.by_reference(*reference) else { continue };
+            let range = TimeRange::new(Timestamp::from_millis(*min), Timestamp::from_millis(*max));
+            deletions.entry(series.slot).or_default().push(range);
+        }
+    }
+}
+
+/// Adds the chunks in files to a series, those that follow what it has.
+fn add_stored(series: &Arc<Series>, stored: Vec<StoredChunk>) {
+    let mut state = series.lock();
+    for chunk in stored {
+        let min = chunk.range.min.as_millis();
+        if state.last_time().is_none_or(|last| last < min) {
+            state.continue_after(chunk.range.max.as_millis());
+            state.stored.push(chunk);
+        }
+    }
+}
+
+/// Cuts a segment before its damage, and writes what is cut off to a file beside it.
+fn cut_off(path: &Path, torn: &Torn) -> std::io::Result<PathBuf> {
+    let saved = path.with_extension("damaged");
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    file.seek(SeekFrom::Start(torn.at))?;
+    let mut rest = Vec::new();
+    file.read_to_end(&mut rest)?;
+    let mut copy = fs::File::create(&saved)?;
+    copy.write_all(&rest)?;
+    copy.sync_all()?;
+    file.set_len(torn.at)?;
+    file.sync_all()?;
+    Ok(saved)
+}

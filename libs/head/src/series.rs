@@ -1,0 +1,287 @@
+//! A series of the head: its chunks, and how samples are appended.
+//!
+//! Chunks end where those of Prometheus' head end (`tsdb/head_append.go`): at the boundaries of blocks, and where the samples
+//! up to the next boundary divide evenly into chunks of about 120 floats, or 1,024 bytes of histograms.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use model::{FloatHistogram, Labels, Sample, TimeRange, Timestamp};
+use tsdb::{AppendError, Chunk, Encoding, OpenChunk, SAMPLES_PER_CHUNK};
+
+use crate::chunk_files::ChunkPlace;
+
+/// A chunk of floats ends before it has more bytes. The next sample may take 19.
+const MOST_FLOAT_BYTES: usize = 1_024 - 19;
+
+/// About the bytes of a chunk of histograms.
+const HISTOGRAM_BYTES: usize = 1_024;
+
+/// The fewest histograms of a chunk that does not end at the boundary of a block.
+const LEAST_HISTOGRAMS: usize = 10;
+
+/// A series in memory.
+pub(crate) struct Series {
+    /// Its number in the log.
+    pub(crate) reference: u64,
+    /// Its number in the index, which is not reused.
+    pub(crate) slot: u32,
+    pub(crate) labels: Labels,
+    state: Mutex<SeriesState>,
+}
+
+/// A value of either kind.
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    Float(f64),
+    Histogram {
+        /// Whether its counts are integers.
+        integer: bool,
+        histogram: Arc<FloatHistogram>,
+    },
+}
+
+/// Why a sample was not appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// It is earlier than the last one of its series.
+    OutOfOrder,
+    /// The last one of its series has the same time and another value.
+    Duplicate,
+    /// It has the time and the value of the last one.
+    Known,
+    /// It cannot be encoded.
+    Unencodable,
+}
+
+/// What a series has.
+#[derive(Default)]
+pub(crate) struct SeriesState {
+    /// Chunks in files, in order of time.
+    pub(crate) stored: Vec<StoredChunk>,
+    /// Complete chunks in memory, in order of time, after those in files.
+    pub(crate) full: Vec<Chunk>,
+    /// The chunk that samples are appended to.
+    open: Option<Open>,
+    /// The last sample: its time, and its bits if it was a float.
+    last: Option<(i64, Option<u64>)>,
+    /// Whether the series was removed from the head. What is appended to it would be lost.
+    pub(crate) is_removed: bool,
+}
+
+/// A chunk in a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StoredChunk {
+    pub(crate) range: TimeRange,
+    pub(crate) place: ChunkPlace,
+}
+
+struct Open {
+    chunk: OpenChunk,
+    min: i64,
+    /// The chunk ends before this time.
+    next_at: i64,
+    /// Whether `next_at` divides the time up to the boundary evenly.
+    is_divided: bool,
+}
+
+impl Series {
+    pub(crate) fn new(reference: u64, slot: u32, labels: Labels) -> Self {
+        Self { reference, slot, labels, state: Mutex::default() }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, SeriesState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SeriesState {
+    /// The time of the last sample.
+    pub(crate) fn last_time(&self) -> Option<i64> {
+        self.last.map(|(time, _)| time)
+    }
+
+    /// Whether a sample may be appended.
+    pub(crate) fn check(&self, time: i64, value: &Value) -> Result<(), Refused> {
+        match (self.last, value) {
+            (Some((last, _)), _) if time < last => Err(Refused::OutOfOrder),
+            (Some((last, bits)), Value::Float(value)) if time == last => {
+                Err(if bits == Some(value.to_bits()) { Refused::Known } else { Refused::Duplicate })
+            }
+            (Some((last, _)), Value::Histogram { .. }) if time == last => Err(Refused::Duplicate),
+            _ => Ok(()),
+        }
+    }
+
+    /// Appends a sample. Blocks have this range, in milliseconds. A start of 0 is unknown.
+    pub(crate) fn append(
+        &mut self,
+        time: i64,
+        start: i64,
+        value: &Value,
+        block_range: i64,
+    ) -> Result<(), Refused> {
+        self.check(time, value)?;
+        let sample = NewSample {
+            at: Timestamp::from_millis(time),
+            start: Timestamp::from_millis(start),
+            value,
+            block_range,
+        };
+        let encoding = sample.encoding();
+        let is_full = self.open.as_mut().is_none_or(|open| open.is_full_before(time, encoding, block_range));
+        if is_full || !self.append_here(&sample).map_err(|_| Refused::Unencodable)? {
+            self.begin_chunk(&sample).map_err(|_| Refused::Unencodable)?;
+        }
+        let bits = if let Value::Float(value) = value { Some(value.to_bits()) } else { None };
+        self.last = Some((time, bits));
+        Ok(())
+    }
+
+    /// Appends a sample to the open chunk, and returns whether it fits.
+    fn append_here(&mut self, sample: &NewSample<'_>) -> Result<bool, AppendError> {
+        let Some(open) = &mut self.open else { return Ok(false) };
+        let NewSample { at, start, value, .. } = sample;
+        match value {
+            Value::Float(value) => {
+                let sample_value = Sample { timestamp: *at, value: *value };
+                open.chunk.append_float(sample.encoding(), sample_value, *start)
+            }
+            Value::Histogram { histogram, .. } => {
+                open.chunk.append_histogram(sample.encoding(), *at, histogram, *start)
+            }
+        }
+    }
+
+    /// Completes the open chunk and begins the next one with a sample.
+    fn begin_chunk(&mut self, sample: &NewSample<'_>) -> Result<(), AppendError> {
+        let NewSample { at, start, value, block_range } = *sample;
+        let encoding = sample.encoding();
+        let chunk = match (value, &self.open) {
+            (Value::Float(value), _) => {
+                OpenChunk::of_float(encoding, Sample { timestamp: at, value: *value }, start)?
+            }
+            (Value::Histogram { histogram, .. }, Some(open)) => {
+                open.chunk.next_of_histogram(encoding, at, histogram, start)?
+            }
+            (Value::Histogram { histogram, .. }, None) => {
+                OpenChunk::of_histogram(encoding, at, histogram, start)?
+            }
+        };
+        let min = at.as_millis();
+        let next = Open { chunk, min, next_at: boundary_after(min, block_range), is_divided: false };
+        let before = self.open.replace(next);
+        self.full.extend(before.and_then(|open| open.chunk.finish()));
+        Ok(())
+    }
+
+    /// Continues after chunks in files, up to this time.
+    pub(crate) fn continue_after(&mut self, time: i64) {
+        self.last = self.last.max(Some((time, None)));
+    }
+
+    /// The chunks in memory with samples in a range: complete ones, and the open one with the samples so far.
+    pub(crate) fn chunks_in_memory(&self, range: TimeRange) -> Vec<Chunk> {
+        let is_inside = |chunk: &&Chunk| chunk.range.overlaps(&range);
+        let mut chunks: Vec<Chunk> = self.full.iter().filter(is_inside).cloned().collect();
+        if let Some(open) = &self.open
+            && Timestamp::from_millis(open.min) <= range.max
+        {
+            chunks.extend(open.chunk.snapshot().filter(|chunk| chunk.range.overlaps(&range)));
+        }
+        chunks
+    }
+
+    /// Removes chunks without samples at `min_time` or later. Returns whether nothing is left.
+    pub(crate) fn truncate(&mut self, min_time: i64) -> bool {
+        let is_recent = |range: &TimeRange| range.max.as_millis() >= min_time;
+        self.stored.retain(|chunk| is_recent(&chunk.range));
+        self.full.retain(|chunk| is_recent(&chunk.range));
+        if self.last_time().is_none_or(|last| last < min_time) {
+            self.open = None;
+        }
+        self.stored.shrink_to_fit();
+        self.full.shrink_to_fit();
+        self.open.is_none() && self.stored.is_empty() && self.full.is_empty()
+    }
+
+    /// The time of the first sample.
+    pub(crate) fn first_time(&self) -> Option<i64> {
+        let stored = self.stored.first().map(|chunk| chunk.range.min.as_millis());
+        let full = || self.full.first().map(|chunk| chunk.range.min.as_millis());
+        stored.or_else(full).or_else(|| self.open.as_ref().map(|open| open.min))
+    }
+
+    /// Number of chunks.
+    pub(crate) fn chunk_count(&self) -> usize {
+        self.stored.len() + self.full.len() + usize::from(self.open.is_some())
+    }
+}
+
+/// A sample that is appended.
+#[derive(Clone, Copy)]
+struct NewSample<'a> {
+    at: Timestamp,
+    start: Timestamp,
+    value: &'a Value,
+    block_range: i64,
+}
+
+impl NewSample<'_> {
+    fn encoding(&self) -> Encoding {
+        match (self.value, self.start != Timestamp::EPOCH) {
+            (Value::Float(_), false) => Encoding::Xor,
+            (Value::Float(_), true) => Encoding::Xor2,
+            (Value::Histogram { integer: true, .. }, false) => Encoding::Histogram,
+            (Value::Histogram { integer: false, .. }, false) => Encoding::FloatHistogram,
+            (Value::Histogram { integer: true, .. }, true) => Encoding::HistogramSt,
+            (Value::Histogram { integer: false, .. }, true) => Encoding::FloatHistogramSt,
+        }
+    }
+}
+
+impl Open {
+    /// Whether the chunk ends before a sample at `time` with this encoding. Updates where it ends.
+    fn is_full_before(&mut self, time: i64, encoding: Encoding, block_range: i64) -> bool {
+        if self.chunk.encoding() != encoding {
+            return true;
+        }
+        let (samples, bytes) = (self.chunk.len(), self.chunk.size_bytes());
+        if encoding.holds_floats() {
+            if bytes > MOST_FLOAT_BYTES {
+                return true;
+            }
+            if samples == SAMPLES_PER_CHUNK / 4 {
+                self.divide(4.0);
+            }
+            return time >= self.next_at || samples >= 2 * SAMPLES_PER_CHUNK;
+        }
+        let boundary = boundary_after(self.min, block_range);
+        if !self.is_divided && bytes >= HISTOGRAM_BYTES / 4 {
+            self.divide(HISTOGRAM_BYTES as f64 / bytes as f64);
+        }
+        (time >= self.next_at || bytes >= 2 * HISTOGRAM_BYTES)
+            && (samples >= LEAST_HISTOGRAMS || time >= boundary)
+    }
+
+    /// Divides the time up to the boundary into chunks of about the same length, when the chunk has one part of `parts` of its
+    /// samples.
+    fn divide(&mut self, parts: f64) {
+        let last = self.chunk_max();
+        let whole = (self.next_at - self.min) as f64;
+        let chunks = whole / ((last - self.min + 1) as f64 * parts);
+        if chunks > 1.0 {
+            self.next_at = (self.min as f64 + whole / chunks.floor()) as i64;
+        }
+        self.is_divided = true;
+    }
+
+    /// The time of the last sample of the chunk.
+    fn chunk_max(&self) -> i64 {
+        self.chunk.max_time().as_millis()
+    }
+}
+
+/// The first boundary of blocks after a time.
+pub(crate) fn boundary_after(time: i64, block_range: i64) -> i64 {
+    time.div_euclid(block_range).saturating_add(1).saturating_mul(block_range)
+}
