@@ -25,6 +25,14 @@ pub enum DataFolderError {
         /// What is wrong.
         error: io::Error,
     },
+    /// It is a file.
+    #[error("--data-dir={}: it is not a folder; give the {role} a folder of its own", path.display())]
+    NotAFolder {
+        /// The file.
+        path: PathBuf,
+        /// The role.
+        role: &'static str,
+    },
     /// It has files of another program.
     #[error("--data-dir={}: it has {found}, so it belongs to {owner}; give the {role} a folder of its own", path.display())]
     Foreign {
@@ -54,6 +62,9 @@ impl DataFolder {
     /// When it cannot be written, has files of another program, or is in use.
     pub fn open(path: &Path, role: &'static str) -> Result<Self, DataFolderError> {
         let io = |error: io::Error| DataFolderError::Io { path: path.to_owned(), error };
+        if path.exists() && !path.is_dir() {
+            return Err(DataFolderError::NotAFolder { path: path.to_owned(), role });
+        }
         fs::create_dir_all(path).map_err(io)?;
         for entry in fs::read_dir(path).map_err(io)? {
             let name = entry.map_err(io)?.file_name().to_string_lossy().into_owned();
@@ -85,9 +96,9 @@ impl From<DataFolderError> for runtime::RoleError {
     fn from(error: DataFolderError) -> Self {
         match error {
             DataFolderError::Io { .. } => Self::failed(error),
-            DataFolderError::Foreign { .. } | DataFolderError::Locked { .. } => {
-                Self::wrong_configuration(error)
-            }
+            DataFolderError::NotAFolder { .. }
+            | DataFolderError::Foreign { .. }
+            | DataFolderError::Locked { .. } => Self::wrong_configuration(error),
         }
     }
 }
@@ -117,6 +128,7 @@ mod tests {
         foreign("wal", "belongs to a Prometheus");
         foreign("01HZY3VQ6J0000000000000000/chunks", "belongs to a bucket or a Prometheus");
         fs::write(dir.path().join("file"), "").unwrap();
-        assert!(DataFolder::open(&dir.path().join("file"), "store").is_err());
+        let error = DataFolder::open(&dir.path().join("file"), "store").unwrap_err().to_string();
+        assert!(error.contains("it is not a folder"), "{error}");
     }
 }
