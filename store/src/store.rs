@@ -107,7 +107,7 @@ impl BucketStore {
         &self,
         request: &Arc<SeriesRequest>,
     ) -> Result<(SeriesAnswer, Option<AnswerHints>), StoreError> {
-        let mut catalog = self.parts.catalog.current();
+        let mut catalog = self.parts.catalog.synced()?;
         for restart in 0..=RESTARTS {
             let range = self.served(request.range);
             let permitted =
@@ -141,7 +141,7 @@ impl BucketStore {
         request: LabelRequest<'_>,
         question: &LabelQuestion,
     ) -> Result<LabelsAnswer, StoreError> {
-        let mut catalog = self.parts.catalog.current();
+        let mut catalog = self.parts.catalog.synced()?;
         for restart in 0..=RESTARTS {
             let range = self.served(request.range);
             let (mut selected, unreadable) = catalog.select(range, request.matchers, Resolutions::ALL);
@@ -224,7 +224,7 @@ impl Drop for RunningAnswer {
 #[tonic::async_trait]
 impl Store for BucketStore {
     async fn info(&self) -> Result<StoreInfo, StoreError> {
-        let producers = self.parts.catalog.current().producers(self.parts.times.now());
+        let producers = self.parts.catalog.synced()?.producers(self.parts.times.now());
         let range = producers.iter().map(|producer| producer.range);
         let range = range.reduce(|a, b| TimeRange::new(a.min.min(b.min), a.max.max(b.max)));
         let tsdb = |producer: &crate::catalog::ProducerRange| TsdbInfo {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bucket::{BucketView, FetchError, Fetcher};
 use model::Labels;
 use runtime::{Probes, Shutdown};
+use storeapi::StoreError;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -16,20 +17,33 @@ use crate::metrics::StoreMetrics;
 
 /// A request waits at most this long for a sync that it asked for.
 const REFRESH: Duration = Duration::from_secs(30);
+/// A sync of a bucket may take this long, also if the next one is due sooner.
+const LEAST_LIMIT: Duration = Duration::from_secs(60);
 /// Idle blocks are looked for this often.
 const CLOSE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The current catalog, for requests.
 #[derive(Clone)]
 pub(crate) struct CatalogHandle {
-    catalogs: watch::Receiver<Arc<Catalog>>,
+    /// `None` before the first sync.
+    catalogs: watch::Receiver<Option<Arc<Catalog>>>,
     wanted: Arc<Notify>,
 }
 
 impl CatalogHandle {
-    /// The catalog of the last sync.
+    /// The catalog of the last sync; an empty one before the first sync.
     pub(crate) fn current(&self) -> Arc<Catalog> {
-        Arc::clone(&self.catalogs.borrow())
+        self.catalogs.borrow().clone().unwrap_or_default()
+    }
+
+    /// The catalog of the last sync.
+    ///
+    /// # Errors
+    /// Before the first sync. An empty answer would look as if there were no blocks.
+    pub(crate) fn synced(&self) -> Result<Arc<Catalog>, StoreError> {
+        let not_synced =
+            || StoreError::unavailable("the store has just started and does not know its blocks yet");
+        self.catalogs.borrow().clone().ok_or_else(not_synced)
     }
 
     /// The catalog of the next sync, which is asked for; the current one if the sync fails or takes long.
@@ -57,19 +71,19 @@ pub(crate) struct Syncer {
     interval: Duration,
     blocks: Arc<Blocks>,
     metrics: StoreMetrics,
-    catalogs: watch::Sender<Arc<Catalog>>,
+    catalogs: watch::Sender<Option<Arc<Catalog>>>,
     wanted: Arc<Notify>,
 }
 
 impl Syncer {
-    /// A syncer whose catalog is empty before the first sync.
+    /// A syncer that has not synced yet.
     pub(crate) fn new(
         buckets: Vec<SyncedBucket>,
         interval: Duration,
         blocks: Arc<Blocks>,
         metrics: StoreMetrics,
     ) -> (Self, CatalogHandle) {
-        let (sender, receiver) = watch::channel(Arc::new(Catalog::default()));
+        let (sender, receiver) = watch::channel(None);
         let wanted = Arc::new(Notify::new());
         let handle = CatalogHandle { catalogs: receiver, wanted: Arc::clone(&wanted) };
         (Self { buckets, interval, blocks, metrics, catalogs: sender, wanted }, handle)
@@ -82,20 +96,10 @@ impl Syncer {
         let syncing = async {
             loop {
                 let began = Instant::now();
-                // A sync that hangs ends when the next one is due.
-                let limit = self.interval.max(Duration::from_secs(60));
-                let Some(done) =
-                    shutdown.until_triggered(tokio::time::timeout(limit, self.sync(&mut views))).await
-                else {
-                    return;
-                };
-                match done {
-                    Ok(true) => probes.ready(),
-                    Ok(false) => {}
-                    Err(_) => {
-                        self.metrics.sync_failed();
-                        tracing::error!(limit = ?limit, "sync of the buckets took too long and was ended");
-                    }
+                match shutdown.until_triggered(self.sync(&mut views)).await {
+                    Some(true) => probes.ready(),
+                    Some(false) => {}
+                    None => return,
                 }
                 let is_first = views.iter().any(Option::is_none);
                 // At the start, each failure delays the moment at which the store can serve.
@@ -119,23 +123,35 @@ impl Syncer {
     }
 
     /// Fetches all views. Returns whether each bucket was read at least once.
+    ///
+    /// A bucket that hangs is given up when the next sync is due, so that the blocks of the others are known until then.
     async fn sync(&self, views: &mut [Option<BucketView>]) -> bool {
         let began = Instant::now();
-        let fetches = self.buckets.iter().map(|bucket| bucket.fetcher.fetch(crate::now()));
+        let limit = self.interval.max(LEAST_LIMIT);
+        let fetches =
+            self.buckets.iter().map(|bucket| tokio::time::timeout(limit, bucket.fetcher.fetch(crate::now())));
         let mut is_complete = true;
         for ((bucket, view), fetched) in
             self.buckets.iter().zip(views.iter_mut()).zip(futures::future::join_all(fetches).await)
         {
+            let consequence = match view {
+                Some(_) => "its blocks of the last sync are served",
+                None => "the store is not ready until it is synced",
+            };
             match fetched {
-                Ok(fetched) => *view = Some(fetched),
-                Err(FetchError::Incomplete { view: fetched }) => {
+                Ok(Ok(fetched)) => *view = Some(fetched),
+                Ok(Err(FetchError::Incomplete { view: fetched })) => {
                     is_complete = false;
                     tracing::warn!(bucket = %bucket.name, failed = fetched.failed.len(), "some blocks could not be looked up");
                     *view = Some(with_known(*fetched, view.as_ref()));
                 }
-                Err(error @ FetchError::Listing(_)) => {
+                Ok(Err(error @ FetchError::Listing(_))) => {
                     is_complete = false;
-                    tracing::error!(bucket = %bucket.name, %error, "sync failed, the blocks of the last one are served");
+                    tracing::error!(bucket = %bucket.name, %error, consequence, "bucket could not be synced");
+                }
+                Err(_) => {
+                    is_complete = false;
+                    tracing::error!(bucket = %bucket.name, ?limit, consequence, "sync of a bucket took too long and was ended");
                 }
             }
         }
@@ -154,7 +170,7 @@ impl Syncer {
     }
 
     fn publish(&self, catalog: Catalog) {
-        let before = Arc::clone(&self.catalogs.borrow());
+        let before = self.catalogs.borrow().clone().unwrap_or_default();
         for (key, reason) in catalog.refused.iter().filter(|(key, _)| !before.refused.contains_key(key)) {
             tracing::error!(block = %key.block, %reason, "block is not served");
         }
@@ -170,7 +186,7 @@ impl Syncer {
         let blocks: std::collections::BTreeSet<tsdb::Ulid> =
             keys.iter().map(|key: &BlockKey| key.block).collect();
         self.blocks.keep_headers_only(|block| blocks.contains(&block));
-        self.catalogs.send_replace(Arc::new(catalog));
+        self.catalogs.send_replace(Some(Arc::new(catalog)));
     }
 
     async fn close_idle_blocks(&self, shutdown: &Shutdown) {

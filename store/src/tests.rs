@@ -8,8 +8,11 @@ mod faults;
 mod hinted;
 mod living;
 mod oracle;
+mod outage;
+mod required;
 mod servers;
 mod shared;
+mod syncing;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -58,15 +61,25 @@ impl Drop for TestStore {
 impl TestStore {
     /// The value of a metric without labels, as it is scraped.
     fn metric(&self, name: &str) -> f64 {
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
-        value.unwrap_or_else(|| panic!("{name} is not in\n{text}"))
+        metric(&self.registry, name)
     }
 }
 
+fn metric(registry: &Registry, name: &str) -> f64 {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+    value.unwrap_or_else(|| panic!("{name} is not in\n{text}"))
+}
+
 fn config(flags: &[&str]) -> Config {
-    let all = ["store", "--objstore.config={type: FILESYSTEM, config: {directory: /}}"];
+    config_of("{type: FILESYSTEM, config: {directory: /}}", flags)
+}
+
+/// The configuration of a store of these buckets.
+fn config_of(buckets: &str, flags: &[&str]) -> Config {
+    let buckets = format!("--objstore.config={buckets}");
+    let all = ["store", &buckets];
     let args =
         StoreCommand::try_parse_from(all.iter().chain(flags)).unwrap_or_else(|error| panic!("{error}")).args;
     args.check().unwrap_or_else(|mistakes| panic!("{mistakes:?}"))
@@ -74,11 +87,15 @@ fn config(flags: &[&str]) -> Config {
 
 /// A store of `bucket` that has synced once.
 async fn serve(bucket: &Bucket, data_dir: &Path, flags: &[&str]) -> TestStore {
-    let config =
-        Config { retry: Retry { attempts: 3, delay: std::time::Duration::from_millis(1) }, ..config(flags) };
+    serve_all(config(flags), std::slice::from_ref(bucket), data_dir).await
+}
+
+/// A store of several buckets that has synced once.
+async fn serve_all(config: Config, buckets: &[Bucket], data_dir: &Path) -> TestStore {
+    let retry = Retry { attempts: 3, delay: std::time::Duration::from_millis(1) };
     let folder = DataFolder::open(data_dir, "store").unwrap();
     let mut registry = Registry::default();
-    let assembled = assemble(&config, std::slice::from_ref(bucket), &folder, &mut registry);
+    let assembled = assemble(&Config { retry, ..config }, buckets, &folder, &mut registry);
     let Assembled { store, syncer, api } = assembled.unwrap_or_else(|error| panic!("{error}"));
     let (probes, shutdown) = (Probes::new(), Shutdown::new());
     let (handle, running) = (tokio::runtime::Handle::current(), (probes.clone(), shutdown.clone()));
