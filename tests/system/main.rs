@@ -9,6 +9,7 @@ mod compactor;
 mod docs;
 mod end_to_end;
 mod ports;
+mod restarts;
 mod store;
 mod tools;
 mod uploads;
