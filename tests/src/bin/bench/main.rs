@@ -2,6 +2,7 @@
 
 mod bucket_bench;
 mod compactor_bench;
+mod head_bench;
 mod load;
 mod mesh_bench;
 mod promql_bench;
@@ -26,6 +27,7 @@ const BENCHES: &[Bench] = &[
     ("promql", promql_bench::run),
     ("promql-plan", promql_plan_bench::run),
     ("tsdb", tsdb_bench::run),
+    ("head", head_bench::run),
     ("bucket", bucket_bench::run),
     ("compactor", compactor_bench::run),
     ("mesh", mesh_bench::run),
@@ -72,6 +74,12 @@ fn main() -> ExitCode {
         && role == compactor_bench::ROLE
     {
         compactor_bench::run_stage(stage);
+        return ExitCode::SUCCESS;
+    }
+    if let [role, stage] = args.as_slice()
+        && role == head_bench::ROLE
+    {
+        head_bench::run_stage(stage);
         return ExitCode::SUCCESS;
     }
     let json = args.iter().any(|arg| arg == "--json");
