@@ -15,7 +15,7 @@ const LAYERS: &[(u8, &[&str])] = &[
     (5, &["sidecar", "store", "querier", "compactor", "ruler", "pki"]),
     (4, &["promql", "storeapi", "bucket"]),
     (3, &["series", "head"]),
-    (2, &["tsdb", "promapi", "mesh", "runtime"]),
+    (2, &["tsdb", "exposition", "promapi", "mesh", "runtime"]),
     (1, &["model", "identity", "proto", "budget", "compression", "tls", "terminal"]),
 ];
 
