@@ -12,7 +12,7 @@ use series::{DownsampleError, Downsampler};
 use tsdb::{BlockMeta, BlockOptions, BlockWriter, Chunk, Ulid, WriteError};
 
 use crate::account::SampleAccount;
-use crate::group::{BlockLabels, external_labels, resolution};
+use crate::group::{GroupKey, resolution};
 use crate::job::{JobError, JobResult, Workshop};
 use crate::merge::Merged;
 use crate::output;
@@ -44,14 +44,16 @@ pub(crate) struct DownsamplePlan {
     pub(crate) to: i64,
 }
 
-/// The blocks that are due, the oldest first. `is_excluded` says which blocks are never downsampled.
+/// The blocks that are due, the oldest first. `is_excluded` says which blocks are never downsampled. A coarser block that was merged
+/// from those of several replicas counts for each of them.
 pub(crate) fn plan(
     blocks: &[Arc<BlockMeta>],
+    replica_labels: &[String],
     is_excluded: impl Fn(Ulid) -> bool,
     retention: &RetentionPolicy,
     now: Timestamp,
 ) -> Vec<DownsamplePlan> {
-    let made = sources_by_resolution(blocks);
+    let made = sources_by_group(blocks, replica_labels);
     let mut plans = Vec::new();
     for step in STEPS {
         let of_step = blocks.iter().filter(|meta| resolution(meta) == step.from && !is_excluded(meta.ulid));
@@ -61,7 +63,8 @@ pub(crate) fn plan(
                     let length = meta.max_time.millis_since(meta.min_time);
                     let is_due =
                         length >= step.min_length || retention.is_due_within(meta, BEFORE_RETENTION, now);
-                    let done = made.get(&(step.to, external_labels(meta)));
+                    let coarser = GroupKey { resolution: step.to, ..GroupKey::of(meta, replica_labels) };
+                    let done = made.get(&coarser);
                     is_due
                         && !done.is_some_and(|done| {
                             meta.compaction.sources.iter().all(|source| done.contains(source))
@@ -74,12 +77,14 @@ pub(crate) fn plan(
     plans
 }
 
-/// The sources of all blocks by resolution and labels.
-fn sources_by_resolution(blocks: &[Arc<BlockMeta>]) -> BTreeMap<(i64, &BlockLabels), BTreeSet<Ulid>> {
-    let mut sources: BTreeMap<(i64, &BlockLabels), BTreeSet<Ulid>> = BTreeMap::new();
+/// The sources of all blocks by group.
+fn sources_by_group(
+    blocks: &[Arc<BlockMeta>],
+    replica_labels: &[String],
+) -> BTreeMap<GroupKey, BTreeSet<Ulid>> {
+    let mut sources: BTreeMap<GroupKey, BTreeSet<Ulid>> = BTreeMap::new();
     for meta in blocks {
-        let of_labels = sources.entry((resolution(meta), external_labels(meta))).or_default();
-        of_labels.extend(&meta.compaction.sources);
+        sources.entry(GroupKey::of(meta, replica_labels)).or_default().extend(&meta.compaction.sources);
     }
     sources
 }
@@ -204,7 +209,9 @@ mod tests {
 
     fn planned(blocks: &[Arc<BlockMeta>], retention: &str, now: i64) -> Vec<(u128, i64)> {
         let retention = RetentionPolicy::from_durations(retention, "0d", "0d").unwrap();
-        let plans = plan(blocks, |id| id.random() == 9, &retention, Timestamp::from_millis(now * HOUR));
+        let replica = ["replica".to_owned()];
+        let plans =
+            plan(blocks, &replica, |id| id.random() == 9, &retention, Timestamp::from_millis(now * HOUR));
         plans.iter().map(|plan| (plan.source.ulid.random(), plan.to)).collect()
     }
 
@@ -217,6 +224,20 @@ mod tests {
         let next =
             [block(3, 240, 300_000, &[1]), block(4, 239, 300_000, &[2]), block(5, 240, 3_600_000, &[7])];
         assert_eq!(planned(&next, "0d", 48), [(3, 3_600_000)]);
+    }
+
+    #[test]
+    fn replicas_whose_coarser_blocks_were_merged_are_not_downsampled_again() {
+        let of_replica = |meta: Arc<BlockMeta>, replica: &str| {
+            let mut meta = BlockMeta::clone(&meta);
+            let labels = &mut meta.thanos.as_mut().unwrap().labels;
+            labels.insert("replica".to_owned(), replica.to_owned());
+            Arc::new(meta)
+        };
+        let raw = [of_replica(block(1, 48, 0, &[1]), "0"), of_replica(block(2, 48, 0, &[2]), "1")];
+        assert_eq!(planned(&raw, "0d", 48), [(1, 300_000), (2, 300_000)]);
+        let merged = [raw[0].clone(), raw[1].clone(), block(3, 48, 300_000, &[1, 2])];
+        assert_eq!(planned(&merged, "0d", 48), []);
     }
 
     #[test]

@@ -170,7 +170,7 @@ impl BucketWorker {
     /// Marks blocks that are older than they are kept.
     async fn mark_expired(&self, pass: &Pass<'_>, outcome: &mut HousekeepingOutcome) {
         let view = &pass.view;
-        let verdict = self.settings.retention.decide(&view.blocks, pass.now);
+        let verdict = self.settings.retention.decide(&view.blocks, &self.settings.replica_labels, pass.now);
         for (block, why) in &verdict.kept {
             tracing::warn!(bucket = %self.name, %block, %why, "a block stays although it is old");
         }

@@ -230,7 +230,11 @@ async fn would_downsample(worker: &BucketWorker) -> Result<Vec<OneRunRow>, Strin
 
 async fn would_retire(worker: &BucketWorker) -> Result<Vec<OneRunRow>, String> {
     let view = worker.view().await?;
-    let verdict = worker.settings.retention.decide(&view.blocks, worker.workshop.clock.now());
+    let verdict = worker.settings.retention.decide(
+        &view.blocks,
+        &worker.settings.replica_labels,
+        worker.workshop.clock.now(),
+    );
     let group = |block: Ulid| {
         let meta = view.blocks.iter().find(|meta| meta.ulid == block);
         meta.map(|meta| GroupKey::of(meta, &worker.settings.replica_labels).to_string()).unwrap_or_default()

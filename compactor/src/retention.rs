@@ -197,8 +197,14 @@ impl RetentionPolicy {
         all.iter().all(|kept| kept.is_some_and(|kept| age(meta, now) > kept))
     }
 
-    /// Which of the blocks are retired. `blocks` are those of one bucket that are not marked for deletion.
-    pub(crate) fn decide(&self, blocks: &[Arc<BlockMeta>], now: Timestamp) -> RetentionVerdict {
+    /// Which of the blocks are retired. `blocks` are those of one bucket that are not marked for deletion. A coarser block that was
+    /// merged from those of several replicas replaces each of them.
+    pub(crate) fn decide(
+        &self,
+        blocks: &[Arc<BlockMeta>],
+        replica_labels: &[String],
+        now: Timestamp,
+    ) -> RetentionVerdict {
         let mut verdict = RetentionVerdict::default();
         for meta in blocks {
             let (retention, resolution) = (self.of(meta), resolution(meta));
@@ -209,7 +215,7 @@ impl RetentionPolicy {
                 verdict.expired.push(Expired { block: meta.ulid, why, replaced_by: Vec::new() });
                 continue;
             }
-            match replacements(meta, blocks) {
+            match replacements(meta, blocks, replica_labels) {
                 Some(replaced_by) => verdict.expired.push(Expired { block: meta.ulid, why, replaced_by }),
                 None => {
                     let needs = coarser(resolution).map(resolution_name).unwrap_or_default();
@@ -225,11 +231,12 @@ impl RetentionPolicy {
 }
 
 /// The coarser blocks that together have all sources of the block.
-fn replacements(meta: &BlockMeta, blocks: &[Arc<BlockMeta>]) -> Option<Vec<Ulid>> {
-    let group = GroupKey { resolution: coarser(resolution(meta))?, labels: external_labels(meta).clone() };
+fn replacements(meta: &BlockMeta, blocks: &[Arc<BlockMeta>], replica_labels: &[String]) -> Option<Vec<Ulid>> {
+    let coarser = coarser(resolution(meta))?;
+    let group = GroupKey { resolution: coarser, ..GroupKey::of(meta, replica_labels) };
     let mut left = meta.compaction.sources.clone();
     let mut replaced_by = Vec::new();
-    for other in blocks.iter().filter(|other| GroupKey::of(other, &[]) == group) {
+    for other in blocks.iter().filter(|other| GroupKey::of(other, replica_labels) == group) {
         let before = left.len();
         left.retain(|source| !other.compaction.sources.contains(source));
         if left.len() < before {
@@ -291,7 +298,11 @@ mod tests {
         blocks: &[Arc<BlockMeta>],
         days: i64,
     ) -> (Vec<(u128, Vec<u128>)>, Vec<u128>) {
-        let verdict = policy.decide(blocks, Timestamp::from_millis((2 + days * 24) * HOUR + 1));
+        let verdict = policy.decide(
+            blocks,
+            &["replica".to_owned()],
+            Timestamp::from_millis((2 + days * 24) * HOUR + 1),
+        );
         let ids = |ids: &[Ulid]| ids.iter().map(Ulid::random).collect::<Vec<_>>();
         (
             verdict.expired.iter().map(|e| (e.block.random(), ids(&e.replaced_by))).collect(),
@@ -314,6 +325,20 @@ mod tests {
         // Where nothing coarser is kept longer, age decides.
         assert_eq!(decided(&policy("10d", "10d", "0d"), std::slice::from_ref(&raw), 10).0, [(1, vec![])]);
         assert_eq!(decided(&keeps.without_downsampling(), &[raw], 10).0, [(1, vec![])]);
+    }
+
+    #[test]
+    fn a_coarser_block_that_was_merged_of_replicas_replaces_each_of_them() {
+        let of_replica = |number, replica: &str| {
+            let mut meta = BlockMeta::clone(&block(number, "a", 0, &[number]));
+            let labels = &mut meta.thanos.as_mut().unwrap().labels;
+            labels.insert("replica".to_owned(), replica.to_owned());
+            Arc::new(meta)
+        };
+        let merged = block(3, "a", 300_000, &[1, 2]);
+        let (expired, kept) =
+            decided(&policy("10d", "0d", "0d"), &[of_replica(1, "0"), of_replica(2, "1"), merged], 10);
+        assert_eq!((expired, kept), (vec![(1, vec![3]), (2, vec![3])], vec![]));
     }
 
     #[test]

@@ -330,7 +330,13 @@ impl BucketWorker {
 
     pub(crate) fn due(&self, view: &CompactorView) -> Vec<DownsamplePlan> {
         let is_excluded = |id: Ulid| view.no_downsample.contains(&id) || self.is_quarantined(id);
-        downsample::plan(&view.blocks, is_excluded, &self.settings.retention, self.workshop.clock.now())
+        downsample::plan(
+            &view.blocks,
+            &self.settings.replica_labels,
+            is_excluded,
+            &self.settings.retention,
+            self.workshop.clock.now(),
+        )
     }
 
     /// The group of the block that a plan makes.
