@@ -26,7 +26,7 @@ use series::{ChunkSample, decode_chunk, encode_chunks};
 use tsdb::{BlockMeta, BlockOptions, BlockWriter, ThanosMeta, Ulid};
 
 use crate::clock::Clock;
-use crate::config::CompactArgs;
+use crate::config::{CompactArgs, WorkConfig};
 use crate::group::{GroupKey, resolution};
 use crate::history::History;
 use crate::job::Workshop;
@@ -50,15 +50,27 @@ fn scratch() -> tempfile::TempDir {
 /// How tests retry: not at all, so that a request that fails ends a job.
 const ONCE: Retry = Retry { attempts: 1, delay: Duration::from_millis(1) };
 
-/// A worker on `bucket` with these flags. Its unfinished blocks are in `dir`.
-fn worker(bucket: &Bucket, dir: &Path, name: &str, flags: &[&str]) -> BucketWorker {
+/// The configuration that these flags give. Simulations start thousands of compactors with few different ones.
+fn work_config(flags: &[&str]) -> Arc<WorkConfig> {
+    static KNOWN: Mutex<BTreeMap<Vec<String>, Arc<WorkConfig>>> = Mutex::new(BTreeMap::new());
+    let key: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    if let Some(known) = KNOWN.lock().unwrap().get(&key) {
+        return Arc::clone(known);
+    }
     let all =
         ["compact", "--objstore.config={type: FILESYSTEM, config: {directory: /}}", "--consistency-delay=0s"];
     let args = CompactCommand::try_parse_from(all.iter().chain(flags))
         .unwrap_or_else(|error| panic!("{error}"))
         .args;
-    let work = args.check().unwrap_or_else(|mistakes| panic!("{mistakes:?}")).work;
-    let fetch = FetchOptions { retry: ONCE, ..work.fetch };
+    let work = Arc::new(args.check().unwrap_or_else(|mistakes| panic!("{mistakes:?}")).work);
+    KNOWN.lock().unwrap().insert(key, Arc::clone(&work));
+    work
+}
+
+/// A worker on `bucket` with these flags. Its unfinished blocks are in `dir`.
+fn worker(bucket: &Bucket, dir: &Path, name: &str, flags: &[&str]) -> BucketWorker {
+    let work = work_config(flags);
+    let fetch = FetchOptions { retry: ONCE, ..work.fetch.clone() };
     BucketWorker {
         name: "test".to_owned(),
         bucket: bucket.clone(),
@@ -66,7 +78,7 @@ fn worker(bucket: &Bucket, dir: &Path, name: &str, flags: &[&str]) -> BucketWork
         fetcher: Arc::new(Fetcher::new(bucket.clone(), fetch, FetchMetrics::default()).unwrap()),
         workshop: Workshop {
             bucket: bucket.clone(),
-            dir: dir.to_owned(),
+            dir: dir.join(name),
             retry: ONCE,
             rule: work.rule,
             file_concurrency: 1,
@@ -74,7 +86,7 @@ fn worker(bucket: &Bucket, dir: &Path, name: &str, flags: &[&str]) -> BucketWork
             clock: Clock::system(),
         },
         leases: Leases::new(bucket, name, Duration::from_secs(60)),
-        settings: Arc::new(work.settings),
+        settings: Arc::new(work.settings.clone()),
         history: History::new(None),
         metrics: CompactorMetrics::default(),
         progress: Progress::default(),
