@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Names without quotes are ASCII; quoted ones may have any character. In the text format spaces and tabs are allowed between
-//! all of these, and a comma may be left out.
+//! all of these, and a comma may be left out; in OpenMetrics neither is.
 
 use std::borrow::Cow;
 
@@ -115,6 +115,7 @@ impl<'a> Scanner<'a> {
                     self.at = at + 1;
                     return Some(&self.text[begin..at]);
                 }
+                b'\\' if self.text.get(at + 1) == Some(&b'\n') => return None,
                 b'\\' => at += 2,
                 b'\n' if !may_have_lines => return None,
                 _ => at += 1,
@@ -152,9 +153,14 @@ impl<'a> Scanner<'a> {
                 _ => return Err(self.unexpected("\"=\"")),
             }
             self.skip_spaces();
-            if self.peek() == Some(b',') {
-                self.at += 1;
-                self.skip_spaces();
+            match self.peek() {
+                Some(b',') => {
+                    self.at += 1;
+                    self.skip_spaces();
+                }
+                Some(b'}') => {}
+                _ if self.format == TextFormat::OpenMetrics => return Err(self.unexpected("\",\" or \"}\"")),
+                _ => {}
             }
         }
     }

@@ -13,7 +13,7 @@
 use std::borrow::Cow;
 
 use crate::error::{ParseError, ParseProblem};
-use crate::labels::{Scanner, is_metric_name, text, unescaped_help};
+use crate::labels::{ScannedLabel, Scanner, is_metric_name, text, unescaped_help};
 use crate::number::{parse_float, parse_seconds};
 
 /// The format of an exposition.
@@ -180,7 +180,10 @@ impl<'a> TextParser<'a> {
             return Ok(Comment::None);
         };
         let metric = self.metric_name()?;
-        // Prometheus takes one space or tab off, or nothing at the end of the line.
+        if self.is_open_metrics() && self.scanner.peek() != Some(b' ') {
+            return Err(self.scanner.unexpected("a space and a text"));
+        }
+        // Prometheus takes off one character, whatever it is.
         let rest = self.rest();
         let described = rest.get(1..).unwrap_or_default();
         let entry = match keyword {
@@ -269,9 +272,8 @@ impl<'a> TextParser<'a> {
         let mut end = self.scanner.at;
         self.scanner.skip_spaces();
         if self.scanner.peek() == Some(b'{') {
-            self.scanner.labels(|label| {
-                names += usize::from(matches!(label, crate::labels::ScannedLabel::MetricName(_)))
-            })?;
+            self.scanner
+                .labels(|label| names += usize::from(matches!(label, ScannedLabel::MetricName(_))))?;
             end = self.scanner.at;
         } else if names == 0 {
             return Err(self.scanner.unexpected("a series"));
@@ -301,7 +303,11 @@ impl<'a> TextParser<'a> {
         if self.scanner.peek() != Some(b'{') {
             return Err(self.scanner.unexpected("the labels of an exemplar"));
         }
-        self.scanner.labels(|_| {})?;
+        let mut has_name = false;
+        self.scanner.labels(|label| has_name |= matches!(label, ScannedLabel::MetricName(_)))?;
+        if has_name {
+            return Err(ParseProblem::TwoNames);
+        }
         let labels = &self.scanner.text[begin..self.scanner.at];
         let value = self.number("the value of an exemplar")?;
         let timestamp = match self.peek_part() {

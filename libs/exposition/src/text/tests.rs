@@ -107,6 +107,12 @@ fn mistakes_are_refused_with_their_line() {
         OPEN_METRICS,
         "line 1: expected HELP, TYPE, UNIT or EOF, found \"# a comment\"",
     );
+    check(
+        "up{a=\"1\"b=\"2\"} 1\n# EOF\n",
+        OPEN_METRICS,
+        "line 1: expected \",\" or \"}\", found \"b=\\\"2\\\"} 1\"",
+    );
+    check("# HELP up\n# EOF\n", OPEN_METRICS, "line 1: expected a space and a text, found \"\"");
     check("# UNIT up s\n# EOF\n", OPEN_METRICS, "line 1: unit \"s\" is not a suffix of metric \"up\"");
     check("up 1 NaN\n# EOF\n", OPEN_METRICS, "line 1: \"NaN\" is not a timestamp");
     let twice = series_labels(b"up{a=\"1\",a=\"2\"}", PROMETHEUS).unwrap_err().to_string();
