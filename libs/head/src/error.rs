@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tsdb::WriteError;
+use tsdb::{BlockError, WriteError};
 
 /// A head that cannot be opened, written or cut into a block.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,9 @@ pub enum HeadError {
     /// Another process uses the directory.
     #[error("{}: another process uses this data folder", .0.display())]
     Locked(PathBuf),
+    /// A block that was just written cannot be read.
+    #[error(transparent)]
+    Damaged(Box<BlockError>),
     /// The block cannot be written.
     #[error(transparent)]
     Block(#[from] WriteError),

@@ -11,6 +11,7 @@ use model::{TimeRange, Timestamp};
 
 use crate::chunk_files::ChunkFiles;
 use crate::error::{HeadError, at};
+use crate::files::bytes_of;
 use crate::index::HeadIndex;
 use crate::log::writer::LogWriter;
 use crate::series::{Series, StoredChunk};
@@ -143,6 +144,14 @@ impl Head {
             }
         }
         Ok(())
+    }
+
+    /// Bytes of the log and of the chunk files.
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub fn bytes_on_disk(&self) -> std::io::Result<u64> {
+        Ok(bytes_of(&self.dir.join(LOG_DIR))? + bytes_of(&self.dir.join(CHUNKS_DIR))?)
     }
 
     /// What the head contains.

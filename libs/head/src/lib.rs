@@ -20,7 +20,9 @@
 mod appender;
 mod chunk_files;
 mod cut;
+mod database;
 mod error;
+mod files;
 mod head;
 mod index;
 mod log;
@@ -29,6 +31,7 @@ mod select;
 mod series;
 
 pub use appender::{AppendRefused, Appender, Committed, SeriesHandle};
+pub use database::{Database, DatabaseOptions, LocalBlock, Maintained, OpenedDatabase};
 pub use error::HeadError;
 pub use head::{Head, HeadOptions, HeadStats};
 pub use replay::{DamagedPart, Replay};

@@ -1,7 +1,7 @@
 //! Opens a head: finds the chunks in files, and reads the log.
 
 use std::collections::HashMap;
-use std::fs::{self, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
@@ -60,7 +60,15 @@ impl Head {
     /// # Errors
     /// When another process uses the directory, or a file cannot be read or written.
     pub fn open(dir: &Path, options: HeadOptions) -> Result<(Self, Replay), HeadError> {
-        let lock = lock(dir)?;
+        Self::open_locked(dir, options, lock(dir)?)
+    }
+
+    /// The same for a directory that is locked.
+    pub(crate) fn open_locked(
+        dir: &Path,
+        options: HeadOptions,
+        lock: File,
+    ) -> Result<(Self, Replay), HeadError> {
         let log_dir = dir.join(LOG_DIR);
         let in_log = at(&log_dir);
         checkpoint::remove_replaced(&log_dir).map_err(&in_log)?;
@@ -213,7 +221,7 @@ fn cut_off(path: &Path, torn: &Torn) -> std::io::Result<PathBuf> {
     file.seek(SeekFrom::Start(torn.at))?;
     let mut rest = Vec::new();
     file.read_to_end(&mut rest)?;
-    let mut copy = fs::File::create(&saved)?;
+    let mut copy = File::create(&saved)?;
     copy.write_all(&rest)?;
     copy.sync_all()?;
     file.set_len(torn.at)?;

@@ -1,0 +1,241 @@
+//! A data folder: a head, and the blocks that were cut off it.
+
+use std::collections::HashSet;
+use std::collections::hash_map::RandomState;
+use std::fs;
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use model::{TimeRange, Timestamp};
+use tsdb::{Block, BlockError, BlockMeta, UNFINISHED_SUFFIX, Ulid, parse_block_id};
+
+use crate::error::{HeadError, at};
+use crate::files::bytes_of;
+use crate::head::{Head, HeadOptions, lock};
+use crate::replay::Replay;
+
+/// The end of the name of a directory while its block is being removed. A start removes such directories.
+const REMOVED_SUFFIX: &str = ".tmp-for-deletion";
+
+/// How long samples are kept, and the range of blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct DatabaseOptions {
+    /// The range of blocks: 2 hours by default.
+    pub block_range: Duration,
+    /// Blocks whose last sample is older than this, compared with the newest block, are removed. None keeps them.
+    pub keep_for: Option<Duration>,
+    /// The oldest blocks are removed while blocks, log and chunk files have more bytes than this. None keeps them.
+    pub keep_bytes: Option<u64>,
+}
+
+impl Default for DatabaseOptions {
+    fn default() -> Self {
+        Self { block_range: Duration::from_secs(2 * 3_600), keep_for: None, keep_bytes: None }
+    }
+}
+
+/// A block of the data folder.
+pub struct LocalBlock {
+    /// The block.
+    pub block: Block,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Bytes of its files.
+    pub bytes: u64,
+}
+
+/// What was found when a data folder was opened.
+#[derive(Debug, Default)]
+pub struct OpenedDatabase {
+    /// What the log contained.
+    pub replay: Replay,
+    /// Blocks that cannot be read. They stay where they are, and are never removed by age or size.
+    pub damaged: Vec<BlockError>,
+}
+
+/// A head with its blocks.
+///
+/// Its user calls [`Database::maintain`] about once a minute.
+pub struct Database {
+    dir: PathBuf,
+    options: DatabaseOptions,
+    head: Head,
+    /// By min time.
+    blocks: RwLock<Vec<Arc<LocalBlock>>>,
+}
+
+/// What was done by [`Database::maintain`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Maintained {
+    /// Blocks that were cut off the head.
+    pub cut: Vec<Ulid>,
+    /// Blocks that were removed.
+    pub removed: Vec<Ulid>,
+}
+
+impl Database {
+    /// Opens a data folder, which is created if it is missing. It may be that of a Prometheus.
+    ///
+    /// # Errors
+    /// When another process uses it, or a file cannot be read or written. A damaged block is not an error.
+    pub fn open(dir: &Path, options: DatabaseOptions) -> Result<(Self, OpenedDatabase), HeadError> {
+        let lock = lock(dir)?;
+        remove_unfinished(dir).map_err(at(dir))?;
+        let (mut blocks, mut damaged) = (Vec::new(), Vec::new());
+        for id in block_ids(dir).map_err(at(dir))? {
+            match LocalBlock::open(dir, id) {
+                Ok(block) => blocks.push(Arc::new(block)),
+                Err(error) => damaged.push(error),
+            }
+        }
+        remove_superseded(&mut blocks)?;
+        blocks.sort_by_key(|block| (block.meta().min_time, block.meta().ulid));
+        let min_time =
+            blocks.iter().filter(|block| !block.is_late()).map(|block| block.meta().max_time).max();
+        let head_options =
+            HeadOptions { block_range: options.block_range, min_time: min_time.unwrap_or(Timestamp::MIN) };
+        let (head, replay) = Head::open_locked(dir, head_options, lock)?;
+        let database = Self { dir: dir.to_owned(), options, head, blocks: RwLock::new(blocks) };
+        Ok((database, OpenedDatabase { replay, damaged }))
+    }
+
+    /// The head, to append to and to select from. It has the samples from the end of the last block on.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// The blocks with samples in a range, by min time.
+    pub fn blocks(&self, range: TimeRange) -> Vec<Arc<LocalBlock>> {
+        let blocks = self.blocks.read().unwrap_or_else(PoisonError::into_inner);
+        blocks.iter().filter(|block| block.meta().time_range().overlaps(&range)).cloned().collect()
+    }
+
+    /// Writes complete chunks to files, cuts blocks that are due, and removes those that are too old or too many. `now` is the time
+    /// in the ids of blocks.
+    ///
+    /// # Errors
+    /// When a file cannot be written or removed. What was done before stays done, and the next call goes on.
+    pub fn maintain(&self, now: Timestamp) -> Result<Maintained, HeadError> {
+        let mut done = Maintained::default();
+        self.head.store_chunks()?;
+        while let Some(range) = self.head.next_block() {
+            let id = new_id(now);
+            if self.head.cut_block(&self.dir, id, range)?.is_some() {
+                let block =
+                    LocalBlock::open(&self.dir, id).map_err(|error| HeadError::Damaged(Box::new(error)))?;
+                let mut blocks = self.blocks.write().unwrap_or_else(PoisonError::into_inner);
+                blocks.push(Arc::new(block));
+                blocks.sort_by_key(|block| (block.meta().min_time, block.meta().ulid));
+                done.cut.push(id);
+            }
+            self.head.truncate(range.1)?;
+        }
+        for block in self.expired()? {
+            self.remove(&block)?;
+            done.removed.push(block.meta().ulid);
+        }
+        Ok(done)
+    }
+
+    /// Blocks that are too old or too many.
+    fn expired(&self) -> Result<Vec<Arc<LocalBlock>>, HeadError> {
+        let blocks = self.blocks.read().unwrap_or_else(PoisonError::into_inner);
+        let newest = blocks.iter().map(|block| block.meta().max_time).max();
+        let is_old = |block: &&Arc<LocalBlock>| match (self.options.keep_for, newest) {
+            (Some(keep), Some(newest)) => block.meta().max_time < newest - keep,
+            _ => false,
+        };
+        let mut expired: Vec<Arc<LocalBlock>> = blocks.iter().filter(is_old).cloned().collect();
+        if let Some(most) = self.options.keep_bytes {
+            let mut bytes = self.head.bytes_on_disk().map_err(at(&self.dir))?;
+            bytes += blocks.iter().map(|block| block.bytes).sum::<u64>();
+            bytes -= expired.iter().map(|block| block.bytes).sum::<u64>();
+            for block in blocks.iter().filter(|block| !is_old(block)) {
+                if bytes <= most {
+                    break;
+                }
+                bytes -= block.bytes;
+                expired.push(Arc::clone(block));
+            }
+        }
+        Ok(expired)
+    }
+
+    /// Removes a block. Who still reads it can go on.
+    fn remove(&self, block: &LocalBlock) -> Result<(), HeadError> {
+        let id = block.meta().ulid;
+        self.blocks.write().unwrap_or_else(PoisonError::into_inner).retain(|other| other.meta().ulid != id);
+        block.remove()
+    }
+}
+
+/// Removes blocks that another block was made of, which a Prometheus that was killed leaves.
+fn remove_superseded(blocks: &mut Vec<Arc<LocalBlock>>) -> Result<(), HeadError> {
+    let parents =
+        blocks.iter().flat_map(|block| block.meta().compaction.parents.iter().map(|parent| parent.ulid));
+    let parents: HashSet<Ulid> = parents.collect();
+    for block in blocks.iter().filter(|block| parents.contains(&block.meta().ulid)) {
+        block.remove()?;
+    }
+    blocks.retain(|block| !parents.contains(&block.meta().ulid));
+    Ok(())
+}
+
+impl LocalBlock {
+    fn open(dir: &Path, id: Ulid) -> Result<Self, BlockError> {
+        let dir = dir.join(id.to_string());
+        let block = Block::open(&dir)?;
+        // A size that cannot be read is not worth an error.
+        let bytes = bytes_of(&dir).unwrap_or(0);
+        Ok(Self { block, dir, bytes })
+    }
+
+    /// Removes the files. The directory gets another name first, so that the block is there completely or not at all.
+    fn remove(&self) -> Result<(), HeadError> {
+        let removed = self.dir.with_extension(&REMOVED_SUFFIX[1..]);
+        fs::rename(&self.dir, &removed).map_err(at(&self.dir))?;
+        fs::remove_dir_all(&removed).map_err(at(&removed))
+    }
+
+    fn meta(&self) -> &BlockMeta {
+        self.block.meta()
+    }
+
+    /// Whether it has late samples only, so that its end is not that of the head.
+    fn is_late(&self) -> bool {
+        self.meta().compaction.hints.iter().any(|hint| hint == "from-out-of-order")
+    }
+}
+
+/// The ids of the blocks in a directory.
+fn block_ids(dir: &Path) -> io::Result<Vec<Ulid>> {
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        ids.extend(entry?.file_name().to_str().and_then(parse_block_id));
+    }
+    Ok(ids)
+}
+
+/// Removes blocks that were not finished, or not removed completely.
+fn remove_unfinished(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let id = name.strip_suffix(UNFINISHED_SUFFIX).or_else(|| name.strip_suffix(REMOVED_SUFFIX));
+        if id.and_then(parse_block_id).is_some() {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// A new id with this time.
+fn new_id(now: Timestamp) -> Ulid {
+    // The keys of a hasher are random.
+    let [high, low] = [(), ()].map(|()| RandomState::new().build_hasher().finish());
+    Ulid::from_parts(u64::try_from(now.as_millis()).unwrap_or(0), u128::from(high) << 64 | u128::from(low))
+}
