@@ -1,5 +1,6 @@
 //! The compactor over real blocks: random worlds against a list of all samples, kills at every request, several compactors, damage.
 
+mod answers;
 mod clocks;
 mod damage;
 mod faults;

@@ -4,12 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::FloatHistogram;
-use series::{ChunkSample, ChunkSampleValue};
+use series::{Aggregate, ChunkSample, ChunkSampleValue};
 use tsdb::Encoding;
 
+use super::answers::{Answers, OF_WINDOWS, QUERIES, assert_equal};
 use super::*;
 use crate::housekeeping::Chores;
 use crate::plan::HOUR;
+
+/// A step that hits no regular time, and the length of a window of aggregates.
+const ODD_STEP: Duration = Duration::from_secs(7 * 61);
+const WINDOW: Duration = Duration::from_secs(300);
 
 /// Numbers from a seed.
 pub(super) struct Random(pub(super) u64);
@@ -146,7 +151,7 @@ pub(super) fn seeds(usual: u64) -> std::ops::Range<u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_sample_is_there_once_after_merging_replicas_and_late_blocks() {
-    let (mut merges, mut blocks, range) = (0, 0, seeds(1000));
+    let (mut merges, mut blocks, mut answered, range) = (0, 0, 0, seeds(1000));
     for seed in range.clone() {
         let world = world(seed, memory_bucket()).await;
         let dir = scratch();
@@ -156,6 +161,14 @@ async fn every_sample_is_there_once_after_merging_replicas_and_late_blocks() {
             "a",
             &["--deduplication.replica-label=replica", "--delete-delay=0s"],
         );
+        let end = world.samples.values().flatten().map(|sample| sample.at.as_millis()).max().unwrap_or(0);
+        let ask = async |worker| Answers::of(worker, 0).await.ask(&QUERIES, end, ODD_STEP).await;
+        let before = ask(&worker).await;
+        answered += before
+            .iter()
+            .flatten()
+            .map(|series| series.floats.len() + series.histograms.len())
+            .sum::<usize>();
         let outcome = worker.compact().await.unwrap();
         assert_eq!((outcome.failed, outcome.waiting), (0, 0), "seed {seed}: {:?}", worker.history.last());
         assert_same(seed, &visible(&worker).await, &world.samples);
@@ -170,6 +183,7 @@ async fn every_sample_is_there_once_after_merging_replicas_and_late_blocks() {
         assert_eq!(cleaned.failed, 0, "seed {seed}: {:?}", worker.history.last());
         assert_same(seed, &visible(&worker).await, &world.samples);
         assert_eq!(live(&worker).await.marked.len(), 0, "seed {seed}");
+        assert_equal(&format!("seed {seed}, merged"), &QUERIES, &before, &ask(&worker).await, 0.0);
         assert_eq!(
             std::fs::read_dir(&worker.workshop.dir).map_or(0, Iterator::count),
             0,
@@ -178,8 +192,39 @@ async fn every_sample_is_there_once_after_merging_replicas_and_late_blocks() {
         merges += outcome.made;
         blocks += cleaned.removed;
     }
-    println!("seeds {range:?}: {merges} merges of {blocks} blocks, every sample once");
-    assert!(merges > 0 && blocks > merges);
+    println!(
+        "seeds {range:?}: {merges} merges of {blocks} blocks, every sample once, {answered} equal points"
+    );
+    assert!(merges > 0 && blocks > merges && answered > merges);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn aggregates_of_whole_windows_answer_as_the_raw_samples_do() {
+    let (mut points, range) = (0, seeds(200));
+    for seed in range.clone() {
+        let world = world(seed, memory_bucket()).await;
+        // Raw blocks are about to be retired, so that each is downsampled.
+        let days = crate::now().as_millis() / (24 * HOUR);
+        let (dir, retention) = (scratch(), format!("--retention.resolution-raw={}d", days + 1));
+        let flags = ["--deduplication.replica-label=replica", "--delete-delay=0s", &retention];
+        let worker = worker(&world.bucket, dir.path(), "a", &flags);
+        assert_eq!(worker.compact().await.unwrap().failed, 0, "seed {seed}");
+        assert_eq!(worker.downsample().await.unwrap().failed, 0, "seed {seed}: {:?}", worker.history.last());
+        let end = world.samples.values().flatten().map(|sample| sample.at.as_millis()).max().unwrap_or(0);
+        let ask = async |millis| Answers::of(&worker, millis).await.ask(&OF_WINDOWS, end, WINDOW).await;
+        let (raw, coarse) = (ask(0).await, ask(300_000).await);
+        assert_equal(&format!("seed {seed}, downsampled"), &OF_WINDOWS, &raw, &coarse, 1e-9);
+        // Counts are added up.
+        let counted = Answers::of(&worker, 0).await.ask(&["count_over_time(m[1h])"], end, WINDOW).await;
+        let mut counts = Answers::of(&worker, 300_000).await;
+        counts.as_samples = Some(Aggregate::Count);
+        let counts = counts.ask(&["sum_over_time(m[1h])"], end, WINDOW).await;
+        assert_equal(&format!("seed {seed}, downsampled"), &["count"], &counted, &counts, 0.0);
+        points +=
+            raw.iter().flatten().map(|series| series.floats.len() + series.histograms.len()).sum::<usize>();
+    }
+    println!("seeds {range:?}: {points} points over aggregates equal those over raw samples");
+    assert!(points > 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
