@@ -1,4 +1,4 @@
-//! What targets expose: metrics in Prometheus' text format and in OpenMetrics.
+//! What targets expose: metrics in Prometheus' text format, in OpenMetrics and in protobuf.
 //!
 //! A [`TextParser`] goes through an exposition line by line and allocates nothing: the text of a series is a key for a cache, so
 //! that its labels are parsed once ([`series_labels`]) and not in each scrape. What Prometheus accepts is accepted, and what it
@@ -17,8 +17,12 @@
 mod error;
 mod labels;
 mod number;
+mod protobuf;
 mod text;
 
 pub use error::{ParseError, ParseProblem};
 pub use labels::series_labels;
+pub use protobuf::{
+    ProtobufEntry, ProtobufError, ProtobufExemplar, ProtobufParser, ProtobufSample, ProtobufValue,
+};
 pub use text::{Entry, ExemplarText, MetricKind, SampleText, TextFormat, TextParser};
