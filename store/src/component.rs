@@ -43,6 +43,7 @@ const NOT_SYNCED: &str = "the blocks of the buckets are not known yet";
 
 /// Runs the store until a signal stops it: the command `isthmus store`.
 pub fn run(args: StoreArgs) -> ExitCode {
+    runtime::with_few_arenas();
     let common = args.common.clone();
     runtime::start(ROLE, &common, args.check(), build)
 }

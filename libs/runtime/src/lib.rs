@@ -7,11 +7,12 @@
 //! 3. call [`Startup::serve`]; [`start`] waits until the role has ended and returns its exit code.
 //!
 //! Reading order: `startup`, `role_error`, `args`, `logs`, `metrics`, `probes`, `reload`, `shutdown`, `supervisor`,
-//! `serve`, `long_lines`, `http_server`, `grpc`.
+//! `serve`, `long_lines`, `http_server`, `grpc`; `arenas` is for roles with a budget of memory.
 //!
 //! Not here: the TLS of the mesh, code for a single role, pprof endpoints.
 
 mod address;
+mod arenas;
 mod args;
 mod client_tls;
 mod config;
@@ -48,6 +49,7 @@ mod web_config;
 pub mod yaml;
 
 pub use address::{AddressError, ListenAddress};
+pub use arenas::with_few_arenas;
 pub use args::CommonArgs;
 pub use client_tls::{ClientTlsFields, system_tls};
 pub use config::{LoadConfigError, UnsetVariable, config_origin, expand_env, load_config};
