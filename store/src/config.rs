@@ -108,7 +108,7 @@ pub struct StoreArgs {
     #[arg(long = "store.grpc.downloaded-bytes-limit", value_name = "BYTES", default_value = "8GiB", value_parser = parse_limit)]
     limit_bytes: u64,
 
-    /// Series requests that run at once; others wait
+    /// Series requests that run at once; others wait. Fewer with a small --store.max-memory: one for each 16 MiB of it
     #[arg(long = "store.grpc.series-max-concurrency", value_name = "N", default_value_t = 20)]
     concurrency: usize,
 
@@ -182,6 +182,7 @@ impl StoreArgs {
             return Err(mistakes);
         };
         let limit = |limit: u64| if limit == 0 { u64::MAX } else { limit };
+        let concurrency = memory.requests_at_once(self.concurrency);
         let filters = Filters {
             time: Some((self.min_time, self.max_time)),
             selector,
@@ -207,8 +208,8 @@ impl StoreArgs {
                     samples: limit(self.limit_samples),
                     bytes: limit(self.limit_bytes),
                 },
-                concurrency: self.concurrency,
-                request_bytes: memory.answers_bytes / self.concurrency.max(1) as u64,
+                concurrency,
+                request_bytes: memory.answers_bytes / concurrency as u64,
             },
             memory,
             shared: cache.shared,

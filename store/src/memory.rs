@@ -4,8 +4,13 @@
 const LEAST_BYTES: u64 = 128 << 20;
 /// The default is at most this.
 const DEFAULT_BYTES: u64 = 2 << 30;
+/// What a Series request needs at least of the memory of answers, with its connection.
+const REQUEST_BYTES: u64 = 3 << 20;
 
-/// The parts of `--store.max-memory`. The rest, a quarter, is for the process, connections and metas.
+/// The process, its connections and what its allocator keeps take this much, however little memory there is.
+const LEAST_REST: u64 = 56 << 20;
+
+/// The parts of `--store.max-memory`. The rest, a quarter or [`LEAST_REST`], is for the process, connections and metas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MemoryPlan {
     /// The cache of postings, series and chunks.
@@ -24,6 +29,11 @@ impl MemoryPlan {
     /// Half of the memory of the machine or the control group, at most 2 GiB.
     pub(crate) fn default_limit() -> u64 {
         (runtime::available_memory() / 2).clamp(LEAST_BYTES, DEFAULT_BYTES)
+    }
+
+    /// Series requests that may run at once: `most`, or fewer where the memory of answers is little.
+    pub(crate) fn requests_at_once(&self, most: usize) -> usize {
+        usize::try_from(self.answers_bytes / REQUEST_BYTES).unwrap_or(usize::MAX).clamp(1, most.max(1))
     }
 
     /// The parts of `limit` bytes with `shared_caches` shared caches and a cache on disk that takes `disk_cache_bytes` of
@@ -45,7 +55,8 @@ impl MemoryPlan {
         let write_back_bytes = limit / 96;
         let outside = 3 * write_back_bytes * shared_caches
             + disk_cache_bytes.map_or(0, |bytes| bytes.saturating_add(write_back_bytes));
-        let most = (limit - index_bytes - answers_bytes - limit / 4).saturating_sub(outside);
+        let most =
+            (limit - index_bytes - answers_bytes - (limit / 4).max(LEAST_REST)).saturating_sub(outside);
         if most < limit / 16 {
             return Err(format!(
                 "--store.page-cache-disk-limit: the cache on disk needs {outside} bytes of memory, too many of --store.max-memory={limit}"
@@ -84,5 +95,9 @@ mod tests {
         assert!(MemoryPlan::new(1 << 20, None, 0, None).unwrap_err().contains("128MiB"));
         assert!(MemoryPlan::new(512 << 20, None, 0, Some(180 << 20)).unwrap_err().contains("disk-limit"));
         assert!(MemoryPlan::default_limit() >= LEAST_BYTES);
+        assert_eq!(MemoryPlan::new(LEAST_BYTES, None, 0, None).unwrap().cache_bytes, 24 << 20);
+        let at_once =
+            |mib: u64, most| MemoryPlan::new(mib << 20, None, 0, None).unwrap().requests_at_once(most);
+        assert_eq!([at_once(128, 20), at_once(256, 20), at_once(512, 20), at_once(512, 5)], [8, 16, 20, 5]);
     }
 }
