@@ -1,10 +1,12 @@
 //! Shared by system tests and benchmarks: processes of the real program and of Prometheus, and their resource usage.
 
+mod control_group;
 mod http;
 mod process;
 mod prometheus;
 mod trust;
 
+pub use control_group::ControlGroup;
 pub use http::{get, percent_encode, post_form};
 pub use process::{Process, Usage, free_port, isthmus, wait_for};
 pub use prometheus::{Prometheus, openmetrics_blocks};

@@ -4,6 +4,7 @@
 //! installs. Without it, they print a line and are skipped.
 
 mod answers;
+mod budget;
 mod circles;
 mod compactor;
 mod docs;
