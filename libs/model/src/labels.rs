@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The label that contains the metric name of a series.
@@ -62,18 +63,30 @@ fn push_str(text: &mut String, part: &str) {
 
 /// Splits the first string off `text`, which was written by [`push_str`].
 fn split_str(text: &str) -> (&str, &str) {
-    let bytes = text.as_bytes();
-    let (mut length, mut shift, mut at) = (0usize, 0u32, 0usize);
+    let string = string_at(text.as_bytes(), 0);
+    text[string.start..].split_at(string.end - string.start)
+}
+
+/// The bytes of the string whose length is at `at` in `text`, which was written by [`push_str`].
+fn string_at(text: &[u8], mut at: usize) -> Range<usize> {
+    let (mut length, mut shift) = (0usize, 0u32);
     loop {
-        let digit = bytes[at];
+        let digit = text[at];
         length |= (usize::from(digit) & DIGIT) << shift;
         at += 1;
         if digit & MORE == 0 {
-            break;
+            return at..at + length;
         }
         shift += 6;
     }
-    text[at..].split_at(length)
+}
+
+/// Number of bytes with which both begin.
+fn common_bytes(a: &[u8], b: &[u8]) -> usize {
+    const STEP: usize = 16;
+    let (a_steps, b_steps) = (a.as_chunks::<STEP>().0, b.as_chunks::<STEP>().0);
+    let steps = a_steps.iter().zip(b_steps).take_while(|(a, b)| a == b).count() * STEP;
+    steps + a[steps..].iter().zip(&b[steps..]).take_while(|(a, b)| a == b).count()
 }
 
 /// The labels of a [`Labels`] in order.
@@ -205,6 +218,11 @@ impl Labels {
         Self::encode(self.text.len() + other.text.len(), merged)
     }
 
+    /// Whether the first labels of this set are those of `other`.
+    pub fn starts_with(&self, other: &Self) -> bool {
+        self.text.starts_with(&*other.text)
+    }
+
     /// A builder that starts from this set.
     pub fn to_builder(&self) -> LabelsBuilder {
         LabelsBuilder { pairs: self.iter().map(|l| (l.name.to_owned(), l.value.to_owned())).collect() }
@@ -252,8 +270,22 @@ impl PartialOrd for Labels {
 }
 
 impl Ord for Labels {
+    /// Neighbours in a block share most of their labels. So the common bytes are skipped, and only the first strings that differ are
+    /// compared.
     fn cmp(&self, other: &Self) -> Ordering {
-        if self.text == other.text { Ordering::Equal } else { self.iter().cmp(other.iter()) }
+        let (mine, theirs) = (self.text.as_bytes(), other.text.as_bytes());
+        let common = common_bytes(mine, theirs);
+        if common == mine.len() || common == theirs.len() {
+            return mine.len().cmp(&theirs.len());
+        }
+        let mut at = 0;
+        loop {
+            let string = string_at(mine, at);
+            if common < string.end {
+                return mine[string].cmp(&theirs[string_at(theirs, at)]);
+            }
+            at = string.end;
+        }
     }
 }
 
@@ -382,6 +414,30 @@ mod tests {
             labels(&[("aa", "1")]),
         ];
         assert!(sorted.is_sorted_by(|a, b| a < b));
+    }
+
+    #[test]
+    fn order_and_prefixes_are_those_of_the_lists_of_labels() {
+        let mut random = 1_u64;
+        let mut below = |bound: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % bound
+        };
+        // Few letters and lengths around those at which the encoding of a length grows, so that many sets begin alike.
+        let mut text = || {
+            let length = [1, 2, 15, 16, 17, 62, 63, 64, 65, 130][below(10) as usize];
+            (0..length).map(|_| ["a", "a", "a", "b", "é"][below(5) as usize]).collect::<String>()
+        };
+        let mut sets: Vec<Labels> = Vec::new();
+        for _ in 0..400 {
+            let names: std::collections::BTreeSet<String> = (0..3).map(|_| text()).collect();
+            let pairs: Vec<(String, String)> = names.into_iter().map(|name| (name, text())).collect();
+            sets.extend((0..=pairs.len()).map(|count| Labels::from_pairs(pairs[..count].to_vec()).unwrap()));
+        }
+        for (a, b) in sets.iter().flat_map(|a| sets.iter().map(move |b| (a, b))) {
+            assert_eq!(a.cmp(b), a.iter().cmp(b.iter()), "{a} and {b}");
+            assert_eq!(a.starts_with(b), b.iter().eq(a.iter().take(b.len())), "{a} and {b}");
+        }
     }
 
     #[test]
