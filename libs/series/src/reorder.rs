@@ -11,7 +11,7 @@
 //! verifies its output: if the premise is violated, the stream ends with an error instead of a wrong order.
 
 use crate::{AggrChunk, Series};
-use model::{Label, Labels};
+use model::Labels;
 
 /// The output would be out of order, which the premise of [`Reorder`] excludes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,12 +38,6 @@ pub struct Reorder {
     last: Option<Labels>,
 }
 
-/// Whether `longer` starts with all labels of `shorter`.
-fn is_prefix(shorter: &Labels, longer: &Labels) -> bool {
-    let mut longer = longer.iter();
-    shorter.iter().all(|label: Label<'_>| longer.next() == Some(label))
-}
-
 impl Reorder {
     /// Attaches `external` to every series and removes the labels named in `removed`.
     pub fn new(external: &Labels, removed: &[String]) -> Self {
@@ -66,13 +60,26 @@ impl Reorder {
     ) -> Result<(), OutOfOrder> {
         let attached = |name: &str| self.external.get(name).is_some();
         let stored = received.without(|name| attached(name) || self.removed.iter().any(|r| r == name));
+        self.offer_stored(stored, chunks, ready)
+    }
+
+    /// As [`Reorder::offer`], for a series that is known to have none of the attached or removed labels.
+    ///
+    /// # Errors
+    /// As [`Reorder::offer`].
+    pub fn offer_stored(
+        &mut self,
+        stored: Labels,
+        chunks: Vec<AggrChunk>,
+        ready: &mut Vec<Series>,
+    ) -> Result<(), OutOfOrder> {
         let labels = stored.extended(&self.external);
         while let Some(top) = self.held.last_mut() {
             if top.stored == stored {
                 top.series.chunks.extend(chunks);
                 return Ok(());
             }
-            if is_prefix(&top.stored, &stored) && top.series.labels > labels {
+            if stored.starts_with(&top.stored) && top.series.labels > labels {
                 break;
             }
             self.release(ready)?;
