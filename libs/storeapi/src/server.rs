@@ -158,6 +158,8 @@ struct Messages {
     last: Option<Labels>,
     series: u64,
     samples: u64,
+    /// Whether a message with series was sent.
+    has_sent: bool,
     finished: bool,
 }
 
@@ -181,12 +183,14 @@ impl Messages {
             last: None,
             series: 0,
             samples: 0,
+            has_sent: false,
             finished: false,
         }
     }
 
     fn flush(&mut self) {
         if !self.pending.is_empty() {
+            self.has_sent = true;
             self.pending_bytes = 0;
             self.ready.push_back(Ok(SeriesFrame::Series(std::mem::take(&mut self.pending))));
         }
@@ -260,7 +264,13 @@ impl Stream for Messages {
             if this.finished {
                 return Poll::Ready(None);
             }
-            match ready!(this.source.poll_next_unpin(cx)) {
+            let next = this.source.poll_next_unpin(cx);
+            if next.is_pending() && !this.has_sent && !this.pending.is_empty() {
+                // The first series are not held back until a batch is full.
+                this.flush();
+                continue;
+            }
+            match ready!(next) {
                 None => this.finish(None),
                 Some(Err(error)) => this.finish(Some(error)),
                 Some(Ok(frame @ (SeriesFrame::Warning(_) | SeriesFrame::Hints(_)))) => {

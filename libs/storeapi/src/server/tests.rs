@@ -317,3 +317,50 @@ async fn series_over_a_limit_on_labels_cost_a_warning_and_not_the_store() {
     assert!(warnings[0].ends_with("has 53 bytes, the limit is 20 (--gateway.label-value-length-limit)"));
     assert_eq!(warnings[10], "20 more series are dropped, because they are over a limit on labels");
 }
+
+/// Sends two series, and the third one when it is asked to.
+struct PausingStore(std::sync::Mutex<Option<tokio::sync::oneshot::Receiver<()>>>);
+
+#[tonic::async_trait]
+impl Store for PausingStore {
+    async fn info(&self) -> Result<StoreInfo, StoreError> {
+        Ok(StoreInfo::new("store", Vec::new(), TimeRange::ALL))
+    }
+
+    async fn series(&self, _: SeriesRequest) -> Result<SeriesStream, StoreError> {
+        let go_on = self.0.lock().unwrap().take().expect("one request");
+        let of = |n: &str| Series {
+            labels: Labels::from_pairs([("__name__", "m"), ("n", n)]).unwrap(),
+            chunks: Vec::new(),
+        };
+        let first = stream::iter([Ok(SeriesFrame::Series(vec![of("1"), of("2")]))]);
+        let rest = stream::once(async move {
+            go_on.await.expect("the test asks for it");
+            Ok(SeriesFrame::Series(vec![of("3")]))
+        });
+        Ok(first.chain(rest).boxed())
+    }
+
+    async fn label_names(&self, _: LabelNamesRequest) -> Result<LabelsAnswer, StoreError> {
+        Ok(LabelsAnswer::default())
+    }
+
+    async fn label_values(&self, _: LabelValuesRequest) -> Result<LabelsAnswer, StoreError> {
+        Ok(LabelsAnswer::default())
+    }
+}
+
+#[tokio::test]
+async fn the_first_series_are_sent_before_a_batch_is_full() {
+    let (ask, asked) = tokio::sync::oneshot::channel();
+    let store = Arc::new(PausingStore(std::sync::Mutex::new(Some(asked))));
+    let client = served(store, RequestLimits::default()).await;
+    let request = SeriesRequest { batch_size: 64, ..everything() };
+    let mut frames = client.series(request).await.unwrap();
+    let first = tokio::time::timeout(Duration::from_secs(30), frames.next()).await;
+    let first = first.expect("the first series are held back").unwrap().unwrap();
+    assert!(matches!(&first, SeriesFrame::Series(series) if series.len() == 2), "{first:?}");
+    ask.send(()).unwrap();
+    let rest: Vec<_> = frames.collect().await;
+    assert!(matches!(&rest[..], [Ok(SeriesFrame::Series(series))] if series.len() == 1), "{rest:?}");
+}
