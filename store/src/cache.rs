@@ -99,6 +99,14 @@ impl Cache {
         }
     }
 
+    /// A page of a file, looked up once more for the same request, so that it does not count.
+    pub(crate) fn peek_page(&self, file: FileKey, page: u32) -> Option<Bytes> {
+        match self.entries.peek(&Key::Page(file, page))? {
+            Value::Page(bytes) => Some(bytes),
+            Value::Postings(_) => None,
+        }
+    }
+
     /// Keeps a page. `bytes` must have memory of their own: a slice would keep the whole of what it was cut from.
     pub(crate) fn put_page(&self, file: FileKey, page: u32, bytes: Bytes) {
         self.entries.insert(Key::Page(file, page), Value::Page(bytes));

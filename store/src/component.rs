@@ -17,9 +17,11 @@ use crate::blocks::{Blocks, BlocksOptions};
 use crate::cache::{Cache, CacheMetrics};
 use crate::config::{Config, StoreArgs};
 use crate::disk_cache::{DiskCache, DiskMetrics};
+use crate::flights::Flights;
 use crate::header::HeaderFolder;
 use crate::hedge::Hedge;
 use crate::metrics::StoreMetrics;
+use crate::page_pool::PagePool;
 use crate::page_source::{Doubted, PageSource};
 use crate::scraped;
 use crate::shared_cache::{SharedCache, SharedCaches, SharedConfig, SharedMetrics};
@@ -96,6 +98,8 @@ pub(crate) fn assemble(
         disk: disk_cache(config, folder, registry)?,
         shared: shared_caches(config, registry)?,
         doubted: Doubted::default(),
+        flights: Flights::default(),
+        pool: PagePool::default(),
         hedge: Arc::new(Hedge::default()),
         retry: config.retry,
         runtime: Handle::current(),

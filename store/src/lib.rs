@@ -8,7 +8,7 @@
 //! Not here: objects, marks and the view of a bucket (`bucket`); the format of blocks (`tsdb`); the merge (`series`).
 //!
 //! Reading order: `config`, `component`, `sync`, `catalog`, `store`, `answer`, `cursor`, `sorted`, `expand`, `labels`, `hints`; then how bytes are
-//! read: `blocks`, `header`, `pages`, `page_source`, `cache`, `disk_cache`, `shared_cache`, `page_item`, `hedge`, `reading`, `meter`.
+//! read: `blocks`, `header`, `pages`, `flights`, `page_pool`, `page_source`, `cache`, `disk_cache`, `shared_cache`, `page_item`, `hedge`, `reading`, `meter`.
 
 mod answer;
 mod api;
@@ -21,6 +21,7 @@ mod config;
 mod cursor;
 mod disk_cache;
 mod expand;
+mod flights;
 mod header;
 mod hedge;
 mod hints;
@@ -30,6 +31,7 @@ mod memory;
 mod meter;
 mod metrics;
 mod page_item;
+mod page_pool;
 mod page_source;
 mod pages;
 mod reading;

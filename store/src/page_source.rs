@@ -8,7 +8,9 @@ use tokio::runtime::Handle;
 
 use crate::cache::{BlockKey, Cache};
 use crate::disk_cache::DiskCache;
+use crate::flights::Flights;
 use crate::hedge::Hedge;
+use crate::page_pool::PagePool;
 use crate::shared_cache::SharedCaches;
 
 /// What all files of a store share.
@@ -20,6 +22,10 @@ pub(crate) struct PageSource {
     pub(crate) shared: SharedCaches,
     /// Blocks of which a page was damaged.
     pub(crate) doubted: Doubted,
+    /// Pages that requests read now.
+    pub(crate) flights: Flights,
+    /// The memory of the pages that are cached.
+    pub(crate) pool: PagePool,
     pub(crate) hedge: Arc<Hedge>,
     pub(crate) retry: Retry,
     /// The runtime on which requests run while a thread that may block waits for them.

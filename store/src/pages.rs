@@ -13,12 +13,13 @@ use futures::{StreamExt, TryStreamExt};
 use tsdb::ReadAt;
 
 use crate::cache::FileKey;
+use crate::flights::Claimed;
 use crate::page_item::{BucketId, ObjectKey};
 use crate::page_source::PageSource;
 use crate::reading::{ReadContext, ReadRefused};
 
 /// Bytes of a page.
-const PAGE_BYTES: u64 = 16 << 10;
+pub(crate) const PAGE_BYTES: u64 = 16 << 10;
 /// Pages that are not needed are fetched too where no more than this many lie between two that are: a request costs more.
 const GAP_PAGES: u32 = 8;
 /// Most pages of one request: 1 MiB.
@@ -83,21 +84,57 @@ impl PagedFile {
                 }
             }
         }
-        if !missing.is_empty() {
-            missing.sort_unstable();
-            missing.dedup();
-            if !self.source.doubted.contains(self.key.block) {
-                for find in [Self::find_on_disk, Self::find_shared] {
-                    let found = find(self, &missing)?;
-                    missing.retain(|page| !found.contains_key(page));
-                    read.cached.extend(found);
-                }
-            }
+        missing.sort_unstable();
+        missing.dedup();
+        if self.source.doubted.contains(self.key.block) {
+            // What another request reads may come from a cache.
+            self.fetch(&missing, None, &mut read)?;
+            return Ok(read);
         }
-        if !missing.is_empty() {
-            read.fetched = self.fetch(&spans(&missing), &read.cached)?;
+        // A request that reads a page for this one may end without it.
+        while !missing.is_empty() {
+            let (claimed, awaited) = self.source.flights.claim(self.key, &missing);
+            self.read_claimed(&claimed, &mut missing, &mut read)?;
+            drop(claimed);
+            self.wait(async {
+                for page in awaited {
+                    let number = page.page;
+                    let Some(bytes) = page.bytes().await else { continue };
+                    read.cached.insert(number, bytes);
+                }
+                Ok(())
+            })?;
+            missing.retain(|page| !read.cached.contains_key(page));
         }
         Ok(read)
+    }
+
+    /// Reads the pages that are claimed. They are no longer `missing` then.
+    fn read_claimed(
+        &self,
+        claimed: &Claimed,
+        missing: &mut Vec<u32>,
+        read: &mut ReadPages,
+    ) -> io::Result<()> {
+        let (mut own, others) =
+            missing.iter().copied().partition::<Vec<u32>, _>(|page| claimed.contains(*page));
+        *missing = others;
+        for find in [Self::find_in_memory, Self::find_on_disk, Self::find_shared] {
+            if own.is_empty() {
+                return Ok(());
+            }
+            let found = find(self, &own)?;
+            found.iter().for_each(|(page, bytes)| claimed.found(*page, bytes));
+            own.retain(|page| !found.contains_key(page));
+            read.cached.extend(found);
+        }
+        self.fetch(&own, Some(claimed), read)
+    }
+
+    /// The pages that another request has read since they were looked up.
+    fn find_in_memory(&self, pages: &[u32]) -> io::Result<BTreeMap<u32, Bytes>> {
+        let found = |page: &u32| Some((*page, self.source.cache.peek_page(self.key, *page)?));
+        Ok(pages.iter().filter_map(found).collect())
     }
 
     /// The pages that the shared cache has. They are kept in memory.
@@ -107,7 +144,7 @@ impl PagedFile {
         let wanted: Vec<(u32, usize)> = pages.iter().map(|page| (*page, self.length_of(*page))).collect();
         let found = self.wait(async { Ok(cache.pages(&self.object, &wanted).await) })?;
         for (page, bytes) in &found {
-            self.source.cache.put_page(self.key, *page, bytes.clone());
+            self.source.cache.put_page(self.key, *page, self.source.pool.copy(bytes));
             if let Some(disk) = &self.source.disk {
                 disk.put_page(&self.object, *page, bytes.clone());
             }
@@ -121,7 +158,7 @@ impl PagedFile {
         let found = |page: &u32| Some((*page, disk.page(&self.object, *page, self.length_of(*page))?));
         let found: BTreeMap<u32, Bytes> = pages.iter().filter_map(found).collect();
         for (page, bytes) in &found {
-            self.source.cache.put_page(self.key, *page, bytes.clone());
+            self.source.cache.put_page(self.key, *page, self.source.pool.copy(bytes));
         }
         Ok(found)
     }
@@ -143,8 +180,12 @@ impl PagedFile {
         })
     }
 
-    /// Fetches spans of pages, and keeps their pages in the caches, but for those that are `known`.
-    fn fetch(&self, spans: &[Range<u32>], known: &BTreeMap<u32, Bytes>) -> io::Result<BTreeMap<u32, Bytes>> {
+    /// Fetches pages from the bucket, and keeps them and those between them in the caches.
+    fn fetch(&self, pages: &[u32], claimed: Option<&Claimed>, read: &mut ReadPages) -> io::Result<()> {
+        if pages.is_empty() {
+            return Ok(());
+        }
+        let spans = spans(pages);
         let ranges: Vec<Range<u64>> = spans.iter().map(|span| self.bytes_of(span)).collect();
         if let Some(context) = ReadContext::current() {
             context.admit(ranges.len(), ranges.iter().map(|range| range.end - range.start).sum())?;
@@ -153,14 +194,16 @@ impl PagedFile {
             .buffered(CONCURRENT_REQUESTS)
             .try_collect::<Vec<Bytes>>();
         let fetched = self.wait(async { work.await.map_err(to_io) })?;
-        let mut out = BTreeMap::new();
-        for (span, bytes) in spans.iter().zip(fetched) {
+        for (span, bytes) in spans.into_iter().zip(fetched) {
             for (page, content) in span.clone().zip(bytes.chunks(PAGE_BYTES as usize)) {
-                if known.contains_key(&page) {
+                if read.cached.contains_key(&page) {
                     continue;
                 }
                 // A copy: a slice would keep the memory of the whole range.
-                let content = Bytes::copy_from_slice(content);
+                let content = self.source.pool.copy(content);
+                if let Some(claimed) = claimed {
+                    claimed.found(page, &content);
+                }
                 self.source.cache.put_page(self.key, page, content.clone());
                 if let Some(disk) = &self.source.disk {
                     disk.put_page(&self.object, page, content.clone());
@@ -169,9 +212,9 @@ impl PagedFile {
                     shared.put_page(&self.object, page, content);
                 }
             }
-            out.insert(span.start, bytes);
+            read.fetched.insert(span.start, bytes);
         }
-        Ok(out)
+        Ok(())
     }
 
     async fn fetch_range(&self, range: Range<u64>) -> Result<Bytes, BucketError> {
@@ -269,22 +312,37 @@ pub(crate) fn to_io(error: BucketError) -> io::Error {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use bucket::Retry;
     use object_store::memory::InMemory;
+    use object_store::throttle::{ThrottleConfig, ThrottledStore};
     use tokio::runtime::Handle;
     use tsdb::Ulid;
 
     use super::*;
     use crate::cache::{BlockKey, Cache, CacheMetrics};
+    use crate::flights::Flights;
     use crate::hedge::Hedge;
+    use crate::page_pool::PagePool;
     use crate::page_source::Doubted;
     use crate::shared_cache::SharedCaches;
 
     const SIZE: u64 = 3 << 20;
 
     async fn file(cache_bytes: u64) -> (PagedFile, Bytes) {
-        let bucket = Bucket::new(Arc::new(InMemory::new()));
+        file_in(Bucket::new(Arc::new(InMemory::new())), cache_bytes).await
+    }
+
+    /// A file in a bucket that takes `wait` for each answer.
+    async fn slow_file(wait: Duration) -> (PagedFile, Bytes, Arc<ThrottledStore<InMemory>>) {
+        let config = ThrottleConfig { wait_get_per_call: wait, ..ThrottleConfig::default() };
+        let store = Arc::new(ThrottledStore::new(InMemory::new(), config));
+        let (file, content) = file_in(Bucket::new(Arc::clone(&store) as _), 16 << 20).await;
+        (file, content, store)
+    }
+
+    async fn file_in(bucket: Bucket, cache_bytes: u64) -> (PagedFile, Bytes) {
         let content = Bytes::from((0..SIZE).map(|n| (n * 7 / 3) as u8).collect::<Vec<u8>>());
         bucket.put("file", content.clone()).await.unwrap();
         let source = PageSource {
@@ -292,8 +350,10 @@ mod tests {
             disk: None,
             shared: SharedCaches::default(),
             doubted: Doubted::default(),
+            flights: Flights::default(),
+            pool: PagePool::default(),
             hedge: Arc::new(Hedge::default()),
-            retry: Retry { attempts: 1, delay: std::time::Duration::ZERO },
+            retry: Retry { attempts: 1, delay: Duration::ZERO },
             runtime: Handle::current(),
         };
         let key = FileKey { block: BlockKey { bucket: 0, block: Ulid::nil() }, file: 1 };
@@ -378,5 +438,45 @@ mod tests {
         assert_eq!(context.bytes(), PAGE_BYTES);
         context.cancel();
         assert!(read(PAGE_BYTES..PAGE_BYTES + 1).await.unwrap_err().to_string().contains("cancelled"));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn requests_that_want_the_same_pages_at_once_read_them_once() {
+        let (file, content, _) = slow_file(Duration::from_millis(50)).await;
+        let file = Arc::new(file);
+        let context = ReadContext::new(u64::MAX);
+        let at_once = (0..8_u64).map(|number| {
+            let (file, content, context) = (Arc::clone(&file), content.clone(), context.clone());
+            let range = number * 1_000..SIZE / 2 + number * 1_000;
+            async move {
+                let expected = content.slice(range.start as usize..range.end as usize);
+                let read = blocking(&context, move || file.read_at(range)).await;
+                assert!(read.unwrap() == expected, "request {number}");
+            }
+        });
+        futures::future::join_all(at_once).await;
+        assert_eq!(context.bytes(), SIZE / 2 + PAGE_BYTES);
+        assert_eq!(file.source.flights.count(), 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_page_of_a_cancelled_request_is_read_by_the_one_that_waits_for_it() {
+        let (file, content, store) = slow_file(Duration::from_secs(3600)).await;
+        let file = Arc::new(file);
+        let read = |context: &ReadContext| {
+            let (file, context) = (Arc::clone(&file), context.clone());
+            tokio::spawn(async move { blocking(&context, move || file.read_at(0..100)).await })
+        };
+        let (first, second) = (ReadContext::new(u64::MAX), ReadContext::new(u64::MAX));
+        let cancelled = read(&first);
+        while file.source.flights.count() == 0 {
+            tokio::task::yield_now().await;
+        }
+        store.config_mut(|config| config.wait_get_per_call = Duration::ZERO);
+        let waiting = read(&second);
+        first.cancel();
+        assert!(cancelled.await.unwrap().is_err());
+        assert!(waiting.await.unwrap().unwrap() == content.slice(..100));
+        assert_eq!((second.requests(), file.source.flights.count()), (1, 0));
     }
 }
