@@ -113,22 +113,34 @@ impl SeriesAnswer {
             async move { (blocks.open(&selected.known, count).await, selected) }
         });
         let opened: Vec<_> = futures::stream::iter(opening).buffered(OPEN_AT_ONCE).collect().await;
-        for (opened, selected) in opened {
+        let mut to_compare = Vec::new();
+        for (input, (opened, selected)) in opened.into_iter().enumerate() {
             let step = match opened {
                 Ok(open) => {
+                    to_compare.push((input, Arc::clone(&open)));
                     let cursor = BlockCursor::new(open, selected, Arc::clone(&answer.question));
                     Some(answer.spawn(Box::new(cursor)))
                 }
                 Err(failure) => {
                     answer.lose(failure, is_final)?;
+                    answer.merge.end(input);
                     None
                 }
             };
-            let input = answer.steps.len();
-            if step.is_none() {
-                answer.merge.end(input);
-            }
             answer.steps.push(step);
+        }
+        // While the first series are read.
+        let comparing = to_compare.into_iter().map(|(input, open)| {
+            let blocks = Arc::clone(&blocks);
+            async move { (input, blocks.compare(&open).await) }
+        });
+        let compared: Vec<_> = futures::stream::iter(comparing).buffered(OPEN_AT_ONCE).collect().await;
+        for (input, compared) in compared {
+            if let Err(failure) = compared {
+                answer.lose(failure, is_final)?;
+                answer.merge.end(input);
+                answer.steps[input] = None;
+            }
         }
         for input in 0..count {
             answer.feed(input, is_final).await?;
@@ -147,6 +159,8 @@ impl SeriesAnswer {
             && self.ready_bytes < FRAME_BYTES
         {
             match self.merge.step() {
+                // What is there is sent before more is waited for.
+                Step::NeedsBatch(input) if !self.ready.is_empty() && self.is_reading(input) => break,
                 Step::NeedsBatch(input) => {
                     self.feed(input, true).await.map_err(|error| match error {
                         BeginError::Failed(error) => error,
@@ -182,6 +196,11 @@ impl SeriesAnswer {
     pub(crate) fn read_of_buckets(&self) -> (u64, u64) {
         let reads = self.question.meter.reads();
         (reads.requests(), reads.bytes())
+    }
+
+    /// Whether the step of an input has not ended yet.
+    fn is_reading(&self, input: usize) -> bool {
+        self.steps.get(input).and_then(Option::as_ref).is_some_and(|step| !step.is_finished())
     }
 
     /// Gives the merge the next batch of an input that is not empty, and starts the step after it.

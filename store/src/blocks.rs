@@ -9,7 +9,7 @@ use std::time::Duration;
 use bucket::{BlockFault, Bucket, BucketFile, ManifestFile, OpenBlockError, layout, manifest_of};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
-use tsdb::{Block, BlockError, BlockPart, BlockParts, IndexMemory, ReadAt};
+use tsdb::{Block, BlockError, BlockMeta, BlockPart, BlockParts, IndexMemory, ReadAt};
 
 use crate::cache::{BlockKey, FileKey};
 use crate::catalog::KnownBlock;
@@ -28,6 +28,8 @@ pub(crate) struct OpenBlock {
     pub(crate) block: Block,
     source: PageSource,
     is_doubted: AtomicBool,
+    /// Set when the files in the bucket were found to be those that `meta.json` lists.
+    compared: OnceCell<()>,
 }
 
 impl OpenBlock {
@@ -117,7 +119,31 @@ impl Blocks {
         Self { options: Arc::new(options), slots: Mutex::default(), quarantine: Mutex::default() }
     }
 
-    /// The block, opened. `at_once` is the number of blocks that the request opens: the more, the less each keeps in memory.
+    /// The block, opened, with its files compared.
+    ///
+    /// # Errors
+    /// As [`Blocks::open`] and [`Blocks::compare`].
+    pub(crate) async fn open_compared(
+        &self,
+        known: &Arc<KnownBlock>,
+        at_once: usize,
+    ) -> Result<Arc<OpenBlock>, BlockFailure> {
+        let open = self.open(known, at_once).await?;
+        self.compare(&open).await.map(|()| open)
+    }
+
+    /// Compares the files of a block in the bucket with the list in its `meta.json`. That is one request, and only the first time.
+    ///
+    /// # Errors
+    /// When a file is missing or has another size, or the bucket does not answer.
+    pub(crate) async fn compare(&self, open: &OpenBlock) -> Result<(), BlockFailure> {
+        let listed = open.compared.get_or_try_init(|| async { self.list(&open.known).await.map(|_| ()) });
+        listed.await.copied().inspect_err(|failure| self.note_failure(failure))
+    }
+
+    /// The block, opened. `at_once` is the number of blocks that the request opens: the more, the less each keeps in memory. Where
+    /// `meta.json` lists its files, they are not compared with the bucket: [`Blocks::compare`] does that while the first series
+    /// are read.
     ///
     /// # Errors
     /// When it cannot be opened, or could not be a short time ago.
@@ -259,37 +285,54 @@ impl Blocks {
         }
     }
 
+    /// Opens a block with the files that its `meta.json` lists, or else with those that are in the bucket.
     async fn open_now(
         &self,
         known: &Arc<KnownBlock>,
         memory: IndexMemory,
     ) -> Result<Arc<OpenBlock>, BlockFailure> {
-        let key = known.key;
-        let of_open = |error: OpenBlockError| BlockFailure::of_open(key, &error);
-        let Some(bucket) = self.options.buckets.get(usize::from(key.bucket)) else {
+        let Some(files) = listed_files(&known.meta) else {
+            let files = self.list(known).await?;
+            let open = self.open_files(known, files, memory).await?;
+            // It is set once, here.
+            let _ = open.compared.set(());
+            return Ok(open);
+        };
+        match self.open_files(known, files, memory).await {
+            // The comparison says more, such as that the block is gone.
+            Err(failure) => Err(self.list(known).await.err().unwrap_or(failure)),
+            open => open,
+        }
+    }
+
+    /// The index and the segments of a block, found by a request to the bucket.
+    async fn list(&self, known: &KnownBlock) -> Result<Vec<ManifestFile>, BlockFailure> {
+        let files = self.bucket(known.key)?.block_files(&known.meta, self.options.source.retry);
+        files.await.map_err(|error| BlockFailure::of_open(known.key, &error))
+    }
+
+    fn bucket(&self, key: BlockKey) -> Result<&Bucket, BlockFailure> {
+        self.options.buckets.get(usize::from(key.bucket)).ok_or_else(|| {
             let reason = format!("internal error: block {} is in an unknown bucket", key.block);
-            return Err(BlockFailure { key, fault: BlockFault::Unavailable, reason });
+            BlockFailure { key, fault: BlockFault::Unavailable, reason }
+        })
+    }
+
+    async fn open_files(
+        &self,
+        known: &Arc<KnownBlock>,
+        files: Vec<ManifestFile>,
+        memory: IndexMemory,
+    ) -> Result<Arc<OpenBlock>, BlockFailure> {
+        let key = known.key;
+        let bucket = self.bucket(key)?;
+        let missing = || BlockFailure {
+            key,
+            fault: BlockFault::Corrupt,
+            reason: format!("block {}: the index is missing", key.block),
         };
-        let files = bucket.block_files(&known.meta, self.options.source.retry);
-        // The size of the index is known where there is a manifest. Then the header is built while the files are listed.
-        let listed = manifest_of(&known.meta).into_iter().find(|file| file.path == layout::INDEX_FILE);
-        let (files, index) = match listed {
-            Some(index) => {
-                let (files, index) = tokio::join!(files, self.index(bucket, key, &index));
-                (files.map_err(of_open)?, index?)
-            }
-            None => {
-                let files = files.await.map_err(of_open)?;
-                let missing = || BlockFailure {
-                    key,
-                    fault: BlockFault::Corrupt,
-                    reason: format!("block {}: the index is missing", key.block),
-                };
-                let index = files.iter().find(|file| file.path == layout::INDEX_FILE).ok_or_else(missing)?;
-                let index = self.index(bucket, key, index).await?;
-                (files, index)
-            }
-        };
+        let file = files.iter().find(|file| file.path == layout::INDEX_FILE).ok_or_else(missing)?;
+        let index = self.index(bucket, key, file).await?;
         let segments: Vec<Arc<dyn ReadAt>> = (1..)
             .zip(files.iter().filter(|file| file.path != layout::INDEX_FILE))
             .map(|(number, file)| Arc::new(self.paged(bucket, key, file, number)) as Arc<dyn ReadAt>)
@@ -298,14 +341,8 @@ impl Blocks {
         match assemble(known, index, segments.clone(), memory, source).await? {
             Err(error) if is_of_header(&error) && self.options.headers.is_some() => {
                 // The header on disk may be damaged in a way that only its content shows.
-                let Some(headers) = &self.options.headers else {
-                    return Err(BlockFailure::of_read(key, &error));
-                };
                 tracing::warn!(block = %key.block, %error, "index header is built again");
-                headers.discard(key.block);
-                let Some(file) = files.iter().find(|file| file.path == layout::INDEX_FILE) else {
-                    return Err(BlockFailure::of_read(key, &error));
-                };
+                self.options.headers.iter().for_each(|headers| headers.discard(key.block));
                 let index = self.index(bucket, key, file).await?;
                 let again = assemble(known, index, segments, memory, source).await?;
                 again.map_err(|error| BlockFailure::of_read(key, &error))
@@ -354,6 +391,19 @@ impl Blocks {
     }
 }
 
+/// The index and the segments that `meta.json` lists, sorted by path; `None` if it does not list all of them.
+fn listed_files(meta: &BlockMeta) -> Option<Vec<ManifestFile>> {
+    let segments = format!("{}/", layout::CHUNKS_DIR);
+    let mut files = manifest_of(meta);
+    files.retain(|file| file.path == layout::INDEX_FILE || file.path.starts_with(&segments));
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    let (index, chunks) =
+        files.iter().partition::<Vec<&ManifestFile>, _>(|file| file.path == layout::INDEX_FILE);
+    let has_no_gap =
+        chunks.iter().zip(1..).all(|(file, number)| file.path == format!("{segments}{number:06}"));
+    (index.len() == 1 && !chunks.is_empty() && has_no_gap).then_some(files)
+}
+
 /// Opens a block from its files.
 async fn assemble(
     known: &Arc<KnownBlock>,
@@ -367,7 +417,10 @@ async fn assemble(
     let (known, source) = (Arc::clone(known), source.clone());
     let key = known.key;
     let open = move || {
-        let opened = |block| Arc::new(OpenBlock { known, block, source, is_doubted: AtomicBool::new(false) });
+        let opened = |block| {
+            let (is_doubted, compared) = (AtomicBool::new(false), OnceCell::new());
+            Arc::new(OpenBlock { known, block, source, is_doubted, compared })
+        };
         Block::from_parts(key.block, parts).map(opened)
     };
     blocking(key, open).await

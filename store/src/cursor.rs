@@ -150,9 +150,8 @@ impl BlockCursor {
                     self.corrupt(format!("block {}: {error}", self.open.known.key.block))
                 };
                 for Series { labels, chunks } in series {
-                    reorder
-                        .offer(&labels, chunks, &mut batch.series)
-                        .map_err(|error| out_of_order(&error))?;
+                    let offered = reorder.offer_stored(labels, chunks, &mut batch.series);
+                    offered.map_err(|error| out_of_order(&error))?;
                 }
                 if is_last {
                     reorder.finish(&mut batch.series).map_err(|error| out_of_order(&error))?;
@@ -230,16 +229,20 @@ impl BlockCursor {
     }
 
     /// The entries of the next series from position `next` on, and the position after them.
+    ///
+    /// More entries are read than are used, so that the small first batch and the next one together need one request.
     fn scan(
         &mut self,
         expanded: &Expanded,
         next: usize,
         batch: &mut Batch,
     ) -> Result<(Vec<Entry>, usize), CursorError> {
-        let part = expanded.postings.slice(next..next + self.batch_series);
+        let request = Arc::clone(&self.question.request);
+        let most = request.limit.unwrap_or(usize::MAX).clamp(FIRST_SERIES, MAX_SERIES);
+        let part = expanded.postings.slice(next..next + most);
         let references: Vec<SeriesRef> = part.iter().collect();
         let mut entries = Vec::new();
-        let (mut bytes, mut used) = (0, 0);
+        let (mut bytes, mut used) = (0, references.len());
         let open = Arc::clone(&self.open);
         for found in open.block.select_from(part, self.selected.slice) {
             let found = match found {
@@ -253,30 +256,24 @@ impl BlockCursor {
                     continue;
                 }
             };
-            used = references.partition_point(|reference| *reference <= found.reference);
+            let reference = found.reference;
             let is_kept = expanded.left.iter().all(|matcher: &Matcher| matcher.matches_labels(&found.labels))
                 && self.is_in_shard(&found.labels);
             if is_kept {
                 bytes += estimated_bytes(&found.chunks);
-                entries.push(Entry {
-                    labels: found.labels,
-                    reference: found.reference,
-                    chunks: found.chunks,
-                });
+                entries.push(Entry { labels: found.labels, reference, chunks: found.chunks });
             }
-            if bytes >= self.question.batch_bytes && !self.question.request.skip_chunks {
+            let is_full = bytes >= self.question.batch_bytes && !request.skip_chunks;
+            if is_full || entries.len() >= self.batch_series {
+                used = references.partition_point(|other| *other <= reference);
                 break;
             }
         }
         if !expanded.left.is_empty() && !self.is_repeat {
             self.question.meter.count_series(entries.len() as u64)?;
         }
-        if bytes >= self.question.batch_bytes && !self.question.request.skip_chunks {
-            self.batch_series = used.clamp(FIRST_SERIES, MAX_SERIES);
-            return Ok((entries, next + used.max(1)));
-        }
-        self.batch_series = (self.batch_series * 4).min(MAX_SERIES);
-        Ok((entries, next + references.len()))
+        self.batch_series = MAX_SERIES;
+        Ok((entries, next + used))
     }
 
     /// Reads the chunks of `entries`, all at once. Damaged ones are reported and left out.
