@@ -11,10 +11,8 @@ mod gcs;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 use bucket::{
@@ -27,6 +25,7 @@ use tests::Usage;
 use tokio::runtime::Runtime;
 use tsdb::{BlockMeta, ThanosMeta, Ulid};
 
+use crate::moto::Moto;
 use crate::report::{BenchReport, BenchRow, median};
 
 /// The first argument with which the benchmark program runs one stage and prints the measurement.
@@ -59,7 +58,7 @@ pub(crate) fn run(report: &mut BenchReport) {
     let mock = runtime.block_on(gcs::start(1000));
     move_block(report, "http mock", &gcs_yaml(mock), &block, dir.path(), base);
     if let Some(moto) = Moto::start() {
-        move_block(report, "moto", &moto.yaml(), &block, dir.path(), base);
+        move_block(report, "moto", &moto.yaml(moto.address()), &block, dir.path(), base);
     }
 
     let blocks = setting("ISTHMUS_BENCH_BLOCKS", BLOCKS);
@@ -247,65 +246,5 @@ fn copy(block: &Path, out: &Path) {
         let to = out.join(file.file_name().expect("a name"));
         fs::copy(&file, &to).expect("a copy");
         File::open(&to).and_then(|file| file.sync_all()).expect("a copy on disk");
-    }
-}
-
-/// The S3 server of moto, which `tests/run` installs.
-struct Moto {
-    child: Child,
-    address: String,
-}
-
-impl Moto {
-    fn start() -> Option<Self> {
-        let folder = std::env::var_os("ISTHMUS_EMULATORS").map(PathBuf::from);
-        let cache = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/isthmus-tests"));
-        let program = folder.or_else(cache)?.join("moto/bin/moto_server");
-        if !program.is_file() {
-            eprintln!("skipped: moto is not installed at {} (tests/run installs it)", program.display());
-            return None;
-        }
-        let mut child = Command::new(program)
-            .args(["-H", "127.0.0.1", "-p", "0"])
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("moto starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
-        let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
-            let (_, address) = line.split_once("http://")?;
-            Some(address.chars().take_while(|c| c.is_ascii_digit() || ".:".contains(*c)).collect::<String>())
-        });
-        // Keep reading, because the server blocks when the pipe is full.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        let moto = Self { child, address: address.expect("moto listens") };
-        let mut connection = TcpStream::connect(&moto.address).expect("a connection");
-        let request = format!(
-            "PUT /blocks HTTP/1.1\r\nhost: {}\r\ncontent-length: 0\r\nconnection: close\r\nauthorization: \
-             AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request\r\n\r\n",
-            moto.address
-        );
-        connection.write_all(request.as_bytes()).expect("a request");
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).expect("an answer");
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        Some(moto)
-    }
-
-    fn yaml(&self) -> String {
-        format!(
-            "type: S3\nconfig: {{bucket: blocks, endpoint: '{}', insecure: true, access_key: key, \
-             secret_key: secret, region: us-east-1}}",
-            self.address
-        )
-    }
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        // Both fail only if the process has already exited.
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }

@@ -2,9 +2,11 @@
 
 mod bucket_bench;
 mod compactor_bench;
+mod delay;
 mod head_bench;
 mod load;
 mod mesh_bench;
+mod moto;
 mod promql_bench;
 mod promql_plan_bench;
 mod querier_bench;
@@ -33,6 +35,7 @@ const BENCHES: &[Bench] = &[
     ("mesh", mesh_bench::run),
     ("sidecar", sidecar_bench::run),
     ("store", store_bench::run),
+    ("store-vs-prometheus", store_bench::run_versus),
     ("querier", querier_bench::run),
     ("stores", stores_bench::run),
     ("aging", stores_bench::run_aging),
