@@ -38,7 +38,7 @@ pub(crate) struct BlockQuestion {
     pub(crate) request: Arc<SeriesRequest>,
     pub(crate) meter: RequestMeter,
     pub(crate) cache: Arc<Cache>,
-    /// Bytes of chunks after which a batch ends.
+    /// Bytes of memory after which a batch ends.
     pub(crate) batch_bytes: u64,
     /// For entries that are sorted.
     pub(crate) sort_memory: Arc<SortMemory>,
@@ -165,7 +165,7 @@ impl BlockCursor {
                 let mut bytes = 0;
                 while part.len() < MAX_SERIES && bytes < self.question.batch_bytes {
                     let Some(SortedEntry { place, chunks }) = entries.pop() else { break };
-                    bytes += estimated_bytes(&chunks);
+                    bytes += memory_bytes(&place.labels, &chunks);
                     part.push(Entry { labels: place.labels, reference: place.reference, chunks });
                 }
                 let series = self.fetch(part, &mut batch)?;
@@ -260,7 +260,7 @@ impl BlockCursor {
             let is_kept = expanded.left.iter().all(|matcher: &Matcher| matcher.matches_labels(&found.labels))
                 && self.is_in_shard(&found.labels);
             if is_kept {
-                bytes += estimated_bytes(&found.chunks);
+                bytes += memory_bytes(&found.labels, &found.chunks);
                 entries.push(Entry { labels: found.labels, reference, chunks: found.chunks });
             }
             let is_full = bytes >= self.question.batch_bytes && !request.skip_chunks;
@@ -379,6 +379,12 @@ impl BlockCursor {
     fn corrupt(&self, reason: String) -> CursorError {
         CursorError::Block(BlockFailure { key: self.open.known.key, fault: BlockFault::Corrupt, reason })
     }
+}
+
+/// What a series takes in a batch. Where chunks are small, most of it is not their bytes.
+fn memory_bytes(labels: &Labels, chunks: &[ChunkMeta]) -> u64 {
+    let around = size_of::<Series>() + labels.size_bytes() + chunks.len() * size_of::<AggrChunk>();
+    around as u64 + estimated_bytes(chunks)
 }
 
 /// Bytes of chunks that follow each other in a segment, by the distances between them.

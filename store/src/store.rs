@@ -79,11 +79,11 @@ impl BucketStore {
         }
     }
 
-    /// Bytes of chunks of one batch of a block, for a request of `blocks`.
+    /// Bytes of memory of one batch of a block, for a request of `blocks`.
     fn batch_bytes(&self, blocks: usize) -> u64 {
         // Of each block, one batch is merged while the next one is read.
         let share = self.parts.limits.request_bytes / (2 * blocks.max(1) as u64);
-        share.clamp(64 << 10, 1 << 20)
+        share.clamp(64 << 10, 4 << 20)
     }
 
     /// The blocks that are not served, one line each, for those who look at the stores of a querier.
