@@ -1,0 +1,23 @@
+//! Why a scrape fails.
+
+use model::Labels;
+
+/// Why a scrape counts as failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ScrapeFailure {
+    /// The target did not send an exposition.
+    #[error("{0}")]
+    Fetch(String),
+    /// The exposition cannot be read.
+    #[error("{0}")]
+    Parse(String),
+    /// It has too many samples.
+    #[error("sample limit exceeded ({0})")]
+    SampleLimit(usize),
+    /// The labels of a series exceed a limit.
+    #[error("{0}")]
+    LabelLimit(String),
+    /// Relabelling removed the name of a metric.
+    #[error("missing metric name ({0})")]
+    NoName(Labels),
+}
