@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use model::{Labels, METRIC_NAME};
 
 use crate::error::{ParseError, ParseProblem};
-use crate::text::TextFormat;
+use crate::format::TextFormat;
 
 /// Parses the labels of a series, from its text in an exposition. Labels with empty values are left out.
 ///

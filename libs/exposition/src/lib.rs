@@ -15,14 +15,16 @@
 //! ```
 
 mod error;
+mod format;
 mod labels;
 mod number;
 mod protobuf;
 mod text;
 
 pub use error::{ParseError, ParseProblem};
+pub use format::TextFormat;
 pub use labels::series_labels;
 pub use protobuf::{
     ProtobufEntry, ProtobufError, ProtobufExemplar, ProtobufParser, ProtobufSample, ProtobufValue,
 };
-pub use text::{Entry, ExemplarText, MetricKind, SampleText, TextFormat, TextParser};
+pub use text::{Entry, ExemplarText, MetricKind, SampleText, TextParser};

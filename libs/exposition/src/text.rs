@@ -13,17 +13,9 @@
 use std::borrow::Cow;
 
 use crate::error::{ParseError, ParseProblem};
+use crate::format::TextFormat;
 use crate::labels::{ScannedLabel, Scanner, is_metric_name, text, unescaped_help};
 use crate::number::{parse_float, parse_seconds};
-
-/// The format of an exposition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TextFormat {
-    /// Prometheus' text format, version 0.0.4 or 1.0.0.
-    Prometheus,
-    /// OpenMetrics 1.0.
-    OpenMetrics,
-}
 
 /// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
