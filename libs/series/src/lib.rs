@@ -20,6 +20,7 @@ mod covered;
 mod damage;
 mod decode;
 mod dedup;
+mod deleted;
 mod downsample;
 mod error;
 mod group;
@@ -40,6 +41,7 @@ mod timeline;
 mod types;
 
 pub use compact::{CompactedChunks, ReplicaRule, compact_chunks};
+pub use deleted::DeletedTimes;
 pub use downsample::{DownsampleError, DownsampleProblem, Downsampler};
 pub use error::{DecodeError, DecodeProblem};
 pub use join::{ChunkJoinError, JoinedChunks, join_chunks, unite_chunks};
