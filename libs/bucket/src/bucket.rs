@@ -100,6 +100,13 @@ pub struct ObjectInfo {
     pub version: ObjectVersion,
 }
 
+impl ObjectInfo {
+    /// Whether two objects that are described alike have the same content.
+    pub(crate) fn is_identified(&self) -> bool {
+        self.version.0.e_tag.is_some() || self.version.0.version.is_some()
+    }
+}
+
 /// Identifies one content of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectVersion(pub(crate) UpdateVersion);

@@ -3,6 +3,7 @@
 //! ```text
 //! ids        listed, each with or without a meta.json
 //! metas      from memory, from <data-dir>/meta-syncer/<ULID>/meta.json, from the bucket
+//! deletions  of series, from the marks in isthmus/tombstones
 //! filters    time, shard, consistency delay, deletion marks, replica labels, duplicates, in Thanos' order
 //! view       the remaining blocks, and which blocks are partial, corrupt or could not be read
 //! ```
@@ -17,6 +18,7 @@ mod metrics;
 mod selector;
 #[cfg(test)]
 mod tests;
+mod tombstones;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -99,6 +101,7 @@ pub struct Fetcher {
     metrics: FetchMetrics,
     disk: Option<cache::DiskCache>,
     memory: Mutex<BTreeMap<Ulid, KnownMeta>>,
+    tombstones: tombstones::TombstonesCache,
 }
 
 /// A meta from an earlier fetch. `written` is the time of its object, if the discovery reports it.
@@ -131,7 +134,7 @@ impl Fetcher {
     /// If the folder of the cache cannot be created.
     pub fn new(bucket: Bucket, options: FetchOptions, metrics: FetchMetrics) -> std::io::Result<Self> {
         let disk = options.data_dir.as_deref().map(cache::DiskCache::open).transpose()?;
-        Ok(Self { bucket, options, metrics, disk, memory: Mutex::default() })
+        Ok(Self { bucket, options, metrics, disk, memory: Mutex::default(), tombstones: Default::default() })
     }
 
     /// Fetches a view of the bucket. Relative times and ages count from `now`.
@@ -174,9 +177,9 @@ impl Fetcher {
                 LoadedMeta::Failed(reason) => _ = view.failed.insert(block, reason),
             }
         }
-        view.count(BlockState::NoMeta, view.partial.len());
-        view.count(BlockState::Corrupt, view.corrupt.len());
         view.blocks = known.iter().map(|(block, known)| (*block, Arc::clone(&known.meta))).collect();
+        // After the blocks: the deletions of a merged block are written before its `meta.json`.
+        self.mask(&mut view).await?;
         if view.failed.is_empty() {
             // Only a complete view shows which metas are no longer needed.
             if let Some(disk) = &self.disk {
@@ -184,7 +187,11 @@ impl Fetcher {
             }
             *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = known;
         }
+        view.count(BlockState::NoMeta, view.partial.len());
+        view.count(BlockState::Corrupt, view.corrupt.len());
         self.filter(&mut view, &found, now).await;
+        let blocks = &view.blocks;
+        view.deletions.retain(|block, _| blocks.contains_key(block));
         view.count(BlockState::Failed, view.failed.len());
         view.count(BlockState::Loaded, view.blocks.len());
         if view.failed.is_empty() { Ok(view) } else { Err(FetchError::Incomplete { view: Box::new(view) }) }

@@ -6,6 +6,7 @@
 //! <ULID>/chunks/000001 ...
 //! <ULID>/deletion-mark.json      and two other marks, see `marks`
 //! isthmus/intent/<ULID>.json     ours: an upload of this block is running
+//! isthmus/tombstones/<ULID>.json ours: series of this block that are deleted, see `deletions`
 //! ```
 //!
 //! Thanos and this program ignore names whose first part is not a ULID.
@@ -31,6 +32,9 @@ pub const MARK_FILES: [&str; 3] = [DELETION_MARK_FILE, NO_COMPACT_MARK_FILE, NO_
 /// The folder of upload intents.
 pub const INTENT_DIR: &str = "isthmus/intent";
 
+/// The folder of deletions of series. They are not in the folders of their blocks, so that one listing finds all of them.
+pub const TOMBSTONES_DIR: &str = "isthmus/tombstones";
+
 /// The name of `file`, given relative to the block's folder.
 pub fn block_file(block: Ulid, file: &str) -> String {
     format!("{block}/{file}")
@@ -44,6 +48,17 @@ pub fn meta(block: Ulid) -> String {
 /// The name of the intent to upload a block.
 pub fn intent(block: Ulid) -> String {
     format!("{INTENT_DIR}/{block}.json")
+}
+
+/// The name of the deletions of series of a block.
+pub fn tombstones_mark(block: Ulid) -> String {
+    format!("{TOMBSTONES_DIR}/{block}.json")
+}
+
+/// The block whose deletions of series an object has.
+pub fn block_of_tombstones(name: &str) -> Option<Ulid> {
+    let file = name.strip_prefix(TOMBSTONES_DIR)?.strip_prefix('/')?.strip_suffix(".json")?;
+    tsdb::parse_block_id(file)
 }
 
 /// The block to which an object or a folder belongs, and the rest of the name, which is empty for the folder itself.
@@ -68,6 +83,9 @@ mod tests {
         check(&meta(block), Some("meta.json"));
         check(id, Some(""));
         check(&intent(block), None);
+        check(&tombstones_mark(block), None);
+        assert_eq!(block_of_tombstones(&tombstones_mark(block)), Some(block));
+        assert_eq!(block_of_tombstones("isthmus/tombstones/x.json"), None);
         check("debug/metas/01HZY3VQ6J0000000000000000.json", None);
         check("01HZY3VQ6J000000000000000/meta.json", None);
     }

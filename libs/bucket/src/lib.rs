@@ -2,6 +2,7 @@
 //!
 //! * [`BucketConfig`] reads Thanos' objstore YAML and opens a [`Bucket`].
 //! * [`layout`] names the objects; [`marks`] mark blocks for deletion, or exclude them from compaction or downsampling.
+//! * [`deletions`] are samples that readers mask until a compactor removes them.
 //! * [`publish`] uploads a block, [`download`] downloads it, [`delete_block`] removes it; [`judge_partial`] decides whether
 //!   an unfinished upload was abandoned.
 //! * [`Fetcher`] finds the blocks of a bucket.
@@ -19,6 +20,7 @@ pub mod clocked;
 mod config;
 mod create;
 mod data_folder;
+pub mod deletions;
 mod derived;
 mod download;
 mod error;

@@ -55,8 +55,9 @@ pub async fn delete_block(bucket: &Bucket, block: Ulid, retry: Retry) -> Result<
         }
         left = found;
     }
-    let intent = layout::intent(block);
+    let (intent, deletions) = (layout::intent(block), layout::tombstones_mark(block));
     retry.run(|| bucket.delete(&intent)).await?;
+    retry.run(|| bucket.delete(&deletions)).await?;
     retry.run(|| bucket.delete(&mark)).await?;
     Ok(count)
 }

@@ -263,19 +263,20 @@ async fn metas_are_fetched_once_and_kept_on_disk() {
         assert_eq!(fetcher.fetch(NOW).await.unwrap().blocks.len(), blocks);
         store.requests() - before
     };
+    // One listing of the bucket, one of deletions of series, and each meta.
     let fetcher = open(Discovery::Recursive);
-    assert_eq!(requests(&fetcher, 3).await, 4);
-    assert_eq!(requests(&fetcher, 3).await, 1);
+    assert_eq!(requests(&fetcher, 3).await, 5);
+    assert_eq!(requests(&fetcher, 3).await, 2);
     assert!(data.path().join("meta-syncer").join(id(0).to_string()).join("meta.json").is_file());
     // After a restart the disk has them.
     let fetcher = open(Discovery::Recursive);
-    assert_eq!(requests(&fetcher, 3).await, 1);
-    assert_eq!(requests(&open(Discovery::Concurrent), 3).await, 4);
+    assert_eq!(requests(&fetcher, 3).await, 2);
+    assert_eq!(requests(&open(Discovery::Concurrent), 3).await, 5);
 
     // The meta of a removed block is removed, and damaged and changed metas are fetched again.
     plain.delete(&layout::meta(id(0))).await.unwrap();
     std::fs::write(data.path().join("meta-syncer").join(id(1).to_string()).join("meta.json"), "{").unwrap();
-    assert_eq!(requests(&open(Discovery::Concurrent), 2).await, 4);
+    assert_eq!(requests(&open(Discovery::Concurrent), 2).await, 5);
     assert!(!data.path().join("meta-syncer").join(id(0).to_string()).exists());
     let renewed = edit(meta(2), |thanos| thanos.source = "bucket.rewrite".into());
     let fetcher = open(Discovery::Recursive);

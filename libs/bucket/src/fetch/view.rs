@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tsdb::{BlockMeta, Ulid};
 
+use crate::deletions::{BlockDeletions, TombstonesMark};
 use crate::error::BucketError;
 use crate::marks::{Mark, MarkKind};
 
@@ -15,7 +16,8 @@ pub struct BucketView {
     pub blocks: BTreeMap<Ulid, Arc<BlockMeta>>,
     /// Blocks without a `meta.json`: their upload or removal is running, or was abandoned.
     pub partial: BTreeSet<Ulid>,
-    /// Blocks whose `meta.json` cannot be used, or has the id of another block, with the reason. A person should look at
+    /// Blocks whose `meta.json` cannot be used, or has the id of another block, or whose deletions of series cannot be read, with the
+    /// reason. A person should look at
     /// them; a program must not delete them.
     pub corrupt: BTreeMap<Ulid, String>,
     /// Blocks whose meta or mark could not be read, with the reason. Empty in a complete view.
@@ -24,6 +26,10 @@ pub struct BucketView {
     pub marks: BTreeMap<(MarkKind, Ulid), Mark>,
     /// Marks of the requested kinds that exist and cannot be used, with the reason. They have no effect.
     pub unusable_marks: BTreeMap<(MarkKind, Ulid), String>,
+    /// Deletions of series that hold for blocks in [`BucketView::blocks`] and are not done there: their readers mask them.
+    pub deletions: BTreeMap<Ulid, Arc<BlockDeletions>>,
+    /// The marks that request deletions, of all blocks, also of those that are not in the bucket any more.
+    pub tombstones: BTreeMap<Ulid, TombstonesMark>,
     /// Blocks whose sources are all in another block; not in [`BucketView::blocks`].
     pub duplicates: BTreeSet<Ulid>,
     /// Number of blocks by state, as in the metric `thanos_blocks_meta_synced`.
