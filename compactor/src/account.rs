@@ -21,13 +21,16 @@ pub(crate) struct SampleAccount {
     pub(crate) conflicts: u64,
     /// Samples that deduplication left out, because another replica has others in their place.
     pub(crate) replicas: u64,
-    /// Samples that tombstones delete.
+    /// Samples that tombstones and deletions of series delete.
     pub(crate) deleted: u64,
+    /// Windows of aggregates in whose place there are windows that were calculated again. Those are not counted as written.
+    pub(crate) replaced: u64,
 }
 
 impl SampleAccount {
     pub(crate) fn is_balanced(&self) -> bool {
-        self.read == self.written + self.duplicates + self.conflicts + self.replicas + self.deleted
+        let Self { read, written, duplicates, conflicts, replicas, deleted, replaced } = self;
+        *read == written + duplicates + conflicts + replicas + deleted + replaced
     }
 
     pub(crate) fn add(&mut self, other: Self) {
@@ -37,16 +40,17 @@ impl SampleAccount {
         self.conflicts += other.conflicts;
         self.replicas += other.replicas;
         self.deleted += other.deleted;
+        self.replaced += other.replaced;
     }
 }
 
 impl std::fmt::Display for SampleAccount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { read, written, duplicates, conflicts, replicas, deleted } = self;
+        let Self { read, written, duplicates, conflicts, replicas, deleted, replaced } = self;
         write!(
             f,
             "{read} samples read, {written} written, {duplicates} duplicates, {conflicts} with another value, \
-             {replicas} of other replicas, {deleted} deleted"
+             {replicas} of other replicas, {deleted} deleted, {replaced} windows calculated again"
         )
     }
 }

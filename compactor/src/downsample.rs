@@ -15,7 +15,7 @@ use crate::account::SampleAccount;
 use crate::group::{GroupKey, resolution};
 use crate::job::{JobError, JobResult, Workshop};
 use crate::merge::Merged;
-use crate::output;
+use crate::output::{self, DeletionsByBlock};
 use crate::plan::HOUR;
 use crate::retention::RetentionPolicy;
 use crate::source::{Source, SourceError};
@@ -101,7 +101,7 @@ enum DownsampleJobError {
 }
 
 impl Workshop {
-    /// Downsamples a block and publishes the result. The source stays.
+    /// Downsamples a block, without what `deletions` delete, and publishes the result. The source stays.
     ///
     /// # Errors
     /// See [`JobError`].
@@ -111,17 +111,24 @@ impl Workshop {
     pub(crate) async fn downsample(
         &self,
         plan: &DownsamplePlan,
+        deletions: &DeletionsByBlock,
         lease: &Lease,
     ) -> Result<JobResult, JobError> {
         let (meta, to) = (Arc::clone(&plan.source), plan.to);
-        let id = output::downsampled_id(&meta, to);
+        let id = output::downsampled_id(&meta, deletions, to);
+        let rewrites = output::rewrites(std::slice::from_ref(&meta), deletions);
         let source = Source::open(&self.bucket, &meta, 1, self.retry).await;
         let source = source.map_err(|error| self.of_downsampling(&meta, error.into()))?;
+        let source = source.with_deletions(deletions.get(&meta.ulid).cloned().unwrap_or_default());
         let folder = self.prepare(id, std::slice::from_ref(&source))?;
         let (stop, parent) = (Arc::clone(&self.stop), folder.path().to_owned());
         let written = tokio::task::spawn_blocking(move || {
             let (old, resolution) = (source.block.meta(), Duration::from_millis(to.unsigned_abs()));
-            let mut writer = BlockWriter::create(&parent, BlockOptions::downsampled(id, old, resolution))?;
+            let mut options = BlockOptions::downsampled(id, old, resolution);
+            if let Some(thanos) = &mut options.thanos {
+                thanos.rewrites = rewrites;
+            }
+            let mut writer = BlockWriter::create(&parent, options)?;
             let downsampler = Downsampler::new(old.resolution(), resolution);
             let merged = write(&source, downsampler, &mut writer, &stop)?;
             if writer.series() == 0 {

@@ -25,6 +25,8 @@ const FILE: &str = "history.jsonl";
 pub(crate) enum Action {
     /// Blocks were merged into one.
     Compacted,
+    /// A block was written again without deleted samples.
+    Rewritten,
     /// A block was downsampled.
     Downsampled,
     /// A block was marked for deletion.

@@ -92,11 +92,12 @@ impl BucketWorker {
             return Ok(());
         }
         self.find_interrupted_removals(&mut pass.view).await?;
+        self.carry_deletions(&pass.view, lease).await?;
         self.mark_covered(&pass, outcome).await;
         self.mark_expired(&pass, outcome).await;
         self.remove_marked(&pass, outcome).await;
         self.remove_abandoned(&pass, outcome).await;
-        Ok(())
+        self.remove_orphaned_deletions(&pass.view, lease).await
     }
 
     /// Whether the retention settings were seen in an earlier pass.

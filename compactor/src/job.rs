@@ -19,7 +19,7 @@ use crate::account::SampleAccount;
 use crate::clock::{Clock, ClockError};
 use crate::group::{GroupKey, external_labels};
 use crate::merge::{MergeJobError, Merged, merge};
-use crate::output;
+use crate::output::{self, DeletionsByBlock};
 use crate::plan::Plan;
 use crate::source::{Source, SourceError};
 use crate::verify::{VerifyError, verify};
@@ -91,7 +91,8 @@ pub(crate) struct Workshop {
 }
 
 impl Workshop {
-    /// Merges the sources of a plan into a block of the group, publishes it, and marks the sources for deletion.
+    /// Merges the sources of a plan into a block of the group, without what `deletions` delete, publishes it, and marks the sources for
+    /// deletion.
     ///
     /// # Errors
     /// See [`JobError`]. Sources are marked only after success.
@@ -102,17 +103,14 @@ impl Workshop {
         &self,
         group: &GroupKey,
         plan: &Plan,
+        deletions: &DeletionsByBlock,
         lease: &Lease,
     ) -> Result<JobResult, JobError> {
-        let id = output::merged_id(group, &plan.sources, self.rule);
-        let mut sources = Vec::with_capacity(plan.sources.len());
-        for meta in &plan.sources {
-            let source = Source::open(&self.bucket, meta, plan.sources.len(), self.retry).await;
-            sources.push(source.map_err(|error| of_source(meta.ulid, error))?);
-        }
+        let id = output::merged_id(group, &plan.sources, deletions, self.rule);
+        let sources = self.open(&plan.sources, deletions).await?;
         let dir = self.prepare(id, &sources)?;
         let producers = producers(&plan.sources);
-        let options = output::merged_options(group, &plan.sources, id);
+        let options = output::merged_options(group, &plan.sources, deletions, id);
         let (rule, stop, parent) = (self.rule, Arc::clone(&self.stop), dir.path().to_owned());
         let written = tokio::task::spawn_blocking(move || {
             let mut writer = BlockWriter::create(&parent, options)?;
@@ -128,35 +126,52 @@ impl Workshop {
             Some(meta) => Some(self.publish(dir.path(), meta, &merged, lease).await?),
             None => None,
         };
-        let is_retired = self.retire_sources(plan, output.as_deref(), lease).await?;
+        let is_retired =
+            self.retire_sources(&plan.sources, "source of compacted block", output.as_deref(), lease).await?;
         Ok(JobResult { output, account: merged.account, is_retired })
     }
 
-    /// Marks the sources of a merge. While the clocks differ they stay as blocks that the new one covers, which housekeeping marks
+    /// Marks the sources of a job; `what` is said of them before the id of the new block. While the clocks differ they stay as blocks that the new one covers, which housekeeping marks
     /// later; then the answer is `false`.
-    async fn retire_sources(
+    pub(crate) async fn retire_sources(
         &self,
-        plan: &Plan,
+        sources: &[Arc<BlockMeta>],
+        what: &str,
         output: Option<&BlockMeta>,
         lease: &Lease,
     ) -> Result<bool, JobError> {
         let now = match self.clock.of_bucket(&self.bucket, self.retry).await {
             Ok(now) => now,
             Err(error @ ClockError::Differs { .. }) => {
-                tracing::warn!(%error, "the sources of a merge are not marked for deletion");
+                tracing::warn!(%error, "the sources of a job are not marked for deletion");
                 return Ok(false);
             }
             Err(ClockError::Bucket(error)) => return Err(error.into()),
         };
         let replaced_by: Vec<Ulid> = output.iter().map(|meta| meta.ulid).collect();
-        for source in &plan.sources {
+        for source in sources {
             let why = match output {
-                Some(output) => format!("source of compacted block {}", output.ulid),
+                Some(output) => format!("{what} {}", output.ulid),
                 None => "no sample of it is left".to_owned(),
             };
             self.retire(source.ulid, &replaced_by, why, now, lease).await?;
         }
         Ok(true)
+    }
+
+    /// Opens blocks for a job that reads all of them, without what `deletions` delete.
+    pub(crate) async fn open(
+        &self,
+        metas: &[Arc<BlockMeta>],
+        deletions: &DeletionsByBlock,
+    ) -> Result<Vec<Source>, JobError> {
+        let mut sources = Vec::with_capacity(metas.len());
+        for meta in metas {
+            let source = Source::open(&self.bucket, meta, metas.len(), self.retry).await;
+            let source = source.map_err(|error| of_source(meta.ulid, error))?;
+            sources.push(source.with_deletions(deletions.get(&meta.ulid).cloned().unwrap_or_default()));
+        }
+        Ok(sources)
     }
 
     /// Verifies the new block in `parent` and publishes it.

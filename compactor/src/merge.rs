@@ -10,7 +10,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use series::compact_chunks;
 use series::{
-    ChunkJoinError, CompactedChunks, Contribution, Merge, MergeError, MergedSeries, ReplicaRule, Series, Step,
+    ChunkJoinError, CompactedChunks, Contribution, DownsampleError, Merge, MergeError, MergedSeries,
+    ReplicaRule, Series, Step,
 };
 use tsdb::{BlockWriter, Chunk, WriteError};
 
@@ -33,6 +34,9 @@ pub(crate) enum MergeJobError {
     /// A source is not sorted.
     #[error("{0}")]
     Unsorted(MergeError),
+    /// A series cannot be downsampled again.
+    #[error("series {series}: {error}")]
+    Downsample { series: String, error: Box<DownsampleError> },
     /// The chunks of a series cannot be joined.
     #[error("series {series}: {error}")]
     Series { series: String, error: Box<ChunkJoinError> },
@@ -60,6 +64,23 @@ pub(crate) fn merge(
     writer: &mut BlockWriter,
     stop: &AtomicBool,
 ) -> Result<Merged, MergeJobError> {
+    let mut run = MergeRun { producers, rule, writer, merged: Merged::default() };
+    let accounts = read_all(sources, stop, |batches| run.all(batches))?;
+    let mut merged = run.merged;
+    accounts.into_iter().for_each(|account| merged.account.add(account));
+    Ok(merged)
+}
+
+/// Reads each source on a thread of its own, and calls `take` with the batches of each. Returns the accounts of the sources. Blocks the
+/// thread.
+///
+/// # Errors
+/// The first error.
+pub(crate) fn read_all(
+    sources: &[Source],
+    stop: &AtomicBool,
+    take: impl FnOnce(Vec<Receiver<Vec<Series>>>) -> Result<(), MergeJobError>,
+) -> Result<Vec<SampleAccount>, MergeJobError> {
     let (senders, receivers): (Vec<SyncSender<_>>, Vec<Receiver<_>>) =
         sources.iter().map(|_| sync_channel(WAITING_BATCHES)).unzip();
     std::thread::scope(|scope| {
@@ -68,15 +89,13 @@ pub(crate) fn merge(
             .zip(senders)
             .map(|(source, batches)| scope.spawn(move || source.read(&batches, stop)))
             .collect();
-        let mut run = MergeRun { producers, rule, writer, merged: Merged::default() };
-        let written = run.all(receivers);
-        let merged = run.merged;
-        // Readers that wait for the merge end when their channels are closed.
-        let mut accounts = SampleAccount::default();
+        // Readers that wait end when their channels are closed.
+        let written = take(receivers);
+        let mut accounts = Vec::with_capacity(sources.len());
         let mut failure = None;
         for (source, reader) in readers.into_iter().enumerate() {
             match reader.join() {
-                Ok(Ok(account)) => accounts.add(account),
+                Ok(Ok(account)) => accounts.push(account),
                 Ok(Err(error)) => {
                     let is_first = failure.is_none() || matches!(failure, Some((_, SourceError::Stopped)));
                     if is_first && (failure.is_none() || !matches!(error, SourceError::Stopped)) {
@@ -92,10 +111,7 @@ pub(crate) fn merge(
         {
             return Err(MergeJobError::Source { source, error });
         }
-        written?;
-        let mut merged = merged;
-        merged.account.add(accounts);
-        Ok(merged)
+        written.map(|()| accounts)
     })
 }
 

@@ -55,6 +55,8 @@ pub(crate) struct CompactorMetrics {
     last_success: Gauge<f64, AtomicU64>,
     samples: Counter,
     conflicts: Counter,
+    rewritten: Counter,
+    deleted: Counter,
 }
 
 #[derive(Clone, Debug)]
@@ -107,6 +109,16 @@ impl CompactorMetrics {
             "isthmus_compact_samples_in_conflict",
             "Samples that were left out because another block has another value at their time",
             &self.conflicts,
+        );
+        counter(
+            "isthmus_compact_blocks_rewritten",
+            "Blocks that were written again without deleted samples",
+            &self.rewritten,
+        );
+        counter(
+            "isthmus_compact_samples_deleted",
+            "Samples, or windows of aggregates, that such blocks do not have any more",
+            &self.deleted,
         );
         registry.register(
             "thanos_compact_blocks_marked",
@@ -185,6 +197,12 @@ impl CompactorMetrics {
         self.job_seconds.0.observe(took.as_secs_f64());
         self.samples.inc_by(written);
         self.conflicts.inc_by(conflicts);
+    }
+
+    pub(crate) fn rewritten(&self, took: Duration, deleted: u64) {
+        self.rewritten.inc();
+        self.deleted.inc_by(deleted);
+        self.job_seconds.0.observe(took.as_secs_f64());
     }
 
     pub(crate) fn failed(&self) {

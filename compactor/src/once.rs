@@ -184,6 +184,7 @@ fn row(decision: Decision) -> OneRunRow {
     let Decision { bucket, action, group, why, from, to, .. } = decision;
     let action = match action {
         Action::Compacted => "compacted",
+        Action::Rewritten => "rewritten",
         Action::Downsampled => "downsampled",
         Action::Marked => "marked",
         Action::Deleted | Action::Cleaned => "removed",
@@ -208,7 +209,17 @@ async fn would_compact(worker: &BucketWorker) -> Result<Vec<OneRunRow>, String> 
                 group: key.to_string(),
                 why: plan.why.to_string(),
                 from: plan.sources.iter().map(|meta| meta.ulid).collect(),
-                to: vec![output::merged_id(&key, &plan.sources, worker.workshop.rule)],
+                to: vec![output::merged_id(&key, &plan.sources, &view.deletions, worker.workshop.rule)],
+            });
+        }
+        for plan in worker.rewrites(&blocks, &view) {
+            rows.push(OneRunRow {
+                bucket: worker.name.clone(),
+                action: "would be rewritten".to_owned(),
+                group: key.to_string(),
+                why: plan.why(),
+                from: vec![plan.source.ulid],
+                to: vec![output::rewritten_id(&plan.source, &plan.deletions)],
             });
         }
     }
@@ -223,7 +234,7 @@ async fn would_downsample(worker: &BucketWorker) -> Result<Vec<OneRunRow>, Strin
         group: GroupKey::of(&plan.source, &worker.settings.replica_labels).to_string(),
         why: format!("{} is due", crate::group::resolution_name(plan.to)),
         from: vec![plan.source.ulid],
-        to: vec![output::downsampled_id(&plan.source, plan.to)],
+        to: vec![output::downsampled_id(&plan.source, &view.deletions, plan.to)],
     };
     Ok(worker.due(&view).into_iter().map(row).collect())
 }

@@ -158,8 +158,10 @@ pub(crate) fn next_plans(
 
 /// The block that a plan would make, with the files of its sources together.
 fn imagined(group: &GroupKey, plan: &Plan) -> BlockMeta {
-    let id = output::merged_id(group, &plan.sources, series::ReplicaRule::OneToOne);
-    let options = output::merged_options(group, &plan.sources, id);
+    // What is deleted does not change what is planned.
+    let none = output::DeletionsByBlock::new();
+    let id = output::merged_id(group, &plan.sources, &none, series::ReplicaRule::OneToOne);
+    let options = output::merged_options(group, &plan.sources, &none, id);
     let (min, max) = options.times.unwrap_or((Timestamp::EPOCH, Timestamp::EPOCH));
     let mut meta = BlockMeta::new(id, min, max);
     meta.compaction = options.compaction.unwrap_or_default();

@@ -3,6 +3,7 @@
 //! A marked block is removed only while what replaces it is there. A mark is as old as its object, by the clock of the bucket: the time
 //! in it was written by a program whose clock may have been wrong.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bucket::marks::{self, Mark, MarkKind, MarkState};
@@ -17,14 +18,14 @@ use crate::worker::BucketWorker;
 impl BucketWorker {
     /// Removes blocks whose marks are old enough.
     pub(crate) async fn remove_marked(&self, pass: &Pass<'_>, outcome: &mut HousekeepingOutcome) {
-        let old =
-            pass.view.marked.iter().filter(|(_, mark)| mark.age(pass.now) >= self.settings.delete_delay);
+        let mut old = in_order(&pass.view.marked);
+        old.retain(|(_, mark)| mark.age(pass.now) >= self.settings.delete_delay);
         for (block, mark) in old {
             let why = mark.details.as_deref().unwrap_or("marked for deletion");
             let decision = Decision::new(&self.name, Action::Deleted, "", why)
-                .from([*block])
+                .from([block])
                 .to(mark.replaced_by.clone());
-            match self.remove(*block, mark, pass).await {
+            match self.remove(block, mark, pass).await {
                 Ok(Removal::Done) => {
                     outcome.removed += 1;
                     self.metrics.cleaned(true);
@@ -64,6 +65,10 @@ impl BucketWorker {
             MarkState::Marked(found) if found.age(pass.now) >= delay => {}
             _ => return Ok(Removal::Keep(CHANGED.to_owned())),
         }
+        if self.has_new_deletions(block, &pass.view).await? {
+            // They go over to other blocks in the next pass.
+            return Ok(Removal::NotYet);
+        }
         if !pass.lease.is_held() {
             return Err("the lease was lost".to_owned());
         }
@@ -74,7 +79,11 @@ impl BucketWorker {
     /// Why a marked block must stay although its time has come: what has its samples is not there.
     fn missing_replacement(&self, block: Ulid, mark: &Mark, pass: &Pass<'_>) -> Option<String> {
         let blocks = &pass.view.blocks;
-        let first = mark.replaced_by.iter().find(|id| !blocks.iter().any(|meta| meta.ulid == **id))?;
+        // What replaced it may be marked, too: when nothing is left of it, or it was replaced in its turn. It is removed later.
+        let is_there = |id: &Ulid| {
+            blocks.iter().any(|meta| meta.ulid == *id) || pass.view.marked_blocks.contains_key(id)
+        };
+        let first = mark.replaced_by.iter().find(|id| !is_there(id))?;
         // What replaced it may have been merged further since.
         let meta = pass.view.marked_blocks.get(&block)?;
         let of_group = |other: &BlockMeta| {
@@ -121,10 +130,27 @@ impl BucketWorker {
     }
 }
 
+/// The marked blocks, each before those that replaced it, so that these are there when it is removed. Of blocks that replace each other
+/// in a circle, none is removed.
+fn in_order(marked: &BTreeMap<Ulid, Mark>) -> Vec<(Ulid, &Mark)> {
+    let mut left: Vec<(Ulid, &Mark)> = marked.iter().map(|(block, mark)| (*block, mark)).collect();
+    let mut ordered = Vec::with_capacity(left.len());
+    loop {
+        let replacing: BTreeSet<Ulid> = left.iter().flat_map(|(_, mark)| mark.replaced_by.clone()).collect();
+        let (later, next): (Vec<_>, Vec<_>) =
+            left.into_iter().partition(|(block, _)| replacing.contains(block));
+        if next.is_empty() {
+            return ordered;
+        }
+        ordered.extend(next);
+        left = later;
+    }
+}
+
 /// What became of a marked block.
 enum Removal {
     Done,
-    /// Its mark is younger than the time in it says.
+    /// Its mark is younger than the time in it says, or deletions of its series are new.
     NotYet,
     Keep(String),
 }

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 
+use bucket::deletions::BlockDeletions;
 use bucket::{BlockFault, Bucket, BucketFile, OpenBlockError, Retry, layout};
 use model::TimeRange;
-use series::{AggrChunk, ChunkJoinError, Series, decode_chunk, encode_chunks};
-use tsdb::{
-    Block, BlockError, BlockMeta, BlockParts, BlockSeries, Chunk, Encoding, IndexMemory, ReadAt, Ulid,
-};
+use series::{AggrChunk, ChunkJoinError, DeletedTimes, Series};
+use tsdb::{Block, BlockError, BlockMeta, BlockParts, BlockSeries, Chunk, IndexMemory, ReadAt, Ulid};
 
 use crate::account::SampleAccount;
 use crate::read_ahead::ReadAhead;
@@ -82,6 +81,9 @@ pub(crate) struct Source {
     pub(crate) block: Block,
     /// Bytes of its files, as the bucket lists them.
     pub(crate) size_bytes: u64,
+    deletions: Arc<BlockDeletions>,
+    /// Only series of which these deletions select something are read.
+    only: Option<Arc<BlockDeletions>>,
 }
 
 impl Source {
@@ -114,7 +116,18 @@ impl Source {
             index_memory: index_memory(sources),
         };
         let opened = tokio::task::spawn_blocking(move || Block::from_parts(id, parts)).await;
-        Ok(Self { block: opened.map_err(|_| SourceError::Stopped)??, size_bytes })
+        let block = opened.map_err(|_| SourceError::Stopped)??;
+        Ok(Self { block, size_bytes, deletions: Arc::default(), only: None })
+    }
+
+    /// The source without the samples that `deletions` delete, besides those that tombstones in a file of the block do.
+    pub(crate) fn with_deletions(self, deletions: Arc<BlockDeletions>) -> Self {
+        Self { deletions, ..self }
+    }
+
+    /// The source with only those series of which `deletions` select something.
+    pub(crate) fn with_series_of(self, deletions: Arc<BlockDeletions>) -> Self {
+        Self { only: Some(deletions), ..self }
     }
 
     /// Reads all series and sends them in batches. Returns what tombstones deleted. Blocks the thread.
@@ -127,6 +140,9 @@ impl Source {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         for series in self.block.select(&[], TimeRange::ALL)?.with_deleted_chunks() {
             let series = series?;
+            if self.only.as_ref().is_some_and(|only| only.of_series(&series.labels).next().is_none()) {
+                continue;
+            }
             let chunks = self.chunks(&series, &mut account)?;
             bytes += chunks.iter().map(|chunk| chunk.data.len()).sum::<usize>();
             batch.push(Series {
@@ -144,48 +160,28 @@ impl Source {
         Ok(account)
     }
 
-    /// The chunks of a series without the samples that tombstones delete.
+    /// The chunks of a series without the samples that tombstones and deletions delete.
     fn chunks(&self, series: &BlockSeries, account: &mut SampleAccount) -> Result<Vec<Chunk>, SourceError> {
         let chunks = self.block.chunks(&series.chunks)?;
-        if series.deleted.is_empty() {
-            account.read += chunks.iter().map(|chunk| chunk.sample_count() as u64).sum::<u64>();
+        let count = |chunks: &[Chunk]| chunks.iter().map(|chunk| chunk.sample_count() as u64).sum::<u64>();
+        let before = count(&chunks);
+        account.read += before;
+        let ranges = series.deleted.iter().copied().chain(self.deletions.of_series(&series.labels));
+        let deleted = DeletedTimes::new(ranges, self.block.meta().resolution());
+        if deleted.is_empty() {
             return Ok(chunks);
         }
         let mut kept = Vec::with_capacity(chunks.len());
         for chunk in chunks {
-            let before = chunk.sample_count() as u64;
-            account.read += before;
-            let touches = series.deleted.iter().any(|interval| interval.overlaps(&chunk.range));
-            if !touches {
-                kept.push(chunk);
-                continue;
-            }
-            let cut = cut(&chunk, series).map_err(|error| SourceError::Chunks {
+            kept.extend(deleted.leave(chunk).map_err(|error| SourceError::Chunks {
                 block: self.block.meta().ulid,
                 series: series.labels.to_string(),
                 error: Box::new(error),
-            })?;
-            account.deleted += before - cut.iter().map(|chunk| chunk.sample_count() as u64).sum::<u64>();
-            kept.extend(cut);
+            })?);
         }
+        account.deleted += before - count(&kept);
         Ok(kept)
     }
-}
-
-/// The rest of a chunk.
-fn cut(chunk: &Chunk, series: &BlockSeries) -> Result<Vec<Chunk>, ChunkJoinError> {
-    let whole =
-        |interval: &TimeRange| interval.contains(chunk.range.min) && interval.contains(chunk.range.max);
-    if series.deleted.iter().any(whole) {
-        return Ok(Vec::new());
-    }
-    if chunk.encoding == Encoding::Aggregates {
-        return Err(ChunkJoinError::Aggregates);
-    }
-    let mut samples = Vec::new();
-    decode_chunk(chunk, &mut samples)?;
-    samples.retain(|sample| !series.is_deleted(sample.at));
-    Ok(encode_chunks(&samples)?)
 }
 
 /// The tombstones of a block, which only tools other than ours upload.

@@ -3,6 +3,7 @@
 mod answers;
 mod clocks;
 mod damage;
+mod deletions;
 mod faults;
 mod housekeeping;
 mod merges;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bucket::deletions::{BlockDeletions, TombstonesMark};
 use bucket::marks::{Mark, MarkKind};
 use bucket::{BucketView, FetchError, Fetcher, covered_blocks};
 use model::{Labels, Timestamp};
@@ -24,6 +25,10 @@ pub(crate) struct CompactorView {
     /// Blocks with a no-compact mark, and with a no-downsample mark.
     pub(crate) no_compact: BTreeSet<Ulid>,
     pub(crate) no_downsample: BTreeSet<Ulid>,
+    /// Deletions of series that hold for these blocks and are not done there.
+    pub(crate) deletions: BTreeMap<Ulid, Arc<BlockDeletions>>,
+    /// The marks that request them.
+    pub(crate) tombstones: BTreeMap<Ulid, TombstonesMark>,
     /// Uploads that are not complete.
     pub(crate) partial: BTreeSet<Ulid>,
     /// Blocks whose `meta.json` cannot be used.
@@ -47,8 +52,8 @@ impl CompactorView {
     }
 
     fn new(fetched: BucketView, required: &Labels, replica_labels: &[String]) -> Self {
-        let BucketView { blocks, partial, corrupt, marks, .. } = fetched;
-        let mut view = Self { partial, corrupt, ..Self::default() };
+        let BucketView { blocks, partial, corrupt, marks, deletions, tombstones, .. } = fetched;
+        let mut view = Self { partial, corrupt, deletions, tombstones, ..Self::default() };
         for ((kind, block), mark) in marks {
             match kind {
                 MarkKind::Deletion => _ = view.marked.insert(block, mark),
@@ -76,6 +81,8 @@ impl CompactorView {
                 None => view.blocks.push(meta),
             }
         }
+        let blocks: BTreeSet<Ulid> = view.blocks.iter().map(|meta| meta.ulid).collect();
+        view.deletions.retain(|block, _| blocks.contains(block));
         view
     }
 

@@ -17,6 +17,7 @@ use crate::group::{GroupKey, by_group, resolution_name, size_bytes};
 use crate::history::{Action, Decision, History};
 use crate::job::{JobError, JobResult, Workshop, span};
 use crate::metrics::CompactorMetrics;
+use crate::output::DeletionsByBlock;
 use crate::plan::{Plan, PlanReason, PlanRules, plan, too_large};
 use crate::progress::{self, BucketProgress, Progress, TroubledBlock};
 use crate::retention::RetentionPolicy;
@@ -103,7 +104,9 @@ impl BucketWorker {
         let due: Vec<GroupKey> = by_group(&view.blocks, &self.settings.replica_labels)
             .into_iter()
             .filter(|(_, blocks)| {
-                self.next(blocks, &view).is_some() || !self.too_large(blocks, &view).is_empty()
+                self.next(blocks, &view).is_some()
+                    || !self.too_large(blocks, &view).is_empty()
+                    || !self.rewrites(blocks, &view).is_empty()
             })
             .map(|(key, _)| key)
             .collect();
@@ -133,7 +136,7 @@ impl BucketWorker {
         view.no_compact.contains(&block) || self.is_quarantined(block)
     }
 
-    fn is_quarantined(&self, block: Ulid) -> bool {
+    pub(crate) fn is_quarantined(&self, block: Ulid) -> bool {
         let quarantine = self.quarantine.lock().unwrap_or_else(PoisonError::into_inner);
         quarantine.get(&block).is_some_and(|(since, _)| since.elapsed() < QUARANTINE)
     }
@@ -197,12 +200,13 @@ impl BucketWorker {
                     outcome.failed += usize::from(!self.exclude(key, block, lease).await);
                     view.no_compact.insert(block);
                 }
+                outcome.add(self.rewrite_group(key, &blocks, &view, lease).await);
                 return outcome;
             };
             if self.workshop.stop.load(Ordering::Relaxed) {
                 return outcome;
             }
-            match self.run(key, &next, lease).await {
+            match self.run(key, &next, &view.deletions, lease).await {
                 Ok(result) => {
                     outcome.made += usize::from(result.output.is_some());
                     blocks.retain(|meta| !next.sources.iter().any(|source| source.ulid == meta.ulid));
@@ -218,6 +222,8 @@ impl BucketWorker {
                 Err(error) => {
                     outcome.failed += 1;
                     self.failed(key, &next, &error);
+                    // Deleted samples do not wait for another job.
+                    outcome.add(self.rewrite_group(key, &blocks, &view, lease).await);
                     return outcome;
                 }
             }
@@ -225,7 +231,13 @@ impl BucketWorker {
     }
 
     /// Runs one merge, with its plan recorded in the lease meanwhile.
-    async fn run(&self, key: &GroupKey, next: &Plan, lease: &Lease) -> Result<JobResult, JobError> {
+    async fn run(
+        &self,
+        key: &GroupKey,
+        next: &Plan,
+        deletions: &DeletionsByBlock,
+        lease: &Lease,
+    ) -> Result<JobResult, JobError> {
         let (min, max) = span(&next.sources);
         let bytes: u64 = next.sources.iter().map(|meta| size_bytes(meta)).sum();
         let what = format!(
@@ -238,7 +250,7 @@ impl BucketWorker {
         self.progress.state(&self.name, key, Some(what));
         let began = Instant::now();
         lease.record(Some(record(next))).await?;
-        let result = self.workshop.compact(key, next, lease).await?;
+        let result = self.workshop.compact(key, next, deletions, lease).await?;
         lease.record(None).await?;
         let took = began.elapsed();
         self.metrics.compacted(next.is_vertical(), took, result.account.written, result.account.conflicts);
@@ -352,9 +364,9 @@ impl BucketWorker {
         match self.view().await {
             Ok(view) => {
                 let due = self.due(&view).into_iter().filter(|plan| self.target(plan) == *key);
-                let lease = &lease;
+                let (lease, deletions) = (&lease, &view.deletions);
                 let outcomes = futures::stream::iter(due)
-                    .map(|plan| async move { self.downsample_block(key, &plan, lease).await })
+                    .map(|plan| async move { self.downsample_block(key, &plan, deletions, lease).await })
                     .buffer_unordered(self.settings.downsample_concurrency.max(1))
                     .collect::<Vec<_>>()
                     .await;
@@ -370,14 +382,20 @@ impl BucketWorker {
         outcome
     }
 
-    async fn downsample_block(&self, key: &GroupKey, plan: &DownsamplePlan, lease: &Lease) -> PassOutcome {
+    async fn downsample_block(
+        &self,
+        key: &GroupKey,
+        plan: &DownsamplePlan,
+        deletions: &DeletionsByBlock,
+        lease: &Lease,
+    ) -> PassOutcome {
         let mut outcome = PassOutcome::default();
         if self.workshop.stop.load(Ordering::Relaxed) {
             return outcome;
         }
         self.progress.state(&self.name, key, Some(format!("downsampling {}", plan.source.ulid)));
         let began = Instant::now();
-        match self.workshop.downsample(plan, lease).await {
+        match self.workshop.downsample(plan, deletions, lease).await {
             Ok(result) => {
                 outcome.made += usize::from(result.output.is_some());
                 self.metrics.downsampled(plan.to, began.elapsed());

@@ -208,7 +208,7 @@ async fn a_compactor_that_lost_its_lease_publishes_nothing() {
     let other = br#"{"version":1,"holder":"other","nonce":"1","epoch":2,"ttl_seconds":60}"#;
     world.bucket.put("isthmus/lease/group.json", bytes::Bytes::from_static(other)).await.unwrap();
     assert!(lease.record(None).await.is_err());
-    let result = paused.workshop.compact(key, &plan, &lease).await;
+    let result = paused.workshop.compact(key, &plan, &Default::default(), &lease).await;
     assert!(matches!(result, Err(crate::job::JobError::Stopped)), "{result:?}");
     assert_eq!((live(&paused).await.covered.len(), live(&paused).await.marked.len()), (0, 0));
     assert_same(3, &visible(&paused).await, &visible_before(&world).await);
