@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bucket::BucketView;
+use bucket::deletions::BlockDeletions;
 use model::{ExternalMatch, Labels, Matcher, TimeRange, Timestamp};
 use series::Producer;
 use tsdb::{BlockMeta, Ulid};
@@ -23,6 +24,8 @@ pub(crate) struct KnownBlock {
     pub(crate) producer: Option<Producer>,
     /// The first and the last instant of which it may have samples.
     pub(crate) range: TimeRange,
+    /// Samples that are in its files and in no answer.
+    pub(crate) deletions: Arc<BlockDeletions>,
 }
 
 /// A block of which nothing can be answered.
@@ -100,7 +103,8 @@ impl Catalog {
             }
             for (block, meta) in &view.blocks {
                 let key = key(block);
-                match KnownBlock::new(key, meta) {
+                let deletions = view.deletions.get(block).cloned().unwrap_or_default();
+                match KnownBlock::new(key, meta, deletions) {
                     Err(reason) => {
                         catalog.unreadable.push(UnreadableBlock { key, reason, range: times(meta) });
                     }
@@ -184,7 +188,7 @@ impl Catalog {
 }
 
 impl KnownBlock {
-    fn new(key: BlockKey, meta: &Arc<BlockMeta>) -> Result<Self, String> {
+    fn new(key: BlockKey, meta: &Arc<BlockMeta>, deletions: Arc<BlockDeletions>) -> Result<Self, String> {
         let thanos = meta.thanos.as_ref();
         let external = Labels::from_pairs(thanos.iter().flat_map(|thanos| &thanos.labels))
             .map_err(|error| format!("meta.json: thanos.labels: {error}"))?;
@@ -195,7 +199,7 @@ impl KnownBlock {
             ));
         }
         let producer = Producer::of(&external);
-        Ok(Self { key, meta: Arc::clone(meta), external, producer, range: times(meta) })
+        Ok(Self { key, meta: Arc::clone(meta), external, producer, range: times(meta), deletions })
     }
 
     /// Milliseconds between its samples; 0 for raw samples.

@@ -12,13 +12,14 @@ use std::sync::Arc;
 
 use bucket::BlockFault;
 use model::{Labels, Matcher};
-use series::{AggrChunk, Reorder, Series};
+use series::{AggrChunk, DeletedTimes, Reorder, Series};
 use storeapi::{PartialResponse, SeriesRequest, StoreError};
-use tsdb::{BlockError, Chunk, ChunkMeta, SeriesRef};
+use tsdb::{BlockError, BlockSeries, Chunk, ChunkMeta, SeriesRef};
 
 use crate::blocks::{BlockFailure, OpenBlock};
 use crate::cache::{Cache, Expanded};
 use crate::catalog::SelectedBlock;
+use crate::deleted::is_left;
 use crate::expand::expand;
 use crate::meter::RequestMeter;
 use crate::reading::ReadRefused;
@@ -106,7 +107,9 @@ struct Entry {
     /// As stored while streaming, as sent after sorting.
     labels: Labels,
     reference: SeriesRef,
+    /// Those that are not deleted whole.
     chunks: Vec<ChunkMeta>,
+    deleted: DeletedTimes,
 }
 
 impl BlockCursor {
@@ -164,9 +167,10 @@ impl BlockCursor {
                 let mut part = Vec::new();
                 let mut bytes = 0;
                 while part.len() < MAX_SERIES && bytes < self.question.batch_bytes {
-                    let Some(SortedEntry { place, chunks }) = entries.pop() else { break };
+                    let Some(SortedEntry { place, chunks, deleted }) = entries.pop() else { break };
                     bytes += memory_bytes(&place.labels, &chunks);
-                    part.push(Entry { labels: place.labels, reference: place.reference, chunks });
+                    let Place { labels, reference } = place;
+                    part.push(Entry { labels, reference, chunks, deleted });
                 }
                 let series = self.fetch(part, &mut batch)?;
                 batch.series = series;
@@ -221,8 +225,9 @@ impl BlockCursor {
             admitted.map_err(|refused| CursorError::Request(RequestMeter::refused(refused)))?;
             let (part, position) = self.scan(expanded, next, batch)?;
             next = position;
-            for Entry { labels, reference, chunks } in part {
-                first.offer(SortedEntry { place: Place { labels: self.sent(&labels), reference }, chunks });
+            for Entry { labels, reference, chunks, deleted } in part {
+                let place = Place { labels: self.sent(&labels), reference };
+                first.offer(SortedEntry { place, chunks, deleted });
             }
         }
         Ok(first.finish())
@@ -259,9 +264,9 @@ impl BlockCursor {
             let reference = found.reference;
             let is_kept = expanded.left.iter().all(|matcher: &Matcher| matcher.matches_labels(&found.labels))
                 && self.is_in_shard(&found.labels);
-            if is_kept {
-                bytes += memory_bytes(&found.labels, &found.chunks);
-                entries.push(Entry { labels: found.labels, reference, chunks: found.chunks });
+            if is_kept && let Some(entry) = self.entry(found, batch)? {
+                bytes += memory_bytes(&entry.labels, &entry.chunks);
+                entries.push(entry);
             }
             let is_full = bytes >= self.question.batch_bytes && !request.skip_chunks;
             if is_full || entries.len() >= self.batch_series {
@@ -274,6 +279,29 @@ impl BlockCursor {
         }
         self.batch_series = MAX_SERIES;
         Ok((entries, next + used))
+    }
+
+    /// A series without its deleted chunks; none if nothing of it is left.
+    fn entry(&mut self, found: BlockSeries, batch: &mut Batch) -> Result<Option<Entry>, CursorError> {
+        let BlockSeries { reference, labels, mut chunks, .. } = found;
+        let deleted = self.selected.known.deleted(&labels);
+        if !deleted.is_empty() {
+            chunks.retain(|chunk| !deleted.covers(&chunk.range));
+            let is_left = match self.question.request.skip_chunks {
+                // Whether a sample is left is seen when the chunks are read.
+                false => Ok(!chunks.is_empty()),
+                true => is_left(&self.open.block, &chunks, &deleted),
+            };
+            match is_left {
+                Ok(true) => {}
+                Ok(false) => return Ok(None),
+                Err(error) => {
+                    self.report(&error, batch)?;
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(Entry { labels, reference, chunks, deleted }))
     }
 
     /// Reads the chunks of `entries`, all at once. Damaged ones are reported and left out.
@@ -301,7 +329,8 @@ impl BlockCursor {
         let mut out = Vec::with_capacity(entries.len());
         for entry in entries {
             let mut of_series = Vec::with_capacity(entry.chunks.len());
-            for chunk in chunks.by_ref().take(entry.chunks.len()).flatten() {
+            let stored = chunks.by_ref().take(entry.chunks.len()).flatten();
+            for chunk in self.unmasked(stored, &entry, batch)? {
                 match AggrChunk::from_block(chunk, wanted) {
                     Ok(chunk) if chunk.parts().next().is_some() => {
                         of_series.push(chunk.from_producer(producer).with_resolution(resolution))
@@ -319,6 +348,30 @@ impl BlockCursor {
             }
         }
         Ok(out)
+    }
+
+    /// What is not deleted of the chunks of a series. A chunk that would have to be decoded for that and is damaged is left out.
+    fn unmasked(
+        &mut self,
+        chunks: impl Iterator<Item = Chunk>,
+        entry: &Entry,
+        batch: &mut Batch,
+    ) -> Result<Vec<Chunk>, CursorError> {
+        if entry.deleted.is_empty() {
+            return Ok(chunks.collect());
+        }
+        let mut left = Vec::new();
+        for chunk in chunks {
+            match entry.deleted.leave(chunk) {
+                Ok(parts) => left.extend(parts),
+                Err(error) => {
+                    let text =
+                        format!("block {}: series {}: {error}", self.open.known.key.block, entry.labels);
+                    self.report_text(text, batch)?;
+                }
+            }
+        }
+        Ok(left)
     }
 
     /// The labels of a series as they are sent.

@@ -16,6 +16,7 @@ use crate::answer::{BeginError, Workers};
 use crate::blocks::{BlockFailure, OpenBlock};
 use crate::cache::Cache;
 use crate::catalog::SelectedBlock;
+use crate::deleted::is_left;
 use crate::expand::expand;
 use crate::meter::RequestMeter;
 use crate::reading::ReadRefused;
@@ -158,14 +159,16 @@ fn read(
 ) -> Result<BTreeSet<String>, ReadError> {
     let index = open.block.index();
     let external = &open.known.external;
+    // The tables of the index also have the labels of series of which all samples are deleted.
+    let is_table = selected.matchers.is_empty() && selected.known.deletions.is_empty();
     // Stored labels with the name of an external label are overridden.
     match question {
-        LabelQuestion::Names if selected.matchers.is_empty() => {
+        LabelQuestion::Names if is_table => {
             let mut names: BTreeSet<String> = index.label_names().map(|(name, _)| name.to_owned()).collect();
             add_external(&mut names, external);
             Ok(names)
         }
-        LabelQuestion::Values(label) if selected.matchers.is_empty() => match external.get(label) {
+        LabelQuestion::Values(label) if is_table => match external.get(label) {
             Some(value) => Ok(BTreeSet::from([value.to_owned()])),
             None => Ok(index.label_values(label)?.into_iter().collect()),
         },
@@ -216,7 +219,11 @@ fn each_match(
     meter.count_series(expanded.postings.len() as u64).map_err(ReadError::Request)?;
     for found in open.block.select_from(expanded.postings.clone(), selected.slice) {
         let found = found?;
-        let is_kept = expanded.left.iter().all(|matcher| matcher.matches_labels(&found.labels));
+        let deleted = selected.known.deleted(&found.labels);
+        let mut chunks = found.chunks;
+        chunks.retain(|chunk| !deleted.covers(&chunk.range));
+        let is_kept = expanded.left.iter().all(|matcher| matcher.matches_labels(&found.labels))
+            && is_left(&open.block, &chunks, &deleted)?;
         if is_kept && !visit(&found.labels) {
             break;
         }

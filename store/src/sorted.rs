@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering as Atomic};
 
 use model::Labels;
+use series::DeletedTimes;
 use tsdb::{ChunkMeta, SeriesRef};
 
 /// Memory is taken in steps of this size.
@@ -68,11 +69,14 @@ pub(crate) struct Place {
 pub(crate) struct SortedEntry {
     pub(crate) place: Place,
     pub(crate) chunks: Vec<ChunkMeta>,
+    /// What of these chunks is deleted.
+    pub(crate) deleted: DeletedTimes,
 }
 
 impl SortedEntry {
     fn bytes(&self) -> u64 {
-        (self.place.labels.size_bytes() + size_of_val(&*self.chunks) + ENTRY_BYTES + size_of::<Self>()) as u64
+        let lists = size_of_val(&*self.chunks) + size_of_val(self.deleted.ranges());
+        (self.place.labels.size_bytes() + lists + ENTRY_BYTES + size_of::<Self>()) as u64
     }
 }
 
@@ -178,7 +182,11 @@ mod tests {
         // Three entries have equal labels.
         let labels =
             Labels::from_pairs([("pod", format!("{:09}", number.wrapping_mul(7_919) % 9_973 / 3))]).unwrap();
-        SortedEntry { place: Place { labels, reference: SeriesRef(number) }, chunks: Vec::new() }
+        SortedEntry {
+            place: Place { labels, reference: SeriesRef(number) },
+            chunks: Vec::new(),
+            deleted: DeletedTimes::default(),
+        }
     }
 
     fn all(memory: &Arc<SortMemory>, count: u32) -> (Vec<Place>, usize) {
@@ -219,8 +227,11 @@ mod tests {
     #[test]
     fn an_entry_that_is_larger_than_the_memory_is_found() {
         let large = Labels::from_pairs([("pod", "x".repeat(2 * STEP_BYTES as usize))]).unwrap();
-        let large =
-            SortedEntry { place: Place { labels: large, reference: SeriesRef(1) }, chunks: Vec::new() };
+        let large = SortedEntry {
+            place: Place { labels: large, reference: SeriesRef(1) },
+            chunks: Vec::new(),
+            deleted: DeletedTimes::default(),
+        };
         let memory = Arc::new(SortMemory::new(0));
         let mut first = FirstEntries::new(&memory, None);
         first.offer(large.clone());

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bucket::deletions::effective;
 use bucket::{BucketView, FetchError, Fetcher};
 use model::Labels;
 use runtime::{Probes, Shutdown};
@@ -204,5 +205,6 @@ fn with_known(mut fetched: BucketView, last: Option<&BucketView>) -> BucketView 
             fetched.blocks.entry(block).or_insert_with(|| Arc::clone(meta));
         }
     }
+    fetched.deletions = effective(&fetched.tombstones, fetched.blocks.values());
     fetched
 }

@@ -3,6 +3,7 @@
 
 mod blocks;
 mod compacted;
+mod deletions;
 mod disk;
 mod faults;
 mod hinted;

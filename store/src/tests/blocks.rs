@@ -15,14 +15,14 @@ fn up() -> Vec<Matcher> {
 }
 
 /// A block with the series `up` of one sample a minute between these hours.
-fn simple_block(dir: &Path, number: u64, external: &Labels, hours: (i64, i64)) -> BlockMeta {
+pub(super) fn simple_block(dir: &Path, number: u64, external: &Labels, hours: (i64, i64)) -> BlockMeta {
     let samples =
         (hours.0 * 60..hours.1 * 60).map(|minute| Sample::new(minute * 60_000, minute as f64)).collect();
     write_block(dir, Ulid::from_parts(number, 1), external, &[(labels(&[("__name__", "up")]), samples)])
 }
 
 /// A block of aggregates of `up`, one window of five minutes after the other.
-fn downsampled_block(dir: &Path, number: u64, external: &Labels, hours: (i64, i64)) {
+pub(super) fn downsampled_block(dir: &Path, number: u64, external: &Labels, hours: (i64, i64)) {
     let options = BlockOptions {
         thanos: Some(thanos(external, 300_000)),
         times: Some((Timestamp::from_millis(hours.0 * HOUR), Timestamp::from_millis(hours.1 * HOUR))),

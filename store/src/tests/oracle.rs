@@ -8,15 +8,15 @@ use storeapi::{LabelNamesRequest, LabelValuesRequest, Shard};
 use super::*;
 
 /// Numbers from a seed.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((self.0 >> 33) as usize) % bound
     }
 
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+    pub(super) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len())]
     }
 }
@@ -26,10 +26,10 @@ const VALUES: [&str; 6] = ["a", "b", "ab", "c-1", "c-2", "größe"];
 const HOUR: i64 = 3_600_000;
 
 /// All samples of a world: by external labels and own labels.
-type World = Vec<(Labels, Labels, Vec<Sample>)>;
+pub(super) type World = Vec<(Labels, Labels, Vec<Sample>)>;
 
 /// Up to 60 series of two producers, and the blocks that they are written to: cut at random times, some of which overlap.
-fn random_world(random: &mut Random, dir: &Path) -> World {
+pub(super) fn random_world(random: &mut Random, dir: &Path) -> World {
     let externals =
         [labels(&[("cluster", "x"), ("replica", "0")]), labels(&[("cluster", "x"), ("replica", "1")])];
     let mut world = World::new();
@@ -84,7 +84,7 @@ fn random_world(random: &mut Random, dir: &Path) -> World {
     world
 }
 
-fn random_matchers(random: &mut Random) -> Vec<Matcher> {
+pub(super) fn random_matchers(random: &mut Random) -> Vec<Matcher> {
     let ops = [MatchOp::Equal, MatchOp::NotEqual, MatchOp::Regex, MatchOp::NotRegex];
     let values = ["a", "b", "", ".+", ".*", "a|c-.", "c-.*", "x", "0|1", "(a|b)?", "größe"];
     let names = ["__name__", "job", "pod", "zone", "cluster", "replica", "absent"];
@@ -97,7 +97,7 @@ fn random_matchers(random: &mut Random) -> Vec<Matcher> {
         .collect()
 }
 
-fn random_range(random: &mut Random) -> TimeRange {
+pub(super) fn random_range(random: &mut Random) -> TimeRange {
     let start = random.below(9) as i64 * HOUR - HOUR / 2 + random.below(1000) as i64;
     let length = [0, 60_000, HOUR, 10 * HOUR][random.below(4)];
     millis((start, start + length))
@@ -151,7 +151,7 @@ async fn random_requests_over_random_blocks_give_what_a_scan_of_all_samples_give
     }
 }
 
-async fn check_series(store: &BucketStore, world: &World, request: SeriesRequest, case: &str) {
+pub(super) async fn check_series(store: &BucketStore, world: &World, request: SeriesRequest, case: &str) {
     let wanted = expected(world, &request);
     let (found, warnings) =
         ask(store, request.clone()).await.unwrap_or_else(|error| panic!("{case}: {error}"));
@@ -170,7 +170,7 @@ async fn check_series(store: &BucketStore, world: &World, request: SeriesRequest
     assert_eq!(found, wanted, "{case}: {request:?}");
 }
 
-async fn check_labels(store: &BucketStore, world: &World, request: &SeriesRequest, case: &str) {
+pub(super) async fn check_labels(store: &BucketStore, world: &World, request: &SeriesRequest, case: &str) {
     // Whole blocks are asked, so that times at which they begin and end do not matter.
     let range = TimeRange::new(Timestamp::MIN, Timestamp::MAX);
     let matches = |(external, set, samples): &&(Labels, Labels, Vec<Sample>)| {
