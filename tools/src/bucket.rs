@@ -4,7 +4,7 @@
 //! ls inspect analyze                    show blocks
 //! verify                                finds problems of blocks
 //! upload-blocks replicate               add blocks
-//! mark cleanup rewrite                  change and remove blocks
+//! mark cleanup rewrite delete-series    change and remove blocks
 //! compact downsample retention progress   run the compactor once, and show what is left
 //! ```
 //! There is one file for each command, and a folder for a command with parts. `view.rs` and `select.rs`
@@ -13,6 +13,7 @@
 mod analyze;
 mod cleanup;
 mod compaction;
+mod delete_series;
 mod inspect;
 mod ls;
 mod mark;
@@ -77,6 +78,8 @@ enum BlocksCommand {
     Replicate(Box<replicate::ReplicateArgs>),
     /// Delete or relabel series of blocks; each block is replaced by a new block
     Rewrite(rewrite::RewriteArgs),
+    /// Delete series in a range of time from all blocks: stores mask them at once, the compactor removes them
+    DeleteSeries(delete_series::DeleteSeriesArgs),
 }
 
 /// Commands that run the compactor once. It opens its buckets itself: there may be several.
@@ -110,6 +113,7 @@ pub(crate) async fn run(args: BucketArgs, output: &mut Output) -> Result<Command
         BlocksCommand::Cleanup(args) => cleanup::run(args, &bucket, output).await,
         BlocksCommand::Replicate(args) => replicate::run(*args, &bucket, output).await,
         BlocksCommand::Rewrite(args) => rewrite::run(args, &bucket, output).await,
+        BlocksCommand::DeleteSeries(args) => delete_series::run(args, &bucket, output).await,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The exit codes of errors of other layers.
 
+use bucket::deletions::TombstonesError;
 use bucket::{BlockFault, BucketError, DownloadError, ErrorKind, FetchError, OpenBlockError, PublishError};
 use tsdb::{BlockError, WriteError};
 
@@ -42,6 +43,18 @@ impl From<FetchError> for ToolError {
             FetchError::Listing(error) => error.into(),
             FetchError::Incomplete { .. } => Self::new(Cause::Unreachable, error.to_string()),
         }
+    }
+}
+
+impl From<TombstonesError> for ToolError {
+    fn from(error: TombstonesError) -> Self {
+        let cause = match &error {
+            TombstonesError::Bucket(error) => cause_of(error.kind()),
+            TombstonesError::Unusable { .. } => Cause::Damaged,
+            TombstonesError::Full(_) | TombstonesError::Busy(_) => Cause::Conflict,
+            TombstonesError::Lock(_) => Cause::Failed,
+        };
+        Self::new(cause, error.to_string())
     }
 }
 

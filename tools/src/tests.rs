@@ -1,5 +1,6 @@
 //! The commands, called with their flags, on buckets in local folders.
 
+mod delete_series;
 mod odd_blocks;
 mod salvage;
 mod tombstones;

@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use ::bucket::marks::{self, MarkKind, MarkState};
-use ::bucket::{Bucket, PartialVerdict, Retry, delete_block, delete_partial, judge_partial, store_time};
+use ::bucket::{
+    Bucket, PartialVerdict, Retry, delete_block, delete_partial, deletions, judge_partial, store_time,
+};
 use model::Timestamp;
 use runtime::parse_duration;
 use tsdb::Ulid;
@@ -83,6 +85,10 @@ pub(super) async fn run(args: CleanupArgs, bucket: &Bucket, output: &mut Output)
         );
     }
 
+    if !args.dry_run {
+        // Otherwise deletions that go over to merged blocks would be forgotten with the blocks that have them.
+        deletions::carry(bucket, &view.deletions, &view.tombstones, || true, Retry::default()).await?;
+    }
     let progress = TaskProgress::new("remove", Unit::Count("blocks"), due.len() as u64);
     for (id, what, rule, why) in due {
         progress.at(id.to_string());

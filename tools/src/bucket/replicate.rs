@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ::bucket::{Bucket, DownloadOptions, PublishOptions, download, layout, publish};
+use ::bucket::{Bucket, DownloadOptions, PublishOptions, Retry, deletions, download, layout, publish};
 use clap::Args;
 use model::{Matcher, TimeRange};
 use runtime::{TimeArg, parse_duration};
@@ -270,6 +270,8 @@ async fn copy(
         progress: Some(Arc::new(move |state: ::bucket::UploadProgress| up(state.verified_bytes))),
         ..PublishOptions::default()
     };
+    // Before the block: otherwise deleted samples would appear again for a moment.
+    deletions::copy(from, meta.ulid, to, meta.ulid, Retry::default()).await?;
     publish(to, &dir, downloaded, &options).await?;
     remove_folder(&dir)?;
     Ok("copied")

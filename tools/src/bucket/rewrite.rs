@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ::bucket::{Bucket, DownloadOptions, download};
+use ::bucket::{Bucket, DownloadOptions, Retry, deletions, download};
 use tsdb::{Block, BlockDesc, BlockMeta, BlockOptions, BlockWriter, Compaction, Ulid};
 
 use self::apply::{ChangeLog, Rewritten, rewrite};
@@ -225,6 +225,7 @@ async fn rewrite_block(
         (_, true) if nothing_left => return Ok((Some(rewritten), None, "nothing would be left")),
         (_, true) => return Ok((Some(rewritten), None, "would be rewritten")),
         (Some(meta), false) => {
+            deletions::copy(bucket, id, bucket, new, Retry::default()).await?;
             let was_there = publish_new(args, folder.path(), meta, bucket).await?;
             keep_change_log(args, folder.path(), new)?;
             if was_there { "done already" } else { "rewritten" }

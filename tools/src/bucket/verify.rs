@@ -1,8 +1,9 @@
 //! `tools bucket verify`: finds problems of the blocks of a bucket.
 //!
 //! It reports problems and changes nothing. Upload a damaged block again, rewrite it, or mark it for deletion. `marks.rs` has
-//! the problems of marks.
+//! the problems of marks, `deletions.rs` finds deleted samples that are still there.
 
+mod deletions;
 mod marks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -140,6 +141,9 @@ pub(super) async fn run(
         );
     }
     found.extend(marks::odd(&view, text::now()).filter(|problem| is_meant(&problem.block)));
+    for problem in deletions::left(&view, bucket, is_meant).await? {
+        found.push(problem);
+    }
     found.sort_by_key(|problem| problem.block);
     print(&found, checked, &view, &args, output)?;
     match failure {

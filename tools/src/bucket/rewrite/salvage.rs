@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ::bucket::{Bucket, DownloadError, DownloadOptions, download};
+use ::bucket::{Bucket, DownloadError, DownloadOptions, Retry, deletions, download};
 use tsdb::Ulid;
 
 use crate::blocking::blocking;
@@ -73,6 +73,7 @@ async fn salvage_block(
         None => return Ok((done, None, "would be salvaged")),
         Some(meta) => meta,
     };
+    deletions::copy(bucket, id, bucket, new, Retry::default()).await?;
     let was_there = publish_new(args, folder.path(), meta, bucket).await?;
     keep_change_log(args, folder.path(), new)?;
     let result = match args.delete_blocks {
