@@ -252,18 +252,26 @@ impl BlockMeta {
     /// `maxTime`, or an unknown version.
     pub fn parse(bytes: &[u8]) -> Result<Self, MetaError> {
         let meta: Self = serde_json::from_slice(bytes)?;
-        if meta.version != Self::NEWEST_VERSION {
-            return Err(MetaError::Version(meta.version));
+        meta.check().map(|()| meta)
+    }
+
+    /// Whether its versions and times can be used.
+    ///
+    /// # Errors
+    /// An unknown version, or a `minTime` after `maxTime`.
+    pub fn check(&self) -> Result<(), MetaError> {
+        if self.version != Self::NEWEST_VERSION {
+            return Err(MetaError::Version(self.version));
         }
-        if let Some(thanos) = &meta.thanos
+        if let Some(thanos) = &self.thanos
             && thanos.version > Self::NEWEST_VERSION
         {
             return Err(MetaError::ThanosVersion(thanos.version));
         }
-        if meta.min_time > meta.max_time {
-            return Err(MetaError::Times { min: meta.min_time, max: meta.max_time });
+        if self.min_time > self.max_time {
+            return Err(MetaError::Times { min: self.min_time, max: self.max_time });
         }
-        Ok(meta)
+        Ok(())
     }
 
     /// The content of a `meta.json`: indented with tabs, with a newline at the end, the same bytes for the same meta.
