@@ -103,7 +103,14 @@ pub struct ObjectInfo {
 impl ObjectInfo {
     /// Whether two objects that are described alike have the same content.
     pub(crate) fn is_identified(&self) -> bool {
-        self.version.0.e_tag.is_some() || self.version.0.version.is_some()
+        self.version.is_known()
+    }
+}
+
+impl ObjectVersion {
+    /// Whether the store has said which content it is.
+    pub(crate) fn is_known(&self) -> bool {
+        self.0.e_tag.is_some() || self.0.version.is_some()
     }
 }
 

@@ -14,6 +14,7 @@
 
 mod cache;
 mod filters;
+mod from_index;
 mod metrics;
 mod selector;
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub use self::metrics::FetchMetrics;
 pub use self::selector::{SelectorError, parse_selector};
 pub use self::view::{BlockState, BucketView, FetchError};
 use crate::bucket::Bucket;
+use crate::bucket_index::BucketContent;
 use crate::error::{BucketError, ErrorKind};
 use crate::layout;
 use crate::marks::{self, MarkKind, MarkState};
@@ -78,6 +80,11 @@ pub struct FetchOptions {
     pub gather: Vec<MarkKind>,
     /// Retries of operations that failed for a reason that may pass.
     pub retry: Retry,
+    /// Whether a fresh index of the bucket is used instead of a listing. Not for a program that decides by the view what to write or
+    /// to remove.
+    pub uses_index: bool,
+    /// Whether the content of the bucket before the filters is kept as [`BucketView::content`], with the marks of all blocks.
+    pub keeps_content: bool,
 }
 
 impl Default for FetchOptions {
@@ -89,6 +96,8 @@ impl Default for FetchOptions {
             filters: Filters::default(),
             gather: Vec::new(),
             retry: Retry::default(),
+            uses_index: false,
+            keeps_content: false,
         }
     }
 }
@@ -102,6 +111,8 @@ pub struct Fetcher {
     disk: Option<cache::DiskCache>,
     memory: Mutex<BTreeMap<Ulid, KnownMeta>>,
     tombstones: tombstones::TombstonesCache,
+    index: Mutex<from_index::IndexState>,
+    used_index: Mutex<Option<u64>>,
 }
 
 /// A meta from an earlier fetch. `written` is the time of its object, if the discovery reports it.
@@ -134,7 +145,16 @@ impl Fetcher {
     /// If the folder of the cache cannot be created.
     pub fn new(bucket: Bucket, options: FetchOptions, metrics: FetchMetrics) -> std::io::Result<Self> {
         let disk = options.data_dir.as_deref().map(cache::DiskCache::open).transpose()?;
-        Ok(Self { bucket, options, metrics, disk, memory: Mutex::default(), tombstones: Default::default() })
+        Ok(Self {
+            bucket,
+            options,
+            metrics,
+            disk,
+            memory: Mutex::default(),
+            tombstones: Mutex::default(),
+            index: Mutex::default(),
+            used_index: Mutex::default(),
+        })
     }
 
     /// Fetches a view of the bucket. Relative times and ages count from `now`.
@@ -153,6 +173,11 @@ impl Fetcher {
     }
 
     async fn build_view(&self, now: Timestamp) -> Result<BucketView, FetchError> {
+        if self.options.uses_index
+            && let Some(index) = self.usable_index(now).await
+        {
+            return Ok(counted(self.view_of_index(&index, now)));
+        }
         let found = match self.options.discovery {
             Discovery::Concurrent => self.discover_each().await?,
             Discovery::Recursive => self.discover_all().await?,
@@ -187,13 +212,21 @@ impl Fetcher {
             }
             *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = known;
         }
-        view.count(BlockState::NoMeta, view.partial.len());
-        view.count(BlockState::Corrupt, view.corrupt.len());
-        self.filter(&mut view, &found, now).await;
-        let blocks = &view.blocks;
-        view.deletions.retain(|block, _| blocks.contains_key(block));
-        view.count(BlockState::Failed, view.failed.len());
-        view.count(BlockState::Loaded, view.blocks.len());
+        if self.options.keeps_content {
+            for kind in MarkKind::ALL {
+                self.gather(&mut view, &found, kind).await;
+            }
+            view.content = content(&view);
+            self.filter_before_marks(&mut view, now);
+            self.keep_marks_of_view(&mut view);
+        } else {
+            self.filter_before_marks(&mut view, now);
+            for kind in self.kinds() {
+                self.gather(&mut view, &found, kind).await;
+            }
+        }
+        self.filter_by_marks(&mut view, now);
+        let view = counted(view);
         if view.failed.is_empty() { Ok(view) } else { Err(FetchError::Incomplete { view: Box::new(view) }) }
     }
 
@@ -277,18 +310,32 @@ impl Fetcher {
         }
     }
 
-    async fn filter(&self, view: &mut BucketView, found: &BTreeMap<Ulid, ListedBlock>, now: Timestamp) {
+    /// The kinds of marks that the options request.
+    fn kinds(&self) -> BTreeSet<MarkKind> {
+        let mut kinds: BTreeSet<MarkKind> = self.options.gather.iter().copied().collect();
+        if self.options.filters.ignore_marked_after.is_some() {
+            kinds.insert(MarkKind::Deletion);
+        }
+        kinds
+    }
+
+    fn filter_before_marks(&self, view: &mut BucketView, now: Timestamp) {
         let filters = &self.options.filters;
         filters.by_time(view, now);
         filters.by_shard(view);
         filters.by_age(view, now);
-        let mut kinds: BTreeSet<MarkKind> = self.options.gather.iter().copied().collect();
-        if filters.ignore_marked_after.is_some() {
-            kinds.insert(MarkKind::Deletion);
-        }
-        for kind in kinds {
-            self.gather(view, found, kind).await;
-        }
+    }
+
+    /// Leaves the marks of the requested kinds of blocks that passed the first filters.
+    fn keep_marks_of_view(&self, view: &mut BucketView) {
+        let (kinds, blocks) = (self.kinds(), &view.blocks);
+        let is_wanted = |key: &(MarkKind, Ulid)| kinds.contains(&key.0) && blocks.contains_key(&key.1);
+        view.marks.retain(|key, _| is_wanted(key));
+        view.unusable_marks.retain(|key, _| is_wanted(key));
+    }
+
+    fn filter_by_marks(&self, view: &mut BucketView, now: Timestamp) {
+        let filters = &self.options.filters;
         filters.by_deletion_mark(view, now);
         let changed = filters.remove_replica_labels(view);
         self.metrics.replica_labels_removed(changed);
@@ -324,4 +371,28 @@ impl Fetcher {
             }
         }
     }
+}
+
+/// The view with the numbers of its blocks, and with the deletions of these only.
+fn counted(mut view: BucketView) -> BucketView {
+    let blocks = &view.blocks;
+    view.deletions.retain(|block, _| blocks.contains_key(block));
+    view.count(BlockState::NoMeta, view.partial.len());
+    view.count(BlockState::Corrupt, view.corrupt.len());
+    view.count(BlockState::Failed, view.failed.len());
+    view.count(BlockState::Loaded, view.blocks.len());
+    view
+}
+
+/// What the bucket contains, by a view before its filters; `None` if a part of it is unknown.
+fn content(view: &BucketView) -> Option<Arc<BucketContent>> {
+    let content = || BucketContent {
+        blocks: view.blocks.clone(),
+        partial: view.partial.clone(),
+        corrupt: view.corrupt.clone(),
+        marks: view.marks.clone(),
+        unusable_marks: view.unusable_marks.clone(),
+        tombstones: view.tombstones.clone(),
+    };
+    view.failed.is_empty().then(|| Arc::new(content()))
 }

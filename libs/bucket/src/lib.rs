@@ -5,9 +5,10 @@
 //! * [`deletions`] are samples that readers mask until a compactor removes them.
 //! * [`publish`] uploads a block, [`download`] downloads it, [`delete_block`] removes it; [`judge_partial`] decides whether
 //!   an unfinished upload was abandoned.
-//! * [`Fetcher`] finds the blocks of a bucket.
+//! * [`Fetcher`] finds the blocks of a bucket; [`bucket_index`] is one object that lists them for many readers.
 //! * [`Bucket::open_block`] opens a block for reading by ranges; [`BlockFault`] says what to do about one that cannot be
 //!   read. [`BucketFile`] reads a single object by ranges.
+//! * [`readers`] acknowledge what they have seen, before blocks are removed.
 //! * [`Leases`] give a piece of work to one process at a time.
 //! * `fault` and `clocked`, with the feature `test-util`, are a store that injects faults and one with another clock, for tests.
 //!
@@ -15,6 +16,7 @@
 
 mod args;
 mod bucket;
+pub mod bucket_index;
 #[cfg(feature = "test-util")]
 pub mod clocked;
 mod config;
@@ -39,6 +41,7 @@ mod open;
 mod pieces;
 mod probe;
 mod publish;
+pub mod readers;
 mod remove;
 mod retry;
 mod upload;

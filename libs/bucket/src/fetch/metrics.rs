@@ -24,6 +24,49 @@ struct ModifiedLabels {
     modified: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct IndexLabels {
+    result: &'static str,
+}
+
+/// What became of a look at the index of a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IndexUse {
+    /// It was used, and was read.
+    Changed,
+    /// It was used, and had not changed.
+    Unchanged,
+    Missing,
+    Unreadable,
+    Damaged,
+    Distrusted,
+    Old,
+}
+
+impl IndexUse {
+    const ALL: [Self; 7] = [
+        Self::Changed,
+        Self::Unchanged,
+        Self::Missing,
+        Self::Unreadable,
+        Self::Damaged,
+        Self::Distrusted,
+        Self::Old,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Changed => "changed",
+            Self::Unchanged => "unchanged",
+            Self::Missing => "missing",
+            Self::Unreadable => "unreadable",
+            Self::Damaged => "damaged",
+            Self::Distrusted => "distrusted",
+            Self::Old => "old",
+        }
+    }
+}
+
 /// The `thanos_blocks_meta_*` families; clones share the counts. The default belongs to no registry.
 #[derive(Clone, Debug)]
 pub struct FetchMetrics {
@@ -34,6 +77,7 @@ pub struct FetchMetrics {
     seconds: Histogram,
     synced: Family<StateLabels, Gauge<i64, AtomicI64>>,
     modified: Family<ModifiedLabels, Gauge<i64, AtomicI64>>,
+    index: Family<IndexLabels, Counter>,
 }
 
 impl Default for FetchMetrics {
@@ -46,6 +90,7 @@ impl Default for FetchMetrics {
             seconds: Histogram::new(DURATION_BUCKETS),
             synced: Family::default(),
             modified: Family::default(),
+            index: Family::default(),
         }
     }
 }
@@ -89,6 +134,14 @@ impl FetchMetrics {
             "Changes to metas in the last view of the bucket",
             metrics.modified.clone(),
         );
+        registry.register(
+            "isthmus_blocks_index_reads",
+            "Looks at the index of the bucket by result; changed and unchanged ones were used, and for the others the bucket was listed",
+            metrics.index.clone(),
+        );
+        for outcome in IndexUse::ALL {
+            metrics.index.get_or_create(&IndexLabels { result: outcome.name() }).inc_by(0);
+        }
         for (_, state) in STATES {
             metrics.synced.get_or_create(&StateLabels { state }).set(0);
         }
@@ -99,6 +152,10 @@ impl FetchMetrics {
     pub(super) fn begin(&self) {
         self.syncs.inc();
         self.base_syncs.inc();
+    }
+
+    pub(super) fn index_read(&self, outcome: IndexUse) {
+        self.index.get_or_create(&IndexLabels { result: outcome.name() }).inc();
     }
 
     pub(super) fn cache_bust(&self) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tsdb::{BlockMeta, Ulid};
 
+use crate::bucket_index::BucketContent;
 use crate::deletions::{BlockDeletions, TombstonesMark};
 use crate::error::BucketError;
 use crate::marks::{Mark, MarkKind};
@@ -32,6 +33,8 @@ pub struct BucketView {
     pub tombstones: BTreeMap<Ulid, TombstonesMark>,
     /// Blocks whose sources are all in another block; not in [`BucketView::blocks`].
     pub duplicates: BTreeSet<Ulid>,
+    /// What the bucket contains before the filters, if the options say that it is kept.
+    pub content: Option<Arc<BucketContent>>,
     /// Number of blocks by state, as in the metric `thanos_blocks_meta_synced`.
     pub counts: BTreeMap<BlockState, usize>,
 }
