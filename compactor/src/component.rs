@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::config::{CompactArgs, Config, WorkConfig};
 use crate::history::History;
 use crate::housekeeping::Chores;
+use crate::index::IndexKeeper;
 use crate::job::Workshop;
 use crate::metrics::CompactorMetrics;
 use crate::progress::Progress;
@@ -111,6 +112,7 @@ pub(crate) fn workers(
         };
         let options = FetchOptions { data_dir: Some(cache), ..config.fetch.clone() };
         let fetcher = Fetcher::new(bucket.clone(), options, fetch_metrics).map_err(RoleError::failed)?;
+        let index = IndexKeeper::new(&bucket, &config.name, config.retry);
         workers.push(BucketWorker {
             name,
             required: served.required_labels.clone(),
@@ -130,6 +132,7 @@ pub(crate) fn workers(
             history: history.clone(),
             metrics: metrics.clone(),
             progress: progress.clone(),
+            index,
             quarantine: Arc::new(std::sync::Mutex::new(BTreeMap::new())),
         });
     }

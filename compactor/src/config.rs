@@ -84,6 +84,10 @@ pub struct WorkArgs {
     #[arg(long, value_name = "DURATION", default_value = "48h", value_parser = parse_duration)]
     delete_delay: Duration,
 
+    /// Wait at most this much longer for stores that have not acknowledged that they do without the block
+    #[arg(long = "delete.max-wait-for-stores", value_name = "DURATION", default_value = "48h", value_parser = parse_duration)]
+    max_wait_for_stores: Duration,
+
     /// Do not downsample
     #[arg(long = "downsampling.disable")]
     downsampling_disable: bool,
@@ -236,6 +240,7 @@ impl WorkArgs {
             filters,
             gather: MarkKind::ALL.to_vec(),
             retry,
+            keeps_content: true,
             ..FetchOptions::default()
         };
         let settings = WorkSettings {
@@ -246,6 +251,7 @@ impl WorkArgs {
             downsamples: !self.downsampling_disable,
             retention,
             delete_delay: self.delete_delay,
+            reader_wait: self.max_wait_for_stores,
             breaker_share: self.retention_max_share,
         };
         let config = WorkConfig {

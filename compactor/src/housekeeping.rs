@@ -4,7 +4,10 @@
 //! Nothing is marked or removed by an incomplete view, or while the clock of the bucket differs from that of this machine by more than
 //! five minutes. Ages are measured by the clock of the bucket. Retention settings act from their second pass on.
 
+use std::cell::{Cell, RefCell};
+
 use bucket::marks::{self, MarkKind, MarkState};
+use bucket::readers::SeenReader;
 use bucket::{Lease, LeaseAttempt};
 use model::Timestamp;
 
@@ -37,6 +40,10 @@ pub(crate) struct Pass<'a> {
     /// Whether the retention settings were seen in an earlier pass, or a person has approved them.
     pub(crate) trusts_retention: bool,
     approved: bool,
+    /// The readers of the bucket, once they were needed.
+    pub(crate) readers: RefCell<Option<Vec<SeenReader>>>,
+    /// Removals that wait for readers.
+    pub(crate) waits: Cell<usize>,
 }
 
 /// What is done of it.
@@ -83,10 +90,11 @@ impl BucketWorker {
         lease: &Lease,
         outcome: &mut HousekeepingOutcome,
     ) -> Result<(), String> {
-        let view = self.view().await?;
+        let view = self.look().await?;
         let now = self.checked_time().await?;
         let trusts_retention = approved || self.knows_retention(now, outcome).await;
-        let mut pass = Pass { view, now, lease, trusts_retention, approved };
+        let (readers, waits) = (RefCell::default(), Cell::default());
+        let mut pass = Pass { view, now, lease, trusts_retention, approved, readers, waits };
         if chores == Chores::Retention {
             self.mark_expired(&pass, outcome).await;
             return Ok(());
@@ -97,7 +105,12 @@ impl BucketWorker {
         self.mark_expired(&pass, outcome).await;
         self.remove_marked(&pass, outcome).await;
         self.remove_abandoned(&pass, outcome).await;
-        self.remove_orphaned_deletions(&pass.view, lease).await
+        self.remove_orphaned_deletions(&pass.view, lease).await?;
+        self.forget_readers(&pass).await?;
+        if outcome.marked + outcome.removed > 0 {
+            self.look().await?;
+        }
+        Ok(())
     }
 
     /// Whether the retention settings were seen in an earlier pass.

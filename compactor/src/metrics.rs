@@ -57,6 +57,8 @@ pub(crate) struct CompactorMetrics {
     conflicts: Counter,
     rewritten: Counter,
     deleted: Counter,
+    waits_for_readers: Gauge,
+    readers_ignored: Counter,
 }
 
 #[derive(Clone, Debug)]
@@ -120,6 +122,11 @@ impl CompactorMetrics {
             "Samples, or windows of aggregates, that such blocks do not have any more",
             &self.deleted,
         );
+        counter(
+            "isthmus_compact_removals_without_readers",
+            "Blocks that were removed although a store had not acknowledged it within the longest wait",
+            &self.readers_ignored,
+        );
         registry.register(
             "thanos_compact_blocks_marked",
             "Blocks that were marked, by reason",
@@ -166,6 +173,11 @@ impl CompactorMetrics {
             &self.refused,
         );
         gauge("isthmus_compact_jobs_skipped", "Jobs that do not fit on the disk", &self.skipped);
+        gauge(
+            "isthmus_compact_blocks_waiting_for_readers",
+            "Blocks that are due to be removed and that a store may still read",
+            &self.waits_for_readers,
+        );
         gauge("isthmus_compact_groups_waiting", "Groups on which another compactor works", &self.waiting);
         gauge(
             "isthmus_compact_deletion_breaker_open",
@@ -197,6 +209,14 @@ impl CompactorMetrics {
         self.job_seconds.0.observe(took.as_secs_f64());
         self.samples.inc_by(written);
         self.conflicts.inc_by(conflicts);
+    }
+
+    pub(crate) fn waiting_for_readers(&self, blocks: usize) {
+        self.waits_for_readers.set(blocks as i64);
+    }
+
+    pub(crate) fn readers_ignored(&self) {
+        self.readers_ignored.inc();
     }
 
     pub(crate) fn rewritten(&self, took: Duration, deleted: u64) {

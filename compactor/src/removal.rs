@@ -60,6 +60,13 @@ impl BucketWorker {
         if Duration::from_millis(millis) < delay {
             return Ok(Removal::NotYet);
         }
+        let has_meta = pass.view.marked_blocks.contains_key(&block);
+        if has_meta && !self.index.has_told(block, pass.now, delay).await {
+            return Ok(Removal::NotYet);
+        }
+        if has_meta && self.must_wait_for_readers(block, written, pass).await? {
+            return Ok(Removal::NotYet);
+        }
         let found = retry.run(|| marks::load(&self.bucket, block, MarkKind::Deletion)).await;
         match found.map_err(|error| error.to_string())? {
             MarkState::Marked(found) if found.age(pass.now) >= delay => {}
@@ -150,7 +157,7 @@ fn in_order(marked: &BTreeMap<Ulid, Mark>) -> Vec<(Ulid, &Mark)> {
 /// What became of a marked block.
 enum Removal {
     Done,
-    /// Its mark is younger than the time in it says, or deletions of its series are new.
+    /// Its mark is younger than the time in it says, deletions of its series are new, or a reader may still need it.
     NotYet,
     Keep(String),
 }

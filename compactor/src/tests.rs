@@ -8,6 +8,7 @@ mod faults;
 mod housekeeping;
 mod merges;
 mod random;
+mod readers;
 mod simulation;
 mod uploads;
 
@@ -31,6 +32,7 @@ use crate::clock::Clock;
 use crate::config::{CompactArgs, WorkConfig};
 use crate::group::{GroupKey, resolution};
 use crate::history::History;
+use crate::index::IndexKeeper;
 use crate::job::Workshop;
 use crate::metrics::CompactorMetrics;
 use crate::progress::Progress;
@@ -92,6 +94,7 @@ fn worker(bucket: &Bucket, dir: &Path, name: &str, flags: &[&str]) -> BucketWork
         history: History::new(None),
         metrics: CompactorMetrics::default(),
         progress: Progress::default(),
+        index: IndexKeeper::new(bucket, name, ONCE),
         quarantine: Arc::new(Mutex::new(BTreeMap::new())),
     }
 }

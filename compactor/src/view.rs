@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bucket::bucket_index::BucketContent;
 use bucket::deletions::{BlockDeletions, TombstonesMark};
 use bucket::marks::{Mark, MarkKind};
 use bucket::{BucketView, FetchError, Fetcher, covered_blocks};
@@ -29,6 +30,8 @@ pub(crate) struct CompactorView {
     pub(crate) deletions: BTreeMap<Ulid, Arc<BlockDeletions>>,
     /// The marks that request them.
     pub(crate) tombstones: BTreeMap<Ulid, TombstonesMark>,
+    /// What the bucket contains before all filters, for its index.
+    pub(crate) content: Option<Arc<BucketContent>>,
     /// Uploads that are not complete.
     pub(crate) partial: BTreeSet<Ulid>,
     /// Blocks whose `meta.json` cannot be used.
@@ -52,8 +55,8 @@ impl CompactorView {
     }
 
     fn new(fetched: BucketView, required: &Labels, replica_labels: &[String]) -> Self {
-        let BucketView { blocks, partial, corrupt, marks, deletions, tombstones, .. } = fetched;
-        let mut view = Self { partial, corrupt, deletions, tombstones, ..Self::default() };
+        let BucketView { blocks, partial, corrupt, marks, deletions, tombstones, content, .. } = fetched;
+        let mut view = Self { partial, corrupt, deletions, tombstones, content, ..Self::default() };
         for ((kind, block), mark) in marks {
             match kind {
                 MarkKind::Deletion => _ = view.marked.insert(block, mark),

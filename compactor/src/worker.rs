@@ -15,6 +15,7 @@ use tsdb::{BlockMeta, Ulid};
 use crate::downsample::{self, DownsamplePlan};
 use crate::group::{GroupKey, by_group, resolution_name, size_bytes};
 use crate::history::{Action, Decision, History};
+use crate::index::IndexKeeper;
 use crate::job::{JobError, JobResult, Workshop, span};
 use crate::metrics::CompactorMetrics;
 use crate::output::DeletionsByBlock;
@@ -37,6 +38,8 @@ pub(crate) struct WorkSettings {
     pub(crate) downsamples: bool,
     pub(crate) retention: RetentionPolicy,
     pub(crate) delete_delay: Duration,
+    /// How much longer a removal waits for readers that have not acknowledged it.
+    pub(crate) reader_wait: Duration,
     /// The part of the blocks that may be retired in one pass without being replaced.
     pub(crate) breaker_share: f64,
 }
@@ -54,6 +57,7 @@ pub(crate) struct BucketWorker {
     pub(crate) history: History,
     pub(crate) metrics: CompactorMetrics,
     pub(crate) progress: Progress,
+    pub(crate) index: IndexKeeper,
     /// Blocks that could not be read, since when, and why.
     pub(crate) quarantine: Arc<Mutex<BTreeMap<Ulid, (Instant, String)>>>,
 }
@@ -95,12 +99,25 @@ impl BucketWorker {
         Ok(view)
     }
 
+    /// The view of the bucket now, for work. The index of the bucket tells other readers of it.
+    ///
+    /// # Errors
+    /// As [`BucketWorker::view`].
+    pub(crate) async fn look(&self) -> Result<CompactorView, String> {
+        let turn = self.index.begin().await;
+        let view = self.view().await?;
+        if let Some(content) = &view.content {
+            self.index.tell(turn, content, self.workshop.clock.now()).await;
+        }
+        Ok(view)
+    }
+
     /// Merges what is due, until nothing is left in any group.
     ///
     /// # Errors
     /// When the bucket cannot be read. A failed job is counted and stops no other group.
     pub(crate) async fn compact(&self) -> Result<PassOutcome, String> {
-        let view = self.view().await?;
+        let view = self.look().await?;
         let due: Vec<GroupKey> = by_group(&view.blocks, &self.settings.replica_labels)
             .into_iter()
             .filter(|(_, blocks)| {
@@ -119,7 +136,7 @@ impl BucketWorker {
         let mut all = PassOutcome::default();
         outcomes.into_iter().for_each(|outcome| all.add(outcome));
         if all.made > 0 {
-            self.view().await?;
+            self.look().await?;
         }
         Ok(all)
     }
@@ -166,7 +183,7 @@ impl BucketWorker {
         let Some(lease) = self.lease(key, &mut outcome).await else { return outcome };
         self.progress.state(&self.name, key, None);
         // Another compactor may have worked on the group before the lease was free.
-        match self.view().await {
+        match self.look().await {
             Ok(view) => outcome.add(self.compact_held(key, view, &lease).await),
             Err(error) => {
                 outcome.failed += 1;
@@ -330,7 +347,7 @@ impl BucketWorker {
             return Ok(all);
         }
         for to in [300_000, 3_600_000] {
-            let view = self.view().await?;
+            let view = self.look().await?;
             let due = self.due(&view).into_iter().filter(|plan| plan.to == to);
             let groups: BTreeSet<GroupKey> = due.map(|plan| self.target(&plan)).collect();
             for key in groups {
@@ -361,7 +378,7 @@ impl BucketWorker {
         let mut outcome = PassOutcome::default();
         let Some(lease) = self.lease(key, &mut outcome).await else { return outcome };
         // Another compactor may have done some of it before the lease was free.
-        match self.view().await {
+        match self.look().await {
             Ok(view) => {
                 let due = self.due(&view).into_iter().filter(|plan| self.target(plan) == *key);
                 let (lease, deletions) = (&lease, &view.deletions);
