@@ -11,6 +11,7 @@ use storeapi::{RequestLimits, StoreServer};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use crate::acknowledge::{Acknowledger, reader_id};
 use crate::answer::Workers;
 use crate::api::{self, BlocksApi};
 use crate::blocks::{Blocks, BlocksOptions};
@@ -199,6 +200,7 @@ fn synced_buckets(
     registry: &mut Registry,
 ) -> Result<Vec<SyncedBucket>, RoleError> {
     let mut synced = Vec::new();
+    let id = reader_id(folder.path());
     for (number, (bucket, served)) in buckets.iter().zip(&config.buckets).enumerate() {
         let (data_dir, metrics) = if number == 0 && buckets.len() == 1 {
             (folder.path().to_owned(), FetchMetrics::new(registry))
@@ -214,6 +216,7 @@ fn synced_buckets(
             concurrency: config.fetch_concurrency,
             filters: config.filters.clone(),
             retry: config.retry,
+            uses_index: config.uses_index,
             ..FetchOptions::default()
         };
         let fetcher = Fetcher::new(bucket.clone(), options, metrics).map_err(RoleError::failed)?;
@@ -221,6 +224,7 @@ fn synced_buckets(
             name: bucket.name().to_owned(),
             fetcher,
             required: served.required_labels.clone(),
+            acknowledger: Acknowledger::new(bucket, &id, config.sync_interval),
         });
     }
     Ok(synced)

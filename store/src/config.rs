@@ -58,6 +58,10 @@ pub struct StoreArgs {
     #[arg(long, value_name = "STRATEGY", default_value = "concurrent")]
     block_discovery_strategy: Discovery,
 
+    /// Look for blocks by listing the bucket, also where a compactor keeps an index of it
+    #[arg(long = "store.ignore-bucket-index")]
+    ignore_bucket_index: bool,
+
     /// Requests for meta.json files that are sent at once
     #[arg(long, value_name = "N", default_value_t = 32)]
     block_meta_fetch_concurrency: usize,
@@ -135,6 +139,7 @@ pub(crate) struct Config {
     pub(crate) idle: Duration,
     pub(crate) sync_interval: Duration,
     pub(crate) discovery: Discovery,
+    pub(crate) uses_index: bool,
     pub(crate) fetch_concurrency: usize,
     /// How often requests to buckets are sent again.
     pub(crate) retry: Retry,
@@ -198,6 +203,7 @@ impl StoreArgs {
             idle: self.idle_timeout,
             sync_interval: self.sync_block_duration,
             discovery: self.block_discovery_strategy,
+            uses_index: !self.ignore_bucket_index,
             fetch_concurrency: self.block_meta_fetch_concurrency,
             retry: Retry { attempts: 3, ..Retry::default() },
             filters,

@@ -7,9 +7,10 @@
 //!
 //! Not here: objects, marks and the view of a bucket (`bucket`); the format of blocks (`tsdb`); the merge (`series`).
 //!
-//! Reading order: `config`, `component`, `sync`, `catalog`, `store`, `answer`, `cursor`, `deleted`, `sorted`, `expand`, `labels`, `hints`; then how bytes are
+//! Reading order: `config`, `component`, `sync`, `acknowledge`, `catalog`, `store`, `answer`, `cursor`, `deleted`, `sorted`, `expand`, `labels`, `hints`; then how bytes are
 //! read: `blocks`, `header`, `pages`, `flights`, `page_pool`, `page_source`, `cache`, `disk_cache`, `shared_cache`, `page_item`, `hedge`, `reading`, `meter`.
 
+mod acknowledge;
 mod answer;
 mod api;
 mod blocks;

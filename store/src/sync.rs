@@ -1,6 +1,7 @@
 //! Keeps the catalog up to date with the buckets.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bucket::deletions::effective;
@@ -11,6 +12,7 @@ use storeapi::StoreError;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::acknowledge::Acknowledger;
 use crate::blocks::Blocks;
 use crate::cache::BlockKey;
 use crate::catalog::Catalog;
@@ -29,6 +31,8 @@ pub(crate) struct CatalogHandle {
     /// `None` before the first sync.
     catalogs: watch::Receiver<Option<Arc<Catalog>>>,
     wanted: Arc<Notify>,
+    /// Whether a block of the catalog was gone, so that an index that told of it is wrong.
+    is_doubted: Arc<AtomicBool>,
 }
 
 impl CatalogHandle {
@@ -51,6 +55,7 @@ impl CatalogHandle {
     pub(crate) async fn refreshed(&self) -> Arc<Catalog> {
         let mut catalogs = self.catalogs.clone();
         catalogs.mark_unchanged();
+        self.is_doubted.store(true, Ordering::Relaxed);
         self.wanted.notify_one();
         // A sync that runs already may have listed the bucket before; then the caller asks again.
         let _ = tokio::time::timeout(REFRESH, catalogs.changed()).await;
@@ -64,6 +69,7 @@ pub(crate) struct SyncedBucket {
     pub(crate) fetcher: Fetcher,
     /// The labels that its blocks must have.
     pub(crate) required: Labels,
+    pub(crate) acknowledger: Acknowledger,
 }
 
 /// Fetches the views of all buckets at an interval.
@@ -74,6 +80,7 @@ pub(crate) struct Syncer {
     metrics: StoreMetrics,
     catalogs: watch::Sender<Option<Arc<Catalog>>>,
     wanted: Arc<Notify>,
+    is_doubted: Arc<AtomicBool>,
 }
 
 impl Syncer {
@@ -86,8 +93,13 @@ impl Syncer {
     ) -> (Self, CatalogHandle) {
         let (sender, receiver) = watch::channel(None);
         let wanted = Arc::new(Notify::new());
-        let handle = CatalogHandle { catalogs: receiver, wanted: Arc::clone(&wanted) };
-        (Self { buckets, interval, blocks, metrics, catalogs: sender, wanted }, handle)
+        let is_doubted = Arc::new(AtomicBool::new(false));
+        let handle = CatalogHandle {
+            catalogs: receiver,
+            wanted: Arc::clone(&wanted),
+            is_doubted: Arc::clone(&is_doubted),
+        };
+        (Self { buckets, interval, blocks, metrics, catalogs: sender, wanted, is_doubted }, handle)
     }
 
     /// Syncs until `shutdown`. The store is ready after the first sync that found what there is.
@@ -129,9 +141,12 @@ impl Syncer {
     async fn sync(&self, views: &mut [Option<BucketView>]) -> bool {
         let began = Instant::now();
         let limit = self.interval.max(LEAST_LIMIT);
+        if self.is_doubted.swap(false, Ordering::Relaxed) {
+            self.buckets.iter().for_each(|bucket| bucket.fetcher.distrust_index());
+        }
         let fetches =
             self.buckets.iter().map(|bucket| tokio::time::timeout(limit, bucket.fetcher.fetch(crate::now())));
-        let mut is_complete = true;
+        let (mut is_complete, mut whole) = (true, Vec::new());
         for ((bucket, view), fetched) in
             self.buckets.iter().zip(views.iter_mut()).zip(futures::future::join_all(fetches).await)
         {
@@ -139,6 +154,7 @@ impl Syncer {
                 Some(_) => "its blocks of the last sync are served",
                 None => "the store is not ready until it is synced",
             };
+            whole.push(matches!(fetched, Ok(Ok(_))));
             match fetched {
                 Ok(Ok(fetched)) => *view = Some(fetched),
                 Ok(Err(FetchError::Incomplete { view: fetched })) => {
@@ -167,7 +183,22 @@ impl Syncer {
         let required: Vec<Labels> = self.buckets.iter().map(|bucket| bucket.required.clone()).collect();
         let views: Vec<BucketView> = views.iter().flatten().cloned().collect();
         self.publish(Catalog::new(&views, &required, std::time::SystemTime::now()));
+        // A store that hangs must not delay the next sync for longer than a fetch would.
+        let _ = tokio::time::timeout(limit, self.acknowledge(&views, &whole)).await;
         true
+    }
+
+    /// Tells the compactors of the buckets which marked blocks are still read. Nothing is said of a bucket of which this sync has no whole
+    /// view.
+    async fn acknowledge(&self, views: &[BucketView], whole: &[bool]) {
+        let keys = self.catalogs.borrow().as_ref().map(|catalog| catalog.keys()).unwrap_or_default();
+        for (number, (bucket, view)) in (0_u16..).zip(self.buckets.iter().zip(views)) {
+            if whole.get(usize::from(number)) != Some(&true) {
+                continue;
+            }
+            let is_served = |block| keys.contains(&BlockKey { bucket: number, block });
+            bucket.acknowledger.acknowledge(view, is_served).await;
+        }
     }
 
     fn publish(&self, catalog: Catalog) {

@@ -10,6 +10,7 @@ mod hinted;
 mod living;
 mod oracle;
 mod outage;
+mod readers;
 mod required;
 mod servers;
 mod shared;
