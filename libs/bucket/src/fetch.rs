@@ -42,6 +42,9 @@ use crate::layout;
 use crate::marks::{self, MarkKind, MarkState};
 use crate::retry::Retry;
 
+/// A view is built from at most so many looks at a bucket.
+const MOST_LOOKS: usize = 5;
+
 /// How blocks are found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Discovery {
@@ -178,21 +181,14 @@ impl Fetcher {
         {
             return Ok(counted(self.view_of_index(&index, now)));
         }
-        let found = match self.options.discovery {
-            Discovery::Concurrent => self.discover_each().await?,
-            Discovery::Recursive => self.discover_all().await?,
-        };
+        let (found, loaded) = self.look().await?;
         let mut view = BucketView::default();
-        let with_meta = found.iter().filter(|(_, found)| found.has_meta);
-        let loads = with_meta.map(|(block, found)| async { (*block, self.load(*block, found).await) });
-        let loaded: Vec<(Ulid, LoadedMeta)> =
-            futures::stream::iter(loads).buffer_unordered(self.concurrency()).collect().await;
         let mut known = BTreeMap::new();
         view.partial = found.iter().filter(|(_, found)| !found.has_meta).map(|(block, _)| *block).collect();
         for (block, loaded) in loaded {
             match loaded {
                 LoadedMeta::Meta(meta) => _ = known.insert(block, meta),
-                // It was removed after the listing.
+                // It was removed after the last listing.
                 LoadedMeta::Absent => _ = view.partial.insert(block),
                 LoadedMeta::Corrupt(reason) => {
                     let bucket = self.bucket.name();
@@ -228,6 +224,37 @@ impl Fetcher {
         self.filter_by_marks(&mut view, now);
         let view = counted(view);
         if view.failed.is_empty() { Ok(view) } else { Err(FetchError::Incomplete { view: Box::new(view) }) }
+    }
+
+    /// Finds the blocks and reads their metas.
+    ///
+    /// If a block is removed meanwhile, what has its samples can be newer than the listing. Then this is done again: the view would
+    /// lack both.
+    async fn look(&self) -> Result<(BTreeMap<Ulid, ListedBlock>, Vec<(Ulid, LoadedMeta)>), BucketError> {
+        let known = self.memory.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
+        let mut before: BTreeSet<Ulid> = known;
+        let mut looks = 1;
+        loop {
+            let found = match self.options.discovery {
+                Discovery::Concurrent => self.discover_each().await?,
+                Discovery::Recursive => self.discover_all().await?,
+            };
+            let with_meta = found.iter().filter(|(_, found)| found.has_meta);
+            let loads = with_meta.map(|(block, found)| async { (*block, self.load(*block, found).await) });
+            let loaded: Vec<(Ulid, LoadedMeta)> =
+                futures::stream::iter(loads).buffer_unordered(self.concurrency()).collect().await;
+            let is_there = |(_, loaded): &&(Ulid, LoadedMeta)| !matches!(loaded, LoadedMeta::Absent);
+            let there: BTreeSet<Ulid> = loaded.iter().filter(is_there).map(|(block, _)| *block).collect();
+            if there.len() == loaded.len() && before.is_subset(&there) {
+                return Ok((found, loaded));
+            }
+            if looks == MOST_LOOKS {
+                let bucket = self.bucket.name();
+                tracing::warn!(bucket, looks, "blocks are removed while the bucket is looked at");
+                return Ok((found, loaded));
+            }
+            (before, looks) = (there, looks + 1);
+        }
     }
 
     fn concurrency(&self) -> usize {

@@ -294,6 +294,38 @@ async fn metas_are_fetched_once_and_kept_on_disk() {
     assert!(matches!(fetcher.fetch(NOW).await, Err(FetchError::Listing(_))));
 }
 
+/// Another program publishes a merged block and removes its sources between the listing and the reads.
+#[tokio::test]
+async fn a_block_that_is_published_while_its_sources_are_removed_is_seen() {
+    for discovery in [Discovery::Concurrent, Discovery::Recursive] {
+        let memory = Arc::new(InMemory::new());
+        let store = FaultyStore::new(memory.clone(), 1);
+        let plain = Bucket::new(memory);
+        let put = async |number: u64| {
+            plain.put(&layout::meta(id(number)), meta(number).to_json().into()).await.unwrap();
+        };
+        put(0).await;
+        let options = FetchOptions { discovery, ..FetchOptions::default() };
+        let fetcher = Fetcher::new(Bucket::new(store.clone()), options, FetchMetrics::default()).unwrap();
+        assert_eq!(fetcher.fetch(NOW).await.unwrap().blocks.len(), 1);
+        put(1).await;
+        let (changed, merged) = (plain.clone(), meta(2).to_json());
+        let is_done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        store.before_read(move |_| {
+            let (changed, merged, is_done) = (changed.clone(), merged.clone(), Arc::clone(&is_done));
+            Box::pin(async move {
+                if !is_done.swap(true, std::sync::atomic::Ordering::SeqCst) {
+                    changed.put(&layout::meta(id(2)), merged.into()).await.unwrap();
+                    changed.delete(&layout::meta(id(0))).await.unwrap();
+                    changed.delete(&layout::meta(id(1))).await.unwrap();
+                }
+            })
+        });
+        let found: Vec<Ulid> = fetcher.fetch(NOW).await.unwrap().blocks.keys().copied().collect();
+        assert_eq!(found, [id(2)], "{discovery:?}");
+    }
+}
+
 #[tokio::test]
 async fn the_metrics_have_thanos_names_and_count_blocks_by_state() {
     let mut registry = runtime::Registry::default();
