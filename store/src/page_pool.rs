@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use crate::pages::PAGE_BYTES;
+/// Bytes of a page.
+pub(crate) const PAGE_BYTES: u64 = 16 << 10;
 
 /// Most buffers that wait to be used again: 16 MiB.
 const MOST_FREE: usize = 1024;

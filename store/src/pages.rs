@@ -15,11 +15,10 @@ use tsdb::ReadAt;
 use crate::cache::FileKey;
 use crate::flights::Claimed;
 use crate::page_item::{BucketId, ObjectKey};
+use crate::page_pool::PAGE_BYTES;
 use crate::page_source::PageSource;
 use crate::reading::{ReadContext, ReadRefused};
 
-/// Bytes of a page.
-pub(crate) const PAGE_BYTES: u64 = 16 << 10;
 /// Pages that are not needed are fetched too where no more than this many lie between two that are. A request costs about as much:
 /// while as many as below are on their way, each has the time in which 32 KiB are transferred.
 const GAP_PAGES: u32 = 2;
