@@ -12,7 +12,7 @@ use serde_json::Value;
 const LAYERS: &[(u8, &[&str])] = &[
     (7, &["isthmus", "isthmus-pki", "tests"]),
     (6, &["gateway", "tools"]),
-    (5, &["sidecar", "store", "querier", "compactor", "ruler", "pki"]),
+    (5, &["sidecar", "store", "querier", "compactor", "scraper", "ruler", "pki"]),
     (4, &["promql", "storeapi", "bucket"]),
     (3, &["series", "head"]),
     (2, &["tsdb", "exposition", "promapi", "mesh", "runtime"]),
