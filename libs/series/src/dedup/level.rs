@@ -154,17 +154,27 @@ impl<'a, T: Timeline> ReplicaChange<'a, T> {
         {
             return true;
         }
-        // Of a replica that began later, only the first one can know. If that has ended, a fall that is less than its growth in
-        // two scrapes shows a replica that is behind.
-        let is_small = value >= before / 2.0 && before - value <= self.last_growth(before);
+        // Of a replica that began later, only the first one can know. If that has ended, a fall within two scrapes that is less
+        // than the growth of two scrapes shows a replica that is behind.
+        let is_soon = self.last_scrapes().is_some_and(|span| self.time() - self.last.time <= span);
+        let is_small = is_soon && value >= before / 2.0 && before - value <= self.last_growth(before);
         self.known.is_none() && self.back().is_none() && !is_small
+    }
+
+    /// The sample of the first replica two scrapes before its last one.
+    fn two_before(&self) -> Option<usize> {
+        (0..self.last.place).rev().take(MOST_NEAR).filter(|&at| is_value(self.left, at)).take(2).last()
     }
 
     /// How much the counter of the first replica grew in the last two scrapes.
     fn last_growth(&self, before: f64) -> f64 {
-        let earlier =
-            (0..self.last.place).rev().take(MOST_NEAR).filter(|&at| is_value(self.left, at)).take(2).last();
-        earlier.and_then(|at| self.left.float(at)).map_or(0.0, |earlier| before - earlier)
+        let earlier = self.two_before().and_then(|at| self.left.float(at));
+        earlier.map_or(0.0, |earlier| before - earlier)
+    }
+
+    /// The time of the last two scrapes of the first replica, in milliseconds.
+    fn last_scrapes(&self) -> Option<i64> {
+        self.two_before().map(|at| self.last.time - self.left.time(at))
     }
 
     /// Whether the second replica is behind the first one: one of its next two samples reaches the value of the first. If there
