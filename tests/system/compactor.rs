@@ -232,6 +232,51 @@ fn every_sample_of_every_replica_is_in_the_merged_blocks_once_and_answers_stay_t
     assert_eq!(world.blocks(), merged, "a second run has nothing to do");
 }
 
+/// Asks until the answer is as wanted, for at most a minute.
+fn until(what: &str, is_done: impl Fn() -> bool) {
+    let begin = std::time::Instant::now();
+    while !is_done() {
+        assert!(begin.elapsed() < std::time::Duration::from_secs(60), "after a minute: not {what}");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_deleted_series_is_masked_by_a_running_store_and_gone_after_the_next_run_of_the_compactor() {
+    let world = World::new(240, "--interval=60s");
+    let flags = ["--sync-block-duration=200ms", "--ignore-deletion-marks-delay=0s"];
+    let (at, _store, _querier) = world.querier("store", &flags);
+    let (deleted, other) = ("{job=\"api\"}", "{job!=\"api\", job!=\"\"}");
+    let series = |question: &str| {
+        let (found, warnings) = ask(at, question, END, 60);
+        assert!(warnings.is_null(), "{question}: {warnings}");
+        found["result"].clone()
+    };
+    let before = series(other);
+    assert!(!series(deleted).as_array().expect("a list").is_empty());
+    let delete = |more: &[&str]| {
+        let mut command = Command::new(isthmus());
+        command.args(["tools", "bucket", "delete-series", &world.bucket_flag(), "--match", deleted]);
+        command.args(more).output().expect("isthmus runs")
+    };
+    let dry = delete(&["--dry-run"]);
+    assert!(dry.status.success() && text(&dry).contains("would be masked"), "{}", text(&dry));
+    assert!(delete(&["--details=test"]).status.success());
+    until("masked", || series(deleted) == serde_json::json!([]));
+    assert_eq!(series(other), before);
+    let (_, jobs) = tests::get(at, "/api/v1/label/job/values").expect("an answer");
+    assert!(!jobs.contains("\"api\""), "{jobs}");
+
+    let output = world.compact("compactor").output().expect("isthmus runs");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let gone = |dir: &Path| dumped(dir).keys().all(|(series, _)| !series.contains("job=\"api\""));
+    assert!(world.blocks().iter().all(|(dir, _)| gone(dir)), "the files still have the samples");
+    let verify = Command::new(isthmus()).args(["tools", "bucket", "verify", &world.bucket_flag()]).output();
+    let verify = verify.expect("isthmus runs");
+    assert!(!text(&verify).contains("deleted_series"), "{}", text(&verify));
+    assert_eq!((series(deleted), is_near(&series(other), &before)), (serde_json::json!([]), true));
+}
+
 #[test]
 fn two_compactors_on_one_bucket_share_the_work() {
     let world = World::new(240, "--interval=60s");
