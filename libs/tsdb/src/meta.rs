@@ -219,7 +219,7 @@ pub struct FileHash {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct IndexStats {
-    /// Size of the largest entry of a series, in bytes.
+    /// Size of the largest entry of a series with its length, checksum and padding, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub series_max_size: Option<u64>,
     /// Size of the largest chunk, in bytes.

@@ -204,13 +204,14 @@ fn write(
             lists.add(pair, reference);
         }
         body.extend_from_slice(&entry.rest);
-        largest = largest.max(body.len() as u64);
         head.clear();
         put_uvarint(&mut head, body.len() as u64);
         out.write(&head)?;
         let checksum = crc32c::crc32c(&body);
         body.extend_from_slice(&checksum.to_be_bytes());
         out.write(&body)?;
+        // Up to where the next entry can begin, as in Thanos: its store reads so many bytes of an entry.
+        largest = largest.max((head.len() + body.len()).next_multiple_of(16) as u64);
         references.push(reference);
     }
     let series_end = out.position;

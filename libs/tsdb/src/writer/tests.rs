@@ -107,6 +107,35 @@ fn the_index_is_the_one_that_the_format_describes() {
     assert!(std::fs::read(path.join("index")).unwrap() == oracle::index(&series), "the index differs");
 }
 
+/// The store of Thanos reads as many bytes of each entry.
+#[test]
+fn the_largest_entry_is_noted_with_its_length_and_padding() {
+    let dir = tempfile::tempdir().unwrap();
+    for count in [1, 300] {
+        let parent = dir.path().join(count.to_string());
+        fs::create_dir(&parent).unwrap();
+        let options = BlockOptions { thanos: Some(ThanosMeta::default()), ..options() };
+        let mut writer = BlockWriter::create(&parent, options).unwrap();
+        series(count).into_iter().for_each(|(labels, chunks)| writer.add_series(&labels, chunks).unwrap());
+        let meta = writer.finish().unwrap();
+        let path = parent.join(meta.ulid.to_string()).join(INDEX_FILE);
+        let file: std::sync::Arc<dyn crate::ReadAt> =
+            std::sync::Arc::new(crate::LocalFile::open(&path).unwrap());
+        let bytes = fs::read(&path).unwrap();
+        let mut at =
+            (crate::IndexSections::read(meta.ulid, &file).unwrap().symbols.end as usize).next_multiple_of(16);
+        let mut largest = 0;
+        for _ in 0..meta.stats.series {
+            let mut cursor = crate::ByteCursor::new(&bytes[at..]);
+            let length = cursor.uvarint().unwrap() as usize;
+            let entry = (cursor.at() + length + 4).next_multiple_of(16);
+            largest = largest.max(entry as u64);
+            at += entry;
+        }
+        assert_eq!(meta.thanos.unwrap().index_stats.series_max_size, Some(largest), "{count} series");
+    }
+}
+
 #[test]
 fn segments_are_cut_before_they_are_too_large() {
     let dir = tempfile::tempdir().unwrap();
