@@ -156,7 +156,8 @@ impl<'a, T: Timeline> ReplicaChange<'a, T> {
         }
         // Of a replica that began later, only the first one can know. If that has ended, a fall within two scrapes that is less
         // than the growth of two scrapes shows a replica that is behind.
-        let is_soon = self.last_scrapes().is_some_and(|span| self.time() - self.last.time <= span);
+        let is_soon =
+            self.last_scrapes().is_some_and(|span| self.time().saturating_sub(self.last.time) <= span);
         let is_small = is_soon && value >= before / 2.0 && before - value <= self.last_growth(before);
         self.known.is_none() && self.back().is_none() && !is_small
     }
@@ -174,7 +175,7 @@ impl<'a, T: Timeline> ReplicaChange<'a, T> {
 
     /// The time of the last two scrapes of the first replica, in milliseconds.
     fn last_scrapes(&self) -> Option<i64> {
-        self.two_before().map(|at| self.last.time - self.left.time(at))
+        self.two_before().map(|at| self.last.time.saturating_sub(self.left.time(at)))
     }
 
     /// Whether the second replica is behind the first one: one of its next two samples reaches the value of the first. If there
@@ -265,7 +266,8 @@ fn value_at<T: Timeline>(timeline: &T, before: Option<usize>, after: usize, time
     let before = before.and_then(|at| Some((timeline.time(at), timeline.float(at)?)));
     Some(match before {
         Some((before_time, before_value)) if before_value <= after_value => {
-            let part = (time - before_time) as f64 / (after_time - before_time) as f64;
+            let part =
+                time.saturating_sub(before_time) as f64 / after_time.saturating_sub(before_time) as f64;
             before_value + (after_value - before_value) * part
         }
         _ => after_value,

@@ -324,6 +324,22 @@ fn a_change_of_replica_of_running_totals_adds_only_growth() {
 }
 
 #[test]
+fn times_at_the_ends_of_all_times_are_no_problem() {
+    let ends = |values: [f64; 3]| -> TimedFloats {
+        [i64::MIN + 1, 0, i64::MAX - 1].into_iter().zip(values).collect()
+    };
+    for (a, b) in [([1.0, 2.0, 3.0], [9.0, 8.0, 7.0]), ([9.0, 1.0, 9.0], [5.0, 9.0, 1.0])] {
+        let shifted: TimedFloats =
+            ends(b).into_iter().map(|(time, value)| (time.saturating_add(1), value)).collect();
+        for replicas in
+            [[ends(a), shifted.clone()], [shifted.clone(), ends(a)], [ends(a)[..1].to_vec(), shifted.clone()]]
+        {
+            assert!(dedup(&replicas, &COUNTER).len() >= 3);
+        }
+    }
+}
+
+#[test]
 fn start_timestamps_show_resets_at_a_change_of_replica_and_are_dropped_by_a_correction() {
     // The first replica ends at 60 s with 14; the second is followed from 75 s at values from 3.
     let first: Vec<(i64, i64, f64)> = (0..5).map(|n| (1, n * 15_000, 10.0 + n as f64)).collect();
