@@ -65,7 +65,7 @@ pub(crate) fn merge(
     stop: &AtomicBool,
 ) -> Result<Merged, MergeJobError> {
     let mut run = MergeRun { producers, rule, writer, merged: Merged::default() };
-    let accounts = read_all(sources, stop, |batches| run.all(batches))?;
+    let accounts = read_all(sources, stop, |batches| merge_batches(&batches, |series| run.series(series)))?;
     let mut merged = run.merged;
     accounts.into_iter().for_each(|account| merged.account.add(account));
     Ok(merged)
@@ -115,6 +115,24 @@ pub(crate) fn read_all(
     })
 }
 
+/// Merges the batches of the inputs, and passes on each series.
+pub(crate) fn merge_batches(
+    batches: &[Receiver<Vec<Series>>],
+    mut each: impl FnMut(MergedSeries) -> Result<(), MergeJobError>,
+) -> Result<(), MergeJobError> {
+    let mut merge = Merge::new(batches.len());
+    loop {
+        match merge.step() {
+            Step::NeedsBatch(input) => match batches.get(input).and_then(|batches| batches.recv().ok()) {
+                Some(batch) => merge.offer(input, batch).map_err(MergeJobError::Unsorted)?,
+                None => merge.end(input),
+            },
+            Step::Series(series) => each(series)?,
+            Step::Done => return Ok(()),
+        }
+    }
+}
+
 struct MergeRun<'a> {
     producers: &'a [usize],
     rule: ReplicaRule,
@@ -123,20 +141,6 @@ struct MergeRun<'a> {
 }
 
 impl MergeRun<'_> {
-    fn all(&mut self, batches: Vec<Receiver<Vec<Series>>>) -> Result<(), MergeJobError> {
-        let mut merge = Merge::new(batches.len());
-        loop {
-            match merge.step() {
-                Step::NeedsBatch(input) => match batches.get(input).and_then(|batches| batches.recv().ok()) {
-                    Some(batch) => merge.offer(input, batch).map_err(MergeJobError::Unsorted)?,
-                    None => merge.end(input),
-                },
-                Step::Series(series) => self.series(series)?,
-                Step::Done => return Ok(()),
-            }
-        }
-    }
-
     fn series(&mut self, series: MergedSeries) -> Result<(), MergeJobError> {
         let MergedSeries { labels, contributions } = series;
         let compacted = self.compact(contributions);

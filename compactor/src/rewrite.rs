@@ -11,7 +11,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use bucket::Lease;
@@ -19,12 +18,12 @@ use bucket::deletions::BlockDeletions;
 use bucket::marks::{self, MarkKind, MarkState};
 use model::{Labels, TimeRange};
 use series::DeletedTimes;
-use series::{Contribution, Downsampler, Merge, MergedSeries, ReplicaRule, Series, Step, unite_chunks};
+use series::{Contribution, Downsampler, MergedSeries, ReplicaRule, unite_chunks};
 use tsdb::{BlockMeta, BlockWriter, Chunk, Ulid};
 
 use crate::group::{external_labels, resolution, resolution_name};
 use crate::job::{JobError, JobResult, Workshop, finish};
-use crate::merge::{MergeJobError, Merged, merge, read_all};
+use crate::merge::{MergeJobError, Merged, merge, merge_batches, read_all};
 use crate::output::{self, DeletionsByBlock};
 use crate::source::Source;
 use crate::view::CompactorView;
@@ -209,7 +208,7 @@ fn calculate_again(
         writer,
         merged: Merged::default(),
     };
-    let accounts = read_all(sources, stop, |batches| run.all(&batches))?;
+    let accounts = read_all(sources, stop, |batches| merge_batches(&batches, |series| run.series(series)))?;
     let mut merged = run.merged;
     // Only the windows of the block are accounted for; the finer samples stay where they are.
     accounts.into_iter().take(1).for_each(|account| merged.account.add(account));
@@ -229,20 +228,6 @@ struct Recalculation<'a> {
 }
 
 impl Recalculation<'_> {
-    fn all(&mut self, batches: &[Receiver<Vec<Series>>]) -> Result<(), MergeJobError> {
-        let mut merge = Merge::new(batches.len());
-        loop {
-            match merge.step() {
-                Step::NeedsBatch(input) => match batches.get(input).and_then(|batches| batches.recv().ok()) {
-                    Some(batch) => merge.offer(input, batch).map_err(MergeJobError::Unsorted)?,
-                    None => merge.end(input),
-                },
-                Step::Series(series) => self.series(series)?,
-                Step::Done => return Ok(()),
-            }
-        }
-    }
-
     fn series(&mut self, series: MergedSeries) -> Result<(), MergeJobError> {
         let MergedSeries { labels, contributions } = series;
         let (mut own, mut finer) = (Vec::new(), Vec::new());
