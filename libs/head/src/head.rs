@@ -50,7 +50,7 @@ pub struct Head {
     pub(crate) log: Mutex<LogWriter>,
     pub(crate) files: ChunkFiles,
     pub(crate) index: RwLock<HeadIndex>,
-    /// Series that no record of the log names yet. A commit logs them before its samples, whoever has created them.
+    /// Series that no record of the log names yet. A commit logs them before its samples, also those of other batches.
     pub(crate) unlogged: Mutex<Vec<Arc<Series>>>,
     /// Samples before this time are refused. A commit holds it for reading, so that no sample is added to a range that is being
     /// written to a block.

@@ -1,4 +1,4 @@
-//! Buckets that require labels of their blocks: whoever may write into one of them cannot claim the labels of another one.
+//! Buckets that require labels of their blocks: a writer of one of them cannot claim the labels of another one.
 
 use storeapi::PartialResponse;
 

@@ -97,7 +97,7 @@ fn prometheus_reads_our_log_and_chunk_files() {
     assert!(dumped(dir.path()) == all, "after two blocks");
 }
 
-/// Serves metrics that change, to whoever asks.
+/// Serves metrics that change with each request.
 fn serve_metrics() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
