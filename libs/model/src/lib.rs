@@ -4,12 +4,13 @@
 //! rest of the workspace builds (a label set is sorted and unique; the expression of a matcher is compiled
 //! and anchored). No other crate has to check them again.
 //!
-//! Reading order: `time`, `labels`, `matcher`, `re2`, `relabel`, `sample`, `histogram`, `causes`.
+//! Reading order: `time`, `labels`, `matcher`, `metric`, `re2`, `relabel`, `sample`, `histogram`, `causes`.
 
 mod causes;
 mod histogram;
 mod labels;
 mod matcher;
+mod metric;
 mod re2;
 mod relabel;
 mod sample;
@@ -23,6 +24,7 @@ pub use histogram::{
 };
 pub use labels::{Label, Labels, LabelsBuilder, LabelsError, METRIC_NAME, is_legacy_label_name};
 pub use matcher::{ExternalMatch, MatchOp, Matcher, MatcherError};
+pub use metric::MetricKind;
 pub use re2::{Regex, RegexError, RegexGroups};
 pub use relabel::{RelabelAction, RelabelConfig, RelabelError, Relabeling};
 pub use sample::{STALE_NAN_BITS, Sample, is_stale_nan, stale_nan};
