@@ -24,7 +24,8 @@ mod text;
 pub use error::{ParseError, ParseProblem};
 pub use format::TextFormat;
 pub use labels::series_labels;
+pub use model::MetricKind;
 pub use protobuf::{
     ProtobufEntry, ProtobufError, ProtobufExemplar, ProtobufParser, ProtobufSample, ProtobufValue,
 };
-pub use text::{Entry, ExemplarText, MetricKind, SampleText, TextParser};
+pub use text::{Entry, ExemplarText, SampleText, TextParser};

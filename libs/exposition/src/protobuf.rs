@@ -8,13 +8,12 @@ mod native;
 
 use std::vec::IntoIter;
 
-use model::{FloatHistogram, Labels, METRIC_NAME};
+use model::{FloatHistogram, Labels, METRIC_NAME, MetricKind};
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
 use crate::number::open_metrics_float;
 use crate::protobuf::message::{Exemplar, Histogram, Metric, Summary, Timestamp};
-use crate::text::MetricKind;
 
 /// Most bytes of one metric. A histogram of a thousand buckets has about 30 kB.
 const MOST_METRIC_BYTES: usize = 1 << 20;

@@ -12,31 +12,12 @@
 
 use std::borrow::Cow;
 
+use model::MetricKind;
+
 use crate::error::{ParseError, ParseProblem};
 use crate::format::TextFormat;
 use crate::labels::{ScannedLabel, Scanner, is_metric_name, text, unescaped_help};
 use crate::number::{parse_float, parse_seconds};
-
-/// The type of a metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MetricKind {
-    /// It only grows.
-    Counter,
-    /// It goes up and down.
-    Gauge,
-    /// A classic histogram.
-    Histogram,
-    /// A histogram whose counts can fall.
-    GaugeHistogram,
-    /// Quantiles.
-    Summary,
-    /// Labels that describe a thing.
-    Info,
-    /// A set of states.
-    StateSet,
-    /// Not known: `untyped` in the text format.
-    Unknown,
-}
 
 /// What a line says.
 #[derive(Clone, Debug, PartialEq)]
