@@ -6,8 +6,11 @@ use std::sync::{Arc, PoisonError};
 use model::{FloatHistogram, Labels, Timestamp};
 
 use crate::error::{HeadError, at};
+use crate::exemplars::{Exemplar, ExemplarRefused};
 use crate::head::{Head, LOG_DIR};
+use crate::log::exemplar::{exemplar_record, metadata_record};
 use crate::log::record::{LoggedHistogram, LoggedSample, float_record, histogram_records, series_record};
+use crate::metadata::Metadata;
 use crate::series::{Refused, Series, Value};
 
 /// A series of a head, found once and used for many samples.
@@ -54,6 +57,8 @@ pub struct Appender<'a> {
     head: &'a Head,
     floats: Vec<Pending<f64>>,
     histograms: Vec<Pending<LoggedHistogram>>,
+    exemplars: Vec<(Arc<Series>, Exemplar)>,
+    metadata: Vec<(Arc<Series>, Metadata)>,
 }
 
 /// A sample that was accepted.
@@ -67,7 +72,13 @@ struct Pending<V> {
 impl Head {
     /// Begins a batch.
     pub fn appender(&self) -> Appender<'_> {
-        Appender { head: self, floats: Vec::new(), histograms: Vec::new() }
+        Appender {
+            head: self,
+            floats: Vec::new(),
+            histograms: Vec::new(),
+            exemplars: Vec::new(),
+            metadata: Vec::new(),
+        }
     }
 
     /// The series with these labels, which is created if it is missing.
@@ -135,6 +146,32 @@ impl Appender<'_> {
         Ok(())
     }
 
+    /// Adds an exemplar to the batch. Those of one series are appended in the order of times, values and labels.
+    ///
+    /// The last exemplar of the series is accepted and ignored if it comes again, as in Prometheus.
+    ///
+    /// # Errors
+    /// When the series cannot have the exemplar.
+    pub fn append_exemplar(
+        &mut self,
+        series: &SeriesHandle,
+        exemplar: Exemplar,
+    ) -> Result<(), ExemplarRefused> {
+        let exemplars = self.head.exemplars.read().unwrap_or_else(PoisonError::into_inner);
+        if exemplars.check(&series.0.labels, &exemplar)? {
+            self.exemplars.push((Arc::clone(&series.0), exemplar));
+        }
+        Ok(())
+    }
+
+    /// Adds the metadata of a series to the batch. Metadata that the series has already are ignored, so that a program may call it in
+    /// each scrape.
+    pub fn set_metadata(&mut self, series: &SeriesHandle, metadata: &Metadata) {
+        if series.0.lock().metadata.as_deref() != Some(metadata) {
+            self.metadata.push((Arc::clone(&series.0), metadata.clone()));
+        }
+    }
+
     /// Whether a sample is added; false if the series has it already.
     fn is_accepted(
         &self,
@@ -169,6 +206,9 @@ impl Appender<'_> {
             Committed { added: 0, refused: before - self.floats.len() - self.histograms.len() };
         self.renew_series();
         self.log()?;
+        for (series, metadata) in self.metadata.drain(..) {
+            series.lock().metadata = Some(self.head.metadata.share(metadata));
+        }
         let mut max_time = i64::MIN;
         let range = self.head.block_range;
         let mut add = |series: &Series, time, start, value: &Value| {
@@ -186,6 +226,12 @@ impl Appender<'_> {
             add(&series, time, start, &Value::Histogram { integer, histogram });
         }
         self.head.max_time.fetch_max(max_time, Ordering::Relaxed);
+        if !self.exemplars.is_empty() {
+            let mut exemplars = self.head.exemplars.write().unwrap_or_else(PoisonError::into_inner);
+            for (series, exemplar) in self.exemplars {
+                exemplars.add(&series.labels, exemplar);
+            }
+        }
         Ok(committed)
     }
 
@@ -199,24 +245,49 @@ impl Appender<'_> {
         };
         self.floats.iter_mut().for_each(|sample| renew(&mut sample.series));
         self.histograms.iter_mut().for_each(|sample| renew(&mut sample.series));
+        // Exemplars and metadata alone create no series: those without samples are dropped.
+        let index = head.index.read().unwrap_or_else(PoisonError::into_inner);
+        let find = |series: &mut Arc<Series>| {
+            if !series.lock().is_removed {
+                return true;
+            }
+            let found = index.get(&series.labels);
+            found.is_some_and(|found| {
+                *series = Arc::clone(found);
+                true
+            })
+        };
+        self.exemplars.retain_mut(|(series, _)| find(series));
+        self.metadata.retain_mut(|(series, _)| find(series));
     }
 
     /// Logs new series and the batch.
     fn log(&self) -> Result<(), HeadError> {
         let mut records = Vec::new();
-        let mut floats = self.floats.iter().map(|sample| logged(sample, sample.value)).peekable();
-        while floats.peek().is_some() {
-            records.push(float_record(&floats.by_ref().take(MOST_SAMPLES).collect::<Vec<_>>()));
-        }
-        let mut histograms =
-            self.histograms.iter().map(|sample| logged(sample, sample.value.clone())).peekable();
-        while histograms.peek().is_some() {
-            let part: Vec<_> = histograms.by_ref().take(MOST_HISTOGRAMS).collect();
-            records.extend(histogram_records(&part));
-        }
+        let size = |(_, metadata): &(_, Metadata)| metadata.unit.len() + metadata.help.len();
+        records.extend(
+            parts(&self.metadata, size).map(|part| {
+                metadata_record(part.iter().map(|(series, metadata)| (series.reference, metadata)))
+            }),
+        );
+        let floats = parts(&self.floats, |_| 0);
+        records.extend(floats.map(|part| {
+            float_record(&part.iter().map(|sample| logged(sample, sample.value)).collect::<Vec<_>>())
+        }));
+        let size = |sample: &Pending<LoggedHistogram>| histogram_bytes(&sample.value.histogram);
+        records.extend(parts(&self.histograms, size).flat_map(|part| {
+            let part = part.iter().map(|sample| logged(sample, sample.value.clone()));
+            histogram_records(&part.collect::<Vec<_>>())
+        }));
+        let size = |(_, exemplar): &(_, Exemplar)| exemplar.labels.size_bytes();
+        records.extend(
+            parts(&self.exemplars, size).map(|part| {
+                exemplar_record(part.iter().map(|(series, exemplar)| (series.reference, exemplar)))
+            }),
+        );
         let mut log = self.head.log.lock().unwrap_or_else(PoisonError::into_inner);
         let mut unlogged = self.head.unlogged.lock().unwrap_or_else(PoisonError::into_inner);
-        let created = unlogged.chunks(MOST_SERIES);
+        let created = parts(&unlogged, |series| series.labels.size_bytes());
         let created =
             created.map(|part| series_record(part.iter().map(|series| (series.reference, &series.labels))));
         let records: Vec<Vec<u8>> = created.chain(records).collect();
@@ -226,13 +297,34 @@ impl Appender<'_> {
     }
 }
 
-/// A record must fit into a segment of 128 MiB: a float takes at most 28 bytes, labels usually less than a kilobyte.
-const MOST_SAMPLES: usize = 1 << 20;
-const MOST_HISTOGRAMS: usize = 1 << 10;
-const MOST_SERIES: usize = 1 << 12;
+/// About the bytes of a record: it must fit into a segment of 128 MiB.
+const RECORD_BYTES: usize = 8 << 20;
+
+/// The parts of a list that become one record each. An entry takes at most 28 bytes and what `size` returns.
+fn parts<T>(entries: &[T], size: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
+    let mut rest = entries;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let mut fits = |entry: &T| {
+            bytes += 28 + size(entry);
+            bytes <= RECORD_BYTES
+        };
+        let count = rest.iter().take_while(|entry| fits(entry)).count().max(1);
+        let (part, left) = rest.split_at_checked(count)?;
+        rest = left;
+        Some(part)
+    })
+}
 
 fn logged<V, W>(sample: &Pending<V>, value: W) -> LoggedSample<W> {
     LoggedSample { reference: sample.series.reference, time: sample.time, start: sample.start, value }
+}
+
+/// Most bytes of a histogram in a record.
+fn histogram_bytes(histogram: &FloatHistogram) -> usize {
+    let spans = histogram.positive_spans.len() + histogram.negative_spans.len();
+    let buckets = histogram.positive_buckets.len() + histogram.negative_buckets.len();
+    100 + spans * 10 + buckets * 10 + histogram.custom_values.len() * 8
 }
 
 /// Whether the counts of a histogram are whole numbers that a float holds exactly.

@@ -83,6 +83,7 @@ impl Head {
         };
         let removed: HashSet<u32> = index.all().filter(is_empty).map(|series| series.slot).collect();
         index.remove(&removed);
+        self.metadata.free_unused();
         let mut unlogged = self.unlogged.lock().unwrap_or_else(PoisonError::into_inner);
         unlogged.retain(|series| !removed.contains(&series.slot));
         let mut deletions = self.deletions.write().unwrap_or_else(PoisonError::into_inner);
@@ -111,8 +112,17 @@ impl Head {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
         let references: HashSet<u64> = index.references().collect();
         drop(index);
-        let kept = Kept { min_time: min, series: &|reference| references.contains(&reference) };
-        checkpoint::write(&dir, replaced, &kept).map_err(&in_log)
+        let metadata = |reference| {
+            let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+            index.by_reference(reference).and_then(|series| series.lock().metadata.clone())
+        };
+        let kept = Kept {
+            min_time: min,
+            series: &|reference| references.contains(&reference),
+            metadata: &metadata,
+            described: HashSet::new(),
+        };
+        checkpoint::write(&dir, replaced, kept).map_err(&in_log)
     }
 }
 

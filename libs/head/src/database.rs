@@ -29,11 +29,14 @@ pub struct DatabaseOptions {
     pub keep_for: Option<Duration>,
     /// The oldest blocks are removed while blocks, log and chunk files have more bytes than this. None keeps them.
     pub keep_bytes: Option<u64>,
+    /// Most exemplars of the head: 100,000 by default.
+    pub most_exemplars: usize,
 }
 
 impl Default for DatabaseOptions {
     fn default() -> Self {
-        Self { block_range: Duration::from_secs(2 * 3_600), keep_for: None, keep_bytes: None }
+        let HeadOptions { block_range, most_exemplars, .. } = HeadOptions::default();
+        Self { block_range, keep_for: None, keep_bytes: None, most_exemplars }
     }
 }
 
@@ -95,8 +98,11 @@ impl Database {
         blocks.sort_by_key(|block| (block.meta().min_time, block.meta().ulid));
         let min_time =
             blocks.iter().filter(|block| !block.is_late()).map(|block| block.meta().max_time).max();
-        let head_options =
-            HeadOptions { block_range: options.block_range, min_time: min_time.unwrap_or(Timestamp::MIN) };
+        let head_options = HeadOptions {
+            block_range: options.block_range,
+            min_time: min_time.unwrap_or(Timestamp::MIN),
+            most_exemplars: options.most_exemplars,
+        };
         let (head, replay) = Head::open_locked(dir, head_options, lock)?;
         let database = Self { dir: dir.to_owned(), options, head, blocks: RwLock::new(blocks) };
         Ok((database, OpenedDatabase { replay, damaged }))

@@ -11,9 +11,11 @@ use model::{TimeRange, Timestamp};
 
 use crate::chunk_files::ChunkFiles;
 use crate::error::{HeadError, at};
+use crate::exemplars::ExemplarBuffer;
 use crate::files::bytes_of;
 use crate::index::HeadIndex;
 use crate::log::writer::LogWriter;
+use crate::metadata::MetadataPool;
 use crate::series::{Series, StoredChunk};
 
 /// The directory of the log.
@@ -29,11 +31,17 @@ pub struct HeadOptions {
     pub block_range: Duration,
     /// Samples before this time are in blocks: they are neither read from the log nor accepted.
     pub min_time: Timestamp,
+    /// Most exemplars of all series: 100,000 by default. The newest are kept; 0 keeps none.
+    pub most_exemplars: usize,
 }
 
 impl Default for HeadOptions {
     fn default() -> Self {
-        Self { block_range: Duration::from_secs(2 * 3_600), min_time: Timestamp::MIN }
+        Self {
+            block_range: Duration::from_secs(2 * 3_600),
+            min_time: Timestamp::MIN,
+            most_exemplars: 100_000,
+        }
     }
 }
 
@@ -58,6 +66,8 @@ pub struct Head {
     pub(crate) max_time: AtomicI64,
     /// Deletions of a log, by slot.
     pub(crate) deletions: RwLock<HashMap<u32, Vec<TimeRange>>>,
+    pub(crate) exemplars: RwLock<ExemplarBuffer>,
+    pub(crate) metadata: MetadataPool,
     lock: File,
 }
 
@@ -68,6 +78,8 @@ pub struct HeadStats {
     pub series: usize,
     /// Number of chunks.
     pub chunks: usize,
+    /// Number of exemplars.
+    pub exemplars: usize,
     /// The times of its first and last sample; none without samples.
     pub times: Option<TimeRange>,
 }
@@ -95,6 +107,8 @@ impl Head {
             min_valid: RwLock::new(options.min_time.as_millis()),
             max_time: AtomicI64::new(i64::MIN),
             deletions: RwLock::default(),
+            exemplars: RwLock::new(ExemplarBuffer::new(options.most_exemplars)),
+            metadata: MetadataPool::default(),
             lock,
         };
         Ok((head, chunks, damaged))
@@ -169,7 +183,8 @@ impl Head {
                     TimeRange::new(times.min.min(range.min), times.max.max(range.max))
                 }));
         }
-        HeadStats { series: index.len(), chunks, times }
+        let exemplars = self.exemplars.read().unwrap_or_else(PoisonError::into_inner).len();
+        HeadStats { series: index.len(), chunks, exemplars, times }
     }
 
     /// The time of the last sample of all series.

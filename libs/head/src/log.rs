@@ -14,7 +14,9 @@
 //! read ends its segment: what lies behind it cannot be found.
 
 pub(crate) mod checkpoint;
+pub(crate) mod exemplar;
 mod histogram;
+mod labels;
 pub(crate) mod reader;
 pub(crate) mod record;
 pub(crate) mod segments;

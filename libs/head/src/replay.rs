@@ -12,6 +12,7 @@ use crate::chunk_files::FoundChunk;
 use crate::error::{HeadError, at};
 use crate::head::{Head, HeadOptions, LOG_DIR, lock};
 use crate::log::checkpoint;
+use crate::log::exemplar::{LoggedExemplar, LoggedMetadata};
 use crate::log::reader::{SegmentReader, Torn};
 use crate::log::record::{LoggedDeletion, LoggedHistogram, LoggedSample, Record};
 use crate::log::segments::{Segment, last_checkpoint, list};
@@ -24,7 +25,7 @@ pub struct Replay {
     pub samples: u64,
     /// Samples of the log that were not needed: they are in blocks, or in chunk files.
     pub known: u64,
-    /// Samples whose series the log does not name, which a damaged segment can cause.
+    /// Samples and exemplars whose series the log does not name, which a damaged segment can cause.
     pub without_series: u64,
     /// Chunks in files.
     pub chunks: usize,
@@ -164,6 +165,8 @@ impl Reader<'_> {
                 });
             }
             Record::Deletions(deletions) => self.delete(&deletions),
+            Record::Exemplars(exemplars) => self.add_exemplars(exemplars),
+            Record::Metadata(metadata) => self.add_metadata(metadata),
             Record::Other(_) => {}
         }
     }
@@ -189,6 +192,30 @@ impl Reader<'_> {
             max_time = max_time.max(time);
         }
         self.head.max_time.fetch_max(max_time, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn add_exemplars(&mut self, logged: Vec<LoggedExemplar>) {
+        let index = self.head.index.read().unwrap_or_else(PoisonError::into_inner);
+        let min_valid = *self.head.min_valid.read().unwrap_or_else(PoisonError::into_inner);
+        let mut exemplars = self.head.exemplars.write().unwrap_or_else(PoisonError::into_inner);
+        for LoggedExemplar { reference, exemplar } in logged {
+            match index.by_reference(reference) {
+                Some(series) => exemplars.add_logged(&series.labels, exemplar),
+                // Its series may have been removed with its samples.
+                None if exemplar.time.as_millis() < min_valid => {}
+                None => self.replay.without_series += 1,
+            }
+        }
+    }
+
+    fn add_metadata(&self, logged: Vec<LoggedMetadata>) {
+        let index = self.head.index.read().unwrap_or_else(PoisonError::into_inner);
+        for LoggedMetadata { reference, metadata } in logged {
+            // Without a series, it is not needed.
+            if let Some(series) = index.by_reference(reference) {
+                series.lock().metadata = Some(self.head.metadata.share(metadata));
+            }
+        }
     }
 
     fn delete(&self, logged: &[LoggedDeletion]) {

@@ -1,14 +1,16 @@
 //! Reads series of a head.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
 use std::vec::IntoIter;
 
-use model::{Labels, Matcher, TimeRange, Timestamp};
+use model::{Labels, METRIC_NAME, Matcher, TimeRange, Timestamp};
 use tsdb::{Chunk, ChunkBuilder};
 
 use crate::error::{HeadError, at};
+use crate::exemplars::SeriesExemplars;
 use crate::head::{CHUNKS_DIR, Head};
+use crate::metadata::Metadata;
 use crate::series::Series;
 
 /// A series with its chunks.
@@ -47,6 +49,30 @@ impl Head {
     pub fn label_values(&self, name: &str) -> BTreeSet<String> {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
         index.label_values(name).map(str::to_owned).collect()
+    }
+
+    /// The exemplars in a range of the series that satisfy all matchers of at least one selector, in the order of their labels.
+    pub fn exemplars(&self, selectors: &[Vec<Matcher>], range: TimeRange) -> Vec<SeriesExemplars> {
+        self.exemplars.read().unwrap_or_else(PoisonError::into_inner).select(selectors, range)
+    }
+
+    /// The metadata of a metric, or of all metrics, by name. A metric has several if targets disagree.
+    pub fn metadata(&self, metric: Option<&str>) -> BTreeMap<String, Vec<Arc<Metadata>>> {
+        let matchers: Vec<Matcher> =
+            metric.map(|metric| Matcher::equal(METRIC_NAME, metric)).into_iter().collect();
+        let series = self.index.read().unwrap_or_else(PoisonError::into_inner).matching(&matchers);
+        let mut found: BTreeMap<String, Vec<Arc<Metadata>>> = BTreeMap::new();
+        for series in series {
+            let Some(metadata) = series.lock().metadata.clone() else { continue };
+            let name = series.labels.metric_name();
+            match found.get_mut(name) {
+                Some(others) if others.contains(&metadata) => {}
+                Some(others) => others.push(metadata),
+                None => drop(found.insert(name.to_owned(), vec![metadata])),
+            }
+        }
+        found.values_mut().for_each(|of_metric| of_metric.sort_unstable());
+        found
     }
 
     /// The chunks of a series with samples in a range.

@@ -9,6 +9,7 @@ use model::{FloatHistogram, Labels, Sample, TimeRange, Timestamp};
 use tsdb::{AppendError, Chunk, Encoding, OpenChunk, SAMPLES_PER_CHUNK};
 
 use crate::chunk_files::ChunkPlace;
+use crate::metadata::Metadata;
 
 /// A chunk of floats ends before it has more bytes. The next sample may take 19.
 const MOST_FLOAT_BYTES: usize = 1_024 - 19;
@@ -64,6 +65,8 @@ pub(crate) struct SeriesState {
     open: Option<Open>,
     /// The last sample: its time, and its bits if it was a float.
     last: Option<(i64, Option<u64>)>,
+    /// What its target says about its metric.
+    pub(crate) metadata: Option<Arc<Metadata>>,
     /// Whether the series was removed from the head. What is appended to it would be lost.
     pub(crate) is_removed: bool,
 }

@@ -1,6 +1,7 @@
 //! The head as a whole, against a list of all samples, and beside a real Prometheus.
 
 mod database;
+mod exemplars;
 mod oracle;
 mod prometheus;
 mod torn;

@@ -1,9 +1,12 @@
 //! Checkpoints: what old segments contain and a head still needs.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
+use crate::log::exemplar::{LoggedMetadata, exemplar_record, metadata_record};
 use crate::log::reader::SegmentReader;
 use crate::log::record::{
     LoggedDeletion, LoggedSample, LoggedSeries, Record, deletion_record, float_record, histogram_records,
@@ -11,6 +14,7 @@ use crate::log::record::{
 };
 use crate::log::segments::{checkpoint_name, checkpoints, last_checkpoint, list};
 use crate::log::writer::LogWriter;
+use crate::metadata::Metadata;
 
 /// Records are written in groups of about this many bytes.
 const GROUP_BYTES: usize = 1 << 20;
@@ -21,6 +25,10 @@ pub(crate) struct Kept<'a> {
     pub(crate) min_time: i64,
     /// Whether a series is kept, by its number in the log.
     pub(crate) series: &'a dyn Fn(u64) -> bool,
+    /// The metadata of a series, by its number in the log. The log may have older ones before and the same again later.
+    pub(crate) metadata: &'a dyn Fn(u64) -> Option<Arc<Metadata>>,
+    /// The series whose metadata were written: initially none.
+    pub(crate) described: HashSet<u64>,
 }
 
 /// Writes a checkpoint that replaces the last one and the segments up to `last`, then removes these.
@@ -29,7 +37,7 @@ pub(crate) struct Kept<'a> {
 ///
 /// # Errors
 /// When a file cannot be read or written, or a segment is damaged. The log is then as before.
-pub(crate) fn write(dir: &Path, last: u32, kept: &Kept<'_>) -> io::Result<()> {
+pub(crate) fn write(dir: &Path, last: u32, mut kept: Kept<'_>) -> io::Result<()> {
     let unfinished = dir.join(format!("{}.tmp", checkpoint_name(last)));
     remove_dir(&unfinished)?;
     let mut writer = LogWriter::create(&unfinished)?;
@@ -88,8 +96,9 @@ fn remove_dir(dir: &Path) -> io::Result<()> {
 
 impl Kept<'_> {
     /// What is kept of a record, as records.
-    fn filter(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
-        let is_recent = |time: i64| time >= self.min_time;
+    fn filter(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
+        let min_time = self.min_time;
+        let is_recent = |time: i64| time >= min_time;
         match Record::parse(bytes) {
             Ok(Record::Series(mut series)) => {
                 series.retain(|LoggedSeries { reference, .. }| (self.series)(*reference));
@@ -110,10 +119,22 @@ impl Kept<'_> {
                 });
                 if deletions.is_empty() { Vec::new() } else { vec![deletion_record(&deletions)] }
             }
-            // Exemplars begin with the time of the first one; those of one record are from one scrape.
-            Ok(Record::Other(EXEMPLARS)) => {
-                let time = bytes.get(9..17).and_then(|time| time.try_into().ok()).map(i64::from_be_bytes);
-                if time.is_some_and(is_recent) { vec![bytes.to_vec()] } else { Vec::new() }
+            Ok(Record::Exemplars(mut exemplars)) => {
+                exemplars.retain(|logged| {
+                    is_recent(logged.exemplar.time.as_millis()) && (self.series)(logged.reference)
+                });
+                let entries = exemplars.iter().map(|logged| (logged.reference, &logged.exemplar));
+                if exemplars.is_empty() { Vec::new() } else { vec![exemplar_record(entries)] }
+            }
+            Ok(Record::Metadata(logged)) => {
+                let mut current = Vec::new();
+                for LoggedMetadata { reference, .. } in logged {
+                    if (self.series)(reference) && self.described.insert(reference) {
+                        current.extend((self.metadata)(reference).map(|metadata| (reference, metadata)));
+                    }
+                }
+                let entries = current.iter().map(|(reference, metadata)| (*reference, &**metadata));
+                if current.is_empty() { Vec::new() } else { vec![metadata_record(entries)] }
             }
             // A record that is damaged although its checksum matches was written so. It is kept for other readers.
             Ok(Record::Other(_)) | Err(_) => vec![bytes.to_vec()],
@@ -121,17 +142,26 @@ impl Kept<'_> {
     }
 }
 
-/// The kind of records of exemplars.
-const EXEMPLARS: u8 = 4;
-
 #[cfg(test)]
 mod tests {
     use model::Labels;
 
     use super::*;
+    use crate::exemplars::Exemplar;
+    use crate::log::exemplar::LoggedExemplar;
 
     fn sample(reference: u64, time: i64) -> LoggedSample<f64> {
         LoggedSample { reference, time, start: 0, value: time as f64 }
+    }
+
+    /// Keeps all series but the second.
+    fn kept(min_time: i64) -> Kept<'static> {
+        let metadata = &|reference| (reference != 3).then(|| Arc::new(metadata("newest")));
+        Kept { min_time, series: &|reference| reference != 2, metadata, described: HashSet::new() }
+    }
+
+    fn metadata(help: &str) -> Metadata {
+        Metadata { help: help.into(), ..Metadata::default() }
     }
 
     fn all_records(dir: &Path) -> Vec<Record> {
@@ -161,24 +191,23 @@ mod tests {
             writer.next_segment().unwrap();
         }
         writer
-            .log(&[deletion_record(&[LoggedDeletion { reference: 1, min: 0, max: 15 }]), vec![6, 1]])
+            .log(&[deletion_record(&[LoggedDeletion { reference: 1, min: 0, max: 15 }]), vec![5, 1]])
             .unwrap();
         writer.next_segment().unwrap();
         let series = |reference: u64, name: &str| {
             Record::Series(vec![LoggedSeries { reference, labels: labels(name) }])
         };
-        let kept = Kept { min_time: 15, series: &|reference| reference != 2 };
-        write(dir.path(), 1, &kept).unwrap();
+        write(dir.path(), 1, kept(15)).unwrap();
         let floats = |times: &[i64], reference| {
             Record::Floats(times.iter().map(|time| sample(reference, *time)).collect())
         };
         let deletion = Record::Deletions(vec![LoggedDeletion { reference: 1, min: 0, max: 15 }]);
-        let rest = [series(3, "c"), floats(&[10, 20], 3), deletion.clone(), Record::Other(6)];
+        let rest = [series(3, "c"), floats(&[10, 20], 3), deletion.clone(), Record::Other(5)];
         let first = [series(1, "a"), floats(&[20], 1), floats(&[20], 2)];
         assert_eq!(all_records(dir.path()), [&first[..], &rest[..]].concat());
         // The next one reads the first one.
-        write(dir.path(), 3, &Kept { min_time: 20, series: &|reference| reference != 2 }).unwrap();
-        let last = [series(3, "c"), floats(&[20], 3), Record::Other(6)];
+        write(dir.path(), 3, kept(20)).unwrap();
+        let last = [series(3, "c"), floats(&[20], 3), Record::Other(5)];
         assert_eq!(all_records(dir.path()), [&first[..], &last[..]].concat());
         let names: Vec<String> = fs::read_dir(dir.path())
             .unwrap()
@@ -188,16 +217,40 @@ mod tests {
     }
 
     #[test]
+    fn recent_exemplars_and_the_newest_metadata_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let exemplar = |time: i64| Exemplar {
+            labels: Labels::from_pairs([("trace", "a")]).unwrap(),
+            value: 1.0,
+            time: model::Timestamp::from_millis(time),
+            has_own_time: false,
+        };
+        let mut writer = LogWriter::create(dir.path()).unwrap();
+        for help in ["a", "b"] {
+            let old = metadata(help);
+            let (first, last) = (exemplar(10), exemplar(20));
+            writer.log(&[exemplar_record([(1, &first), (1, &last), (2, &last)])]).unwrap();
+            writer.log(&[metadata_record([(1, &old), (2, &old), (3, &old), (4, &old)])]).unwrap();
+            writer.next_segment().unwrap();
+        }
+        write(dir.path(), 1, kept(15)).unwrap();
+        let exemplars = Record::Exemplars(vec![LoggedExemplar { reference: 1, exemplar: exemplar(20) }]);
+        let newest = |reference| LoggedMetadata { reference, metadata: metadata("newest") };
+        let metadata = Record::Metadata(vec![newest(1), newest(4)]);
+        assert_eq!(all_records(dir.path()), [exemplars.clone(), metadata, exemplars]);
+    }
+
+    #[test]
     fn damage_leaves_the_log_as_it_is() {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = LogWriter::create(dir.path()).unwrap();
-        writer.log(&[vec![6; 100]]).unwrap();
+        writer.log(&[vec![5; 100]]).unwrap();
         writer.next_segment().unwrap();
         let path = list(dir.path()).unwrap()[0].path.clone();
         let mut bytes = fs::read(&path).unwrap();
         bytes[9] ^= 1;
         fs::write(&path, &bytes).unwrap();
-        let error = write(dir.path(), 0, &Kept { min_time: 0, series: &|_| true }).unwrap_err().to_string();
+        let error = write(dir.path(), 0, kept(0)).unwrap_err().to_string();
         assert!(error.ends_with("00000000 at byte 0: a checksum does not match"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), bytes);
         assert_eq!(last_checkpoint(dir.path()).unwrap(), None);

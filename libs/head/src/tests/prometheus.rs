@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use model::TimeRange;
@@ -15,9 +15,9 @@ use crate::tests::{AllSamples, at, labels, open, samples_of};
 use crate::{Head, HeadOptions};
 
 /// Floats by series and time, as bits.
-type Floats = BTreeMap<String, BTreeMap<i64, u64>>;
+pub(crate) type Floats = BTreeMap<String, BTreeMap<i64, u64>>;
 
-fn is_installed(program: &str) -> bool {
+pub(crate) fn is_installed(program: &str) -> bool {
     let found =
         Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if !found {
@@ -27,7 +27,7 @@ fn is_installed(program: &str) -> bool {
 }
 
 /// The samples that `promtool` reads from a data folder.
-fn dumped(dir: &Path) -> Floats {
+pub(crate) fn dumped(dir: &Path) -> Floats {
     let out = Command::new("promtool").args(["tsdb", "dump"]).arg(dir).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let mut floats = Floats::new();
@@ -97,8 +97,8 @@ fn prometheus_reads_our_log_and_chunk_files() {
     assert!(dumped(dir.path()) == all, "after two blocks");
 }
 
-/// Serves metrics that change with each request.
-fn serve_metrics() -> String {
+/// Serves an exposition, which may change with each request, and returns the address.
+pub(crate) fn serve(content_type: &'static str, body: impl Fn(usize) -> String + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     std::thread::spawn(move || {
@@ -109,19 +109,86 @@ fn serve_metrics() -> String {
             while request.read_line(&mut line).is_ok_and(|read| read > 2) {
                 line.clear();
             }
-            let mut body = format!("scrapes_total {number}\n");
-            // A series that comes and goes has staleness markers.
-            if number % 3 != 0 {
-                body.push_str("sometimes 1.5\n");
-            }
-            (0..50).for_each(|n| {
-                body.push_str(&format!("gauge{{n=\"{n}\"}} {}\n", number as f64 * 0.7 + f64::from(n)))
-            });
-            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nConnection: close";
+            let body = body(number);
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nConnection: close");
             let _ = write!(connection, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         }
     });
     address
+}
+
+/// Metrics that change with each scrape.
+fn metrics(number: usize) -> String {
+    let mut body = format!("scrapes_total {number}\n");
+    // A series that comes and goes has staleness markers.
+    if !number.is_multiple_of(3) {
+        body.push_str("sometimes 1.5\n");
+    }
+    (0..50)
+        .for_each(|n| body.push_str(&format!("gauge{{n=\"{n}\"}} {}\n", number as f64 * 0.7 + f64::from(n))));
+    body
+}
+
+/// A Prometheus with a data folder, which ends when it is dropped.
+pub(crate) struct Prometheus {
+    process: Child,
+    address: String,
+}
+
+impl Prometheus {
+    /// Starts it. It scrapes the target every 100 ms; without one, nothing.
+    pub(crate) fn start(dir: &Path, data: &Path, target: Option<&str>, args: &[&str]) -> Self {
+        let config = dir.join("prometheus.yml");
+        let targets = target.map(|target| format!("\"{target}\"")).unwrap_or_default();
+        let text = format!(
+            "global: {{scrape_interval: 100ms}}\nscrape_configs:\n- job_name: t\n  static_configs: [{{targets: [{targets}]}}]\n"
+        );
+        fs::write(&config, text).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = format!("127.0.0.1:{port}");
+        let process = Command::new("prometheus")
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!("--storage.tsdb.path={}", data.display()))
+            .arg(format!("--web.listen-address={address}"))
+            .args(args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { process, address }
+    }
+
+    /// The answer to a request for this path; empty while nothing listens.
+    pub(crate) fn get(&self, path: &str) -> String {
+        let mut answer = String::new();
+        if let Ok(mut connection) = TcpStream::connect(&self.address) {
+            let _ = write!(connection, "GET {path} HTTP/1.0\r\n\r\n");
+            let _ = connection.read_to_string(&mut answer);
+        }
+        answer
+    }
+
+    /// Kills it.
+    pub(crate) fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Waits for a condition.
+pub(crate) fn wait_for(what: &str, condition: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !condition() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{what} did not happen within a minute");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]
@@ -130,30 +197,12 @@ fn the_data_folder_of_a_prometheus_that_was_killed_is_read() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("prometheus.yml");
-    let target = serve_metrics();
-    let text = format!(
-        "global: {{scrape_interval: 100ms}}\nscrape_configs:\n- job_name: t\n  static_configs: [{{targets: [\"{target}\"]}}]\n"
-    );
-    fs::write(&config, text).unwrap();
+    let target = serve("text/plain; version=0.0.4", metrics);
     let data = dir.path().join("data");
-    let mut prometheus = Command::new("prometheus")
-        .arg(format!("--config.file={}", config.display()))
-        .arg(format!("--storage.tsdb.path={}", data.display()))
-        .arg("--web.listen-address=127.0.0.1:0")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let begin = Instant::now();
+    let prometheus = Prometheus::start(dir.path(), &data, Some(&target), &[]);
     let log = data.join("wal/00000000");
-    while fs::metadata(&log).map_or(0, |file| file.len()) < 32_768
-        && begin.elapsed() < Duration::from_secs(60)
-    {
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    prometheus.kill().unwrap();
-    prometheus.wait().unwrap();
+    wait_for("a page of the log", || fs::metadata(&log).map_or(0, |file| file.len()) >= 32_768);
+    prometheus.kill();
     let theirs = dumped(&data);
     assert!(theirs.len() > 50, "{} series", theirs.len());
     let (head, replay) = open(&data, i64::MIN);
