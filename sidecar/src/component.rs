@@ -3,22 +3,21 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use bucket::{Bucket, BucketMetrics};
+use bucket::BucketMetrics;
 use model::Timestamp;
 use promapi::{ExemplarSeries, RuleGroup, TargetDiscovery};
 use proto::thanos;
 use runtime::{BoxError, RoleError, RoleInfo, RunningRole, Shutdown, Startup};
+use shipper::{Producer, Shipper};
 use storeapi::{
     AnswerMemory, ListingServer, ListingStore, MetadataServer, StoreServer, TenantTsdbStatus, WireListing,
 };
 use tokio::sync::watch;
 use tracing::info;
 
-use crate::admission;
 use crate::config::{Config, SidecarArgs, Uploads};
 use crate::metrics::SidecarMetrics;
 use crate::reloader::{Reloader, ReloaderConfig, ReloaderMetrics, Trigger};
-use crate::shipper::{Producer, Shipper, ShipperMetrics};
 use crate::store::PrometheusStore;
 use crate::upstream::{Heartbeat, PrometheusState, StateReporter, first_answer};
 
@@ -54,7 +53,7 @@ async fn build(config: Config, mut startup: Startup) -> Result<RunningRole, Role
     report(&config);
 
     let (sender, state) = watch::channel(Err(NO_ANSWER_YET.to_owned()));
-    let preflight = config.uploads.as_ref().map(|uploads| uploads.shipper.preflight());
+    let preflight = config.uploads.as_ref().map(|uploads| uploads.checked.preflight.clone());
     let serve_from = match config.uploads {
         Some(uploads) => spawn_uploads(&mut startup, uploads, state.clone())?,
         None => watch::channel(Timestamp::MIN).1,
@@ -111,7 +110,6 @@ fn spawn_uploads(
 ) -> Result<watch::Receiver<Timestamp>, RoleError> {
     let bucket = uploads.bucket.open(&BucketMetrics::new(startup.registry()))?;
     info!(bucket = bucket.name(), "uploading blocks to a bucket");
-    spawn_admission(startup, bucket.clone());
 
     let shutdown = startup.shutdown();
     let (wait_state, wait_shutdown) = (state.clone(), shutdown.clone());
@@ -122,23 +120,8 @@ fn spawn_uploads(
     let (known, producer) = watch::channel(None);
     startup.spawn("last known producer", follow_producer(state, known, shutdown.clone()));
 
-    let (sender, serve_from) = watch::channel(Timestamp::MIN);
-    let metrics = ShipperMetrics::new(startup.registry());
-    let shipper = Shipper::new(uploads.shipper, bucket, metrics, sender);
-    // The shipper flushes files and reads whole blocks, so it runs on a thread of its own.
-    let handle = tokio::runtime::Handle::current();
-    let shipping = tokio::task::spawn_blocking(move || handle.block_on(shipper.run(producer, shutdown)));
-    startup.spawn("shipper", shipping);
-    Ok(serve_from)
-}
-
-/// Checks the access to the bucket; access that can never work ends the sidecar, with the exit code of its cause.
-fn spawn_admission(startup: &mut Startup, bucket: Bucket) {
-    let shutdown = startup.shutdown();
-    startup.spawn(
-        "bucket access",
-        async move { admission::admitted(&bucket, admission::RETRY, &shutdown).await },
-    );
+    let shipped = Shipper::start(startup, uploads.checked.shipper, bucket, producer);
+    Ok(shipped.serve_from)
 }
 
 fn spawn_reloader(startup: &mut Startup, config: ReloaderConfig, trigger: Trigger) {

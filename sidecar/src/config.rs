@@ -10,8 +10,8 @@ use storeapi::RequestLimits;
 
 use crate::http_client::HttpClientArgs;
 use crate::reloader::{ReloaderArgs, ReloaderConfig, Trigger};
-use crate::shipper::{ShipperArgs, ShipperConfig};
 use crate::unneeded::UnneededBySidecar;
+use crate::uploads::{CheckedShipperArgs, ShipperArgs};
 
 /// Flags of `isthmus sidecar`.
 #[derive(Clone, Debug, clap::Args)]
@@ -89,7 +89,7 @@ pub(crate) struct Config {
 /// Configuration of the uploads.
 pub(crate) struct Uploads {
     pub(crate) bucket: BucketConfig,
-    pub(crate) shipper: ShipperConfig,
+    pub(crate) checked: CheckedShipperArgs,
     /// Zero for no limit.
     pub(crate) ready_timeout: Duration,
 }
@@ -107,8 +107,8 @@ impl SidecarArgs {
         let without_effect = http_client.without_effect;
         let bucket = mistakes.note(self.objstore.load());
         let uploads = bucket.flatten().and_then(|bucket| {
-            let shipper = mistakes.note(self.shipper.check(&self.tsdb_path))?;
-            Some(Uploads { bucket, shipper, ready_timeout: self.ready_timeout })
+            let checked = mistakes.note(self.shipper.check(&self.tsdb_path))?;
+            Some(Uploads { bucket, checked, ready_timeout: self.ready_timeout })
         });
         let reloader = mistakes.note(self.reloader.check()).flatten();
         let client = match client {

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use model::Timestamp;
-
-use crate::shipper::oldest_block;
+use shipper::oldest_block;
 
 /// What Prometheus reports about its data.
 #[derive(Clone, Debug, Default)]

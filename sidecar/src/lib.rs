@@ -4,31 +4,29 @@
 //! * **Serving.** Chunks come from remote read of Prometheus and are passed on unchanged; labels, rules, targets,
 //!   exemplars and statistics come from its HTTP API. The sidecar adds only the external labels. It reads the
 //!   state of Prometheus again at an interval.
-//! * **Uploads** (`shipper`), if a bucket is configured: finished blocks, each completely or not at all.
+//! * **Uploads** (`libs/shipper`), if a bucket is configured: finished blocks, each completely or not at all.
 //!   Blocks that have been in the bucket for long enough are no longer served.
 //! * **Reloads** (`reloader`), if files are configured: Prometheus reloads them when they change.
 //!
 //! Not here: buckets (`bucket`); the block format (`tsdb`).
 //!
-//! Reading order: `config`, `component`, `upstream`, `data_folder`, `store`, `series_answer`,
-//! `equal_series`; then `shipper` and `reloader`, which are independent of each other.
+//! Reading order: `config`, `uploads`, `component`, `upstream`, `preflight`, `data_folder`, `store`, `series_answer`,
+//! `equal_series`; then `reloader`.
 
-mod admission;
 mod component;
 mod config;
 mod data_folder;
 mod equal_series;
 mod http_client;
 mod metrics;
+mod preflight;
 mod reloader;
 mod series_answer;
-mod shipper;
 mod store;
 mod unneeded;
+mod uploads;
 mod upstream;
 
-#[cfg(test)]
-mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -23,8 +23,8 @@ use tokio::sync::watch;
 
 use crate::metrics::SidecarMetrics;
 use crate::store::PrometheusStore;
-use crate::testing::{Prometheus, free_port, installed, labels};
 use crate::upstream::{Heartbeat, PrometheusState, StateReporter, first_answer};
+use shipper::testing::{Prometheus, free_port, installed, labels};
 
 /// Creates blocks from the data set, through an OpenMetrics file.
 fn load(dir: &Path, dataset: &Dataset) {

@@ -8,13 +8,14 @@ use std::time::Duration;
 use model::{Labels, TimeRange, Timestamp};
 use promapi::{ClientError, PrometheusClient, SeriesSelection};
 use runtime::{Probes, Shutdown};
+use shipper::Producer;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::data_folder::{DataFolder, ReportedData};
 use crate::metrics::SidecarMetrics;
-use crate::shipper::{Fit, Preflight, Producer};
+use crate::preflight::{Fit, Preflight};
 
 /// Maximum delay before a Prometheus that did not answer is asked again, and between two probes of one that does.
 const RETRY: Duration = Duration::from_secs(2);

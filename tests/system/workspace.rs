@@ -11,8 +11,8 @@ use serde_json::Value;
 /// neighbours.
 const LAYERS: &[(u8, &[&str])] = &[
     (7, &["isthmus", "isthmus-pki", "tests"]),
-    (6, &["gateway", "tools"]),
-    (5, &["sidecar", "store", "querier", "compactor", "scraper", "ruler", "pki"]),
+    (6, &["sidecar", "scraper", "ruler", "gateway", "tools"]),
+    (5, &["shipper", "store", "querier", "compactor", "pki"]),
     (4, &["promql", "storeapi", "bucket"]),
     (3, &["series", "head"]),
     (2, &["tsdb", "exposition", "promapi", "mesh", "runtime"]),

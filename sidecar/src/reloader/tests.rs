@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::config::ReloadMethod;
 use super::{Reloader, ReloaderConfig, ReloaderMetrics, Trigger};
-use crate::testing::{Prometheus, config, free_port, installed, labels, wait_until};
+use shipper::testing::{Prometheus, config, free_port, installed, labels, wait_until};
 
 /// A Prometheus and a reloader.
 struct ReloaderWorld {

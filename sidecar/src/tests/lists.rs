@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::testing::wait_until;
+use shipper::testing::wait_until;
 
 /// Serves metrics with an exemplar.
 async fn target() -> SocketAddr {

@@ -35,7 +35,7 @@ async fn blocks_marked_for_deletion_are_never_uploaded_again() {
         return;
     }
     let world = ShipperWorld::new(3);
-    let now = crate::now();
+    let now = now();
     let mut run = world.run();
     run.pass_at(now).await.expect("a pass");
     run.pass_at(now + HOUR * 2).await.expect("a pass");
@@ -60,7 +60,7 @@ async fn removed_deletion_mark_has_no_effect() {
         return;
     }
     let world = ShipperWorld::new(1);
-    let (block, now) = (world.blocks[0], crate::now());
+    let (block, now) = (world.blocks[0], now());
     let mut run = world.run();
     run.pass_at(now).await.expect("a pass");
     mark(&world, block);
@@ -78,7 +78,7 @@ async fn unobserved_removal_is_distinguished_from_the_loss_of_the_bucket() {
         return;
     }
     let world = ShipperWorld::new(4);
-    let now = crate::now();
+    let now = now();
     world.run().pass_at(now).await.expect("a pass");
     println!("one of four, or the oldest, as a bucket with a short retention has it: a removal");
     remove(&world, world.blocks[0]);
@@ -102,7 +102,7 @@ async fn blocks_removed_by_age_are_not_uploaded_again() {
         return;
     }
     let world = ShipperWorld::new(30);
-    let now = crate::now();
+    let now = now();
     world.run().pass_at(now).await.expect("a pass");
     world.blocks[..25].iter().for_each(|block| remove(&world, *block));
     println!("most of the last day is gone: that is a bucket that was lost and filled again");
@@ -121,7 +121,7 @@ async fn block_rewritten_in_the_bucket_is_not_uploaded_again() {
     }
     for by_parent in [true, false] {
         let world = ShipperWorld::new(1);
-        let (block, now) = (world.blocks[0], crate::now());
+        let (block, now) = (world.blocks[0], now());
         world.run().pass_at(now).await.expect("a pass");
         let new = Ulid::from_parts(block.timestamp_ms() + 1, 7);
         fs::rename(world.remote(block), world.remote(new)).expect("a block");
@@ -146,7 +146,7 @@ async fn block_rewritten_in_the_bucket_is_not_uploaded_again() {
 /// Replaces two blocks by one block of level 2.
 fn compact(world: &ShipperWorld, parts: [Ulid; 2]) -> Ulid {
     let new = Ulid::from_parts(parts[1].timestamp_ms() + 9, 9);
-    let end = crate::shipper::local::read_meta(&world.local(parts[1]), parts[1]).expect("a meta").max_time;
+    let end = crate::local::read_meta(&world.local(parts[1]), parts[1]).expect("a meta").max_time;
     fs::rename(world.local(parts[0]), world.local(new)).expect("a block");
     fs::remove_dir_all(world.local(parts[1])).expect("a block");
     edit_meta(&world.local(new), |meta| {
@@ -165,7 +165,7 @@ async fn blocks_made_from_covered_blocks_are_covered() {
     }
     let world = ShipperWorld::new(4);
     let [first, second, third, fourth] = world.blocks[..] else { panic!("four blocks") };
-    let now = crate::now();
+    let now = now();
     let mut run = world.run();
     run.pass_at(now).await.expect("a pass");
     run.pass_at(now + HOUR * 2).await.expect("a pass");

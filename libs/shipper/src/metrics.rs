@@ -11,15 +11,15 @@ use runtime::Registry;
 /// Metrics of the shipper. Clones share the counters.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ShipperMetrics {
-    pub(super) passes: Counter,
-    pub(super) pass_failures: Counter,
-    pub(super) uploads: Counter,
-    pub(super) upload_failures: Counter,
-    pub(super) corrupted: Counter,
-    pub(super) compacted_done: Gauge,
-    pub(super) repeated: Counter,
-    pub(super) lost: Counter,
-    pub(super) deletions_not_shipped: Counter,
+    pub(crate) passes: Counter,
+    pub(crate) pass_failures: Counter,
+    pub(crate) uploads: Counter,
+    pub(crate) upload_failures: Counter,
+    pub(crate) corrupted: Counter,
+    pub(crate) compacted_done: Gauge,
+    pub(crate) repeated: Counter,
+    pub(crate) lost: Counter,
+    pub(crate) deletions_not_shipped: Counter,
     backlog: Gauge,
     backlog_age: Gauge<f64, AtomicU64>,
     quarantined: Gauge,
@@ -101,22 +101,22 @@ impl ShipperMetrics {
         metrics
     }
 
-    pub(super) fn backlog(&self, blocks: usize, age: Duration) {
+    pub(crate) fn backlog(&self, blocks: usize, age: Duration) {
         self.backlog.set(blocks as i64);
         self.backlog_age.set(age.as_secs_f64());
     }
 
-    pub(super) fn set_block_counts(&self, pinned: usize, quarantined: usize, foreign: usize) {
+    pub(crate) fn set_block_counts(&self, pinned: usize, quarantined: usize, foreign: usize) {
         self.pinned.set(pinned as i64);
         self.quarantined.set(quarantined as i64);
         self.foreign.set(foreign as i64);
     }
 
-    pub(super) fn verified_until(&self, at: Timestamp) {
+    pub(crate) fn verified_until(&self, at: Timestamp) {
         self.verified_until.set(at.as_secs_f64());
     }
 
-    pub(super) fn set_serve_from(&self, at: Timestamp) {
+    pub(crate) fn set_serve_from(&self, at: Timestamp) {
         self.serve_from.set(if at == Timestamp::MIN { 0.0 } else { at.as_secs_f64() });
     }
 }

@@ -20,9 +20,9 @@ const DEFAULT_RETENTION: Duration = Duration::from_secs(15 * 24 * 3600);
 #[derive(Clone, Debug)]
 pub(crate) struct Preflight {
     /// The list of uploaded blocks, as the sidecar writes it.
-    pub(super) uploaded_file: PathBuf,
+    pub(crate) uploaded_file: PathBuf,
     /// `--shipper.ignore-unequal-block-size`.
-    pub(super) ignore_unequal_block_size: bool,
+    pub(crate) ignore_unequal_block_size: bool,
 }
 
 /// The settings of a Prometheus that meets the requirements.

@@ -28,8 +28,8 @@ use rustix::process::{Signal, getpid, kill_process};
 use tempfile::TempDir;
 use tsdb::Ulid;
 
-use crate::shipper::tests::{content, make_blocks, run_in};
 use crate::testing::installed;
+use crate::tests::{content, make_blocks, run_in};
 
 /// Environment variable for the child: its working directory.
 const FOLDER: &str = "ISTHMUS_TEST_SHIPPER_FOLDER";
@@ -42,7 +42,7 @@ static STEPS: AtomicU64 = AtomicU64::new(0);
 static LAST: AtomicU64 = AtomicU64::new(0);
 
 /// Counts a step; kills the process at the last one.
-pub(super) fn step() {
+pub(crate) fn step() {
     let step = STEPS.fetch_add(1, Ordering::SeqCst) + 1;
     if step == LAST.load(Ordering::SeqCst) {
         kill_process(getpid(), Signal::KILL).expect("a process may kill itself");
@@ -125,9 +125,9 @@ async fn child_of_the_kill_tests() {
 }
 
 /// A child that runs one pass in `folder` and kills itself at a step.
-pub(super) fn child(folder: &Path, die_at: Option<u64>) -> Command {
+pub(crate) fn child(folder: &Path, die_at: Option<u64>) -> Command {
     let mut child = Command::new(std::env::current_exe().expect("a running program has a file"));
-    child.args(["--exact", "shipper::faults::child_of_the_kill_tests", "--quiet"]);
+    child.args(["--exact", "faults::child_of_the_kill_tests", "--quiet"]);
     child.env(FOLDER, folder).stdout(Stdio::null()).stderr(Stdio::null());
     if let Some(at) = die_at {
         child.env(DIE_AT, at.to_string());
@@ -136,13 +136,13 @@ pub(super) fn child(folder: &Path, die_at: Option<u64>) -> Command {
 }
 
 /// A seed for random faults: `ISTHMUS_SEED`, or a new one.
-pub(super) fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let given = std::env::var("ISTHMUS_SEED").ok().and_then(|seed| seed.parse().ok());
     given.unwrap_or_else(|| u64::from(std::process::id()) | 1)
 }
 
 /// Random numbers below a bound, the same for the same seed.
-pub(super) fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
+pub(crate) fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
     let mut state = seed;
     move |below| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

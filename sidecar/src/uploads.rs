@@ -1,8 +1,10 @@
-//! The flags of the shipper, with the names of Thanos.
+//! The flags of the uploads, with the names of Thanos.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::shipper::preflight::Preflight;
+use shipper::ShipperConfig;
+
+use crate::preflight::Preflight;
 
 /// `--shipper.*`.
 #[derive(Clone, Debug, clap::Args)]
@@ -41,22 +43,15 @@ pub(crate) struct ShipperArgs {
         require_equals = true,
         action = clap::ArgAction::Set
     )]
-    pub(crate) serve_uploaded: bool,
+    serve_uploaded: bool,
 }
 
-/// The validated configuration of the shipper.
+/// The validated flags.
 #[derive(Clone, Debug)]
-pub(crate) struct ShipperConfig {
-    pub(super) data_dir: PathBuf,
-    /// The list of uploaded blocks for Prometheus.
-    pub(super) uploaded_file: PathBuf,
-    pub(super) upload_compacted: bool,
-    pub(super) allow_overlaps: bool,
-    pub(super) ignore_unequal_block_size: bool,
-    /// Files of a block that are uploaded at the same time.
-    pub(super) concurrency: usize,
-    /// The sidecar also serves data that is in the bucket.
-    pub(super) serve_uploaded: bool,
+pub(crate) struct CheckedShipperArgs {
+    pub(crate) shipper: ShipperConfig,
+    /// The requirements for the flags of Prometheus.
+    pub(crate) preflight: Preflight,
 }
 
 impl ShipperArgs {
@@ -64,7 +59,7 @@ impl ShipperArgs {
     ///
     /// # Errors
     /// Names the flag that is invalid.
-    pub(crate) fn check(&self, data_dir: &Path) -> Result<ShipperConfig, String> {
+    pub(crate) fn check(&self, data_dir: &Path) -> Result<CheckedShipperArgs, String> {
         let name = Path::new(&self.meta_file_name);
         if name.file_name() != Some(name.as_os_str()) {
             return Err(format!(
@@ -78,29 +73,23 @@ impl ShipperArgs {
                 data_dir.display()
             ));
         }
-        Ok(ShipperConfig {
-            data_dir: data_dir.to_owned(),
+        let defaults = ShipperConfig::new(data_dir);
+        let shipper = ShipperConfig {
             uploaded_file: data_dir.join(name),
             upload_compacted: self.upload_compacted,
             allow_overlaps: self.allow_out_of_order_uploads,
-            ignore_unequal_block_size: self.ignore_unequal_block_size,
-            concurrency: if self.upload_concurrency == 0 { 4 } else { self.upload_concurrency },
+            concurrency: if self.upload_concurrency == 0 {
+                defaults.concurrency
+            } else {
+                self.upload_concurrency
+            },
             serve_uploaded: self.serve_uploaded,
-        })
-    }
-}
-
-impl ShipperConfig {
-    /// The requirements for the flags of Prometheus.
-    pub(crate) fn preflight(&self) -> Preflight {
-        Preflight {
-            uploaded_file: self.uploaded_file.clone(),
+            ..defaults
+        };
+        let preflight = Preflight {
+            uploaded_file: shipper.uploaded_file.clone(),
             ignore_unequal_block_size: self.ignore_unequal_block_size,
-        }
-    }
-
-    /// The directory of the shipper in the data directory of Prometheus.
-    pub(super) fn folder(&self) -> PathBuf {
-        self.data_dir.join("thanos")
+        };
+        Ok(CheckedShipperArgs { shipper, preflight })
     }
 }

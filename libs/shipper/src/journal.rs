@@ -17,12 +17,12 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 use tsdb::{BlockMeta, Ulid};
 
-use crate::shipper::disk::{self, DiskError};
+use crate::disk::{self, DiskError};
 
 /// The stage of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum BlockStage {
+pub(crate) enum BlockStage {
     /// Found, but not pinned yet.
     Seen,
     /// Its files remain even if Prometheus removes the block.
@@ -37,20 +37,20 @@ pub(super) enum BlockStage {
 
 /// The entry of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct JournalEntry {
-    pub(super) stage: BlockStage,
-    pub(super) min_time: Timestamp,
+pub(crate) struct JournalEntry {
+    pub(crate) stage: BlockStage,
+    pub(crate) min_time: Timestamp,
     /// Exclusive.
-    pub(super) max_time: Timestamp,
+    pub(crate) max_time: Timestamp,
     /// Time at which it reached this stage; if the bucket has its samples, time since which it has them.
-    pub(super) since: Timestamp,
+    pub(crate) since: Timestamp,
     /// Number of its samples; `None` if its `meta.json` was never seen, or only by an older version of this program.
-    pub(super) samples: Option<u64>,
+    pub(crate) samples: Option<u64>,
 }
 
 /// The journal in memory, and its file.
 #[derive(Debug)]
-pub(super) struct Journal {
+pub(crate) struct Journal {
     path: PathBuf,
     entries: BTreeMap<Ulid, JournalEntry>,
     /// Whether there are changes that are not on disk.
@@ -77,7 +77,7 @@ struct JournalRecord {
 
 impl Journal {
     /// Reads the journal. A damaged file is renamed, with a warning, and the journal starts empty.
-    pub(super) fn open(path: PathBuf) -> Self {
+    pub(crate) fn open(path: PathBuf) -> Self {
         let entries = match fs::read(&path) {
             Ok(bytes) => parse(&bytes).unwrap_or_else(|cause| {
                 let aside = path.with_extension("json.damaged");
@@ -100,17 +100,17 @@ impl Journal {
         Self { path, entries, is_dirty: false }
     }
 
-    pub(super) fn get(&self, block: Ulid) -> Option<&JournalEntry> {
+    pub(crate) fn get(&self, block: Ulid) -> Option<&JournalEntry> {
         self.entries.get(&block)
     }
 
     /// Whether a block needs no further work. Prometheus may then compact or remove it.
-    pub(super) fn is_settled(&self, block: Ulid) -> bool {
+    pub(crate) fn is_settled(&self, block: Ulid) -> bool {
         self.settled_since(block).is_some()
     }
 
     /// Time since which a block needs no further work; `None` if it does.
-    pub(super) fn settled_since(&self, block: Ulid) -> Option<Timestamp> {
+    pub(crate) fn settled_since(&self, block: Ulid) -> Option<Timestamp> {
         let is_settled = |entry: &&JournalEntry| match entry.stage {
             BlockStage::Verified | BlockStage::Covered | BlockStage::Withdrawn => true,
             BlockStage::Seen | BlockStage::Pinned => false,
@@ -119,7 +119,7 @@ impl Journal {
     }
 
     /// The time since which blocks are uploaded, as far as the journal reaches; `None` while none is settled.
-    pub(super) fn began(&self) -> Option<Timestamp> {
+    pub(crate) fn began(&self) -> Option<Timestamp> {
         self.entries
             .values()
             .filter(|entry| entry.stage == BlockStage::Verified)
@@ -129,7 +129,7 @@ impl Journal {
 
     /// Records that the sources of a block that is in the bucket need no upload, so that blocks made from them
     /// later need none either. Sources that wait for their own upload are not changed.
-    pub(super) fn cover_sources(&mut self, meta: &BlockMeta, now: Timestamp) {
+    pub(crate) fn cover_sources(&mut self, meta: &BlockMeta, now: Timestamp) {
         let covered = JournalEntry {
             stage: BlockStage::Covered,
             min_time: meta.min_time,
@@ -145,12 +145,12 @@ impl Journal {
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Ulid, &JournalEntry)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Ulid, &JournalEntry)> {
         self.entries.iter().map(|(block, entry)| (*block, entry))
     }
 
     /// Sets the stage of a block from now on. [`Journal::save`] persists it.
-    pub(super) fn set(&mut self, meta: &BlockMeta, stage: BlockStage, now: Timestamp) {
+    pub(crate) fn set(&mut self, meta: &BlockMeta, stage: BlockStage, now: Timestamp) {
         let (min_time, max_time, samples) = (meta.min_time, meta.max_time, Some(meta.stats.samples));
         let entry = JournalEntry { stage, min_time, max_time, since: now, samples };
         if self.get(meta.ulid).is_none_or(|old| JournalEntry { since: now, ..*old } != entry) {
@@ -160,7 +160,7 @@ impl Journal {
     }
 
     /// Sets the stage of a known block without changing its time.
-    pub(super) fn change_stage(&mut self, block: Ulid, stage: BlockStage) {
+    pub(crate) fn change_stage(&mut self, block: Ulid, stage: BlockStage) {
         if let Some(entry) = self.entries.get_mut(&block) {
             self.is_dirty |= entry.stage != stage;
             entry.stage = stage;
@@ -168,7 +168,7 @@ impl Journal {
     }
 
     /// Removes blocks for which `keep` returns false.
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(Ulid, &JournalEntry) -> bool) {
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(Ulid, &JournalEntry) -> bool) {
         let before = self.entries.len();
         self.entries.retain(|block, entry| keep(*block, entry));
         self.is_dirty |= self.entries.len() != before;
@@ -178,7 +178,7 @@ impl Journal {
     ///
     /// # Errors
     /// The changes are kept in memory; the next call writes them.
-    pub(super) fn save(&mut self) -> Result<(), DiskError> {
+    pub(crate) fn save(&mut self) -> Result<(), DiskError> {
         if !self.is_dirty {
             return Ok(());
         }

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use tsdb::Ulid;
 
-use crate::shipper::disk::{self, DiskError};
+use crate::disk::{self, DiskError};
 
 #[derive(Serialize, Deserialize)]
 struct UploadedFile {
@@ -26,7 +26,7 @@ struct UploadedFile {
 
 /// The file and its content.
 #[derive(Debug)]
-pub(super) struct UploadedList {
+pub(crate) struct UploadedList {
     path: PathBuf,
     /// `None` if the file is missing or unreadable.
     written: Option<BTreeSet<Ulid>>,
@@ -34,13 +34,13 @@ pub(super) struct UploadedList {
 
 impl UploadedList {
     /// Reads the file.
-    pub(super) fn open(path: PathBuf) -> Self {
+    pub(crate) fn open(path: PathBuf) -> Self {
         let written = fs::read(&path).ok().and_then(|bytes| parse(&bytes));
         Self { path, written }
     }
 
     /// Writes an empty list if the file is missing or unreadable.
-    pub(super) fn create_if_missing(&mut self) -> Result<(), DiskError> {
+    pub(crate) fn create_if_missing(&mut self) -> Result<(), DiskError> {
         match self.written {
             Some(_) => Ok(()),
             None => self.write(BTreeSet::new()),
@@ -48,7 +48,7 @@ impl UploadedList {
     }
 
     /// Writes exactly these blocks.
-    pub(super) fn write(&mut self, blocks: BTreeSet<Ulid>) -> Result<(), DiskError> {
+    pub(crate) fn write(&mut self, blocks: BTreeSet<Ulid>) -> Result<(), DiskError> {
         if self.written.as_ref() == Some(&blocks) {
             return Ok(());
         }

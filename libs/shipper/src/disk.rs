@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// A file operation failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{action} {}: {}", path.display(), explained(source))]
-pub(super) struct DiskError {
+pub(crate) struct DiskError {
     action: &'static str,
     path: PathBuf,
     #[source]
@@ -18,16 +18,16 @@ pub(super) struct DiskError {
 }
 
 impl DiskError {
-    pub(super) fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
+    pub(crate) fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self { action, path: path.to_owned(), source }
     }
 
-    pub(super) fn is_missing(&self) -> bool {
+    pub(crate) fn is_missing(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
     }
 
     /// Whether hard links are impossible there, but a copy is possible.
-    pub(super) fn is_link_unsupported(&self) -> bool {
+    pub(crate) fn is_link_unsupported(&self) -> bool {
         use io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks, Unsupported};
         matches!(self.source.kind(), CrossesDevices | PermissionDenied | TooManyLinks | Unsupported)
     }
@@ -55,11 +55,11 @@ fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DiskError 
 #[inline]
 fn step() {
     #[cfg(test)]
-    crate::shipper::faults::step();
+    crate::faults::step();
 }
 
 /// Replaces a file atomically: the name always refers to the complete old or new content.
-pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), DiskError> {
+pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), DiskError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".tmp");
     let temporary = PathBuf::from(name);
@@ -81,26 +81,26 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), DiskError> {
 }
 
 /// Creates a directory and its parents.
-pub(super) fn create_folder(path: &Path) -> Result<(), DiskError> {
+pub(crate) fn create_folder(path: &Path) -> Result<(), DiskError> {
     step();
     fs::create_dir_all(path).map_err(at("create directory", path))
 }
 
 /// Creates a hard link.
-pub(super) fn link(from: &Path, to: &Path) -> Result<(), DiskError> {
+pub(crate) fn link(from: &Path, to: &Path) -> Result<(), DiskError> {
     step();
     fs::hard_link(from, to).map_err(at("link", from))
 }
 
 /// Copies a file and flushes it to disk.
-pub(super) fn copy(from: &Path, to: &Path) -> Result<(), DiskError> {
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), DiskError> {
     step();
     fs::copy(from, to).map_err(at("copy", from))?;
     File::open(to).and_then(|file| file.sync_all()).map_err(at("flush", to))
 }
 
 /// Renames a directory and flushes it to disk.
-pub(super) fn rename_folder(from: &Path, to: &Path) -> Result<(), DiskError> {
+pub(crate) fn rename_folder(from: &Path, to: &Path) -> Result<(), DiskError> {
     step();
     sync_folder(from)?;
     fs::rename(from, to).map_err(at("rename", from))?;
@@ -109,7 +109,7 @@ pub(super) fn rename_folder(from: &Path, to: &Path) -> Result<(), DiskError> {
 }
 
 /// Removes a directory with its content, if it exists.
-pub(super) fn remove_folder(path: &Path) -> Result<(), DiskError> {
+pub(crate) fn remove_folder(path: &Path) -> Result<(), DiskError> {
     step();
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DiskError::new("remove", path, error)),
@@ -118,7 +118,7 @@ pub(super) fn remove_folder(path: &Path) -> Result<(), DiskError> {
 }
 
 /// Names and types of the entries of a directory, sorted by name; empty if the directory does not exist.
-pub(super) fn entries(path: &Path) -> Result<Vec<(String, fs::FileType)>, DiskError> {
+pub(crate) fn entries(path: &Path) -> Result<Vec<(String, fs::FileType)>, DiskError> {
     let listing = match fs::read_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         listing => listing.map_err(at("list", path))?,
@@ -139,7 +139,7 @@ pub(super) fn entries(path: &Path) -> Result<Vec<(String, fs::FileType)>, DiskEr
     Ok(entries)
 }
 
-pub(super) fn sync_folder(path: &Path) -> Result<(), DiskError> {
+pub(crate) fn sync_folder(path: &Path) -> Result<(), DiskError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(at("flush", path))
 }
 

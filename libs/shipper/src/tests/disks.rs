@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::shipper::tests::ShipperWorld;
 use crate::testing::installed;
+use crate::tests::ShipperWorld;
 
 /// A small file system mounted at `dir`; `None`, with a printed line, if mounting is not permitted.
 struct SmallDisk(PathBuf);

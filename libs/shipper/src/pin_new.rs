@@ -5,10 +5,10 @@ use model::Timestamp;
 use tracing::{error, info, warn};
 use tsdb::{BlockMeta, Ulid};
 
-use crate::shipper::disk::DiskError;
-use crate::shipper::journal::BlockStage;
-use crate::shipper::local::{BlockTask, LocalBlock, LocalBlocks};
-use crate::shipper::pin::PinMethod;
+use crate::disk::DiskError;
+use crate::journal::BlockStage;
+use crate::local::{BlockTask, LocalBlock, LocalBlocks};
+use crate::pin::PinMethod;
 use crate::shipper::{Quarantine, Shipper};
 
 impl Shipper {
@@ -16,7 +16,7 @@ impl Shipper {
     ///
     /// # Errors
     /// The first error; the other blocks are pinned nevertheless.
-    pub(super) fn pin_new_blocks(&mut self, local: &LocalBlocks, now: Timestamp) -> Result<(), DiskError> {
+    pub(crate) fn pin_new_blocks(&mut self, local: &LocalBlocks, now: Timestamp) -> Result<(), DiskError> {
         for (block, reason) in &local.unreadable {
             let quarantine = Quarantine { reason: reason.clone(), is_damaged: true, is_foreign: false };
             self.quarantine_block(*block, quarantine);
@@ -48,7 +48,7 @@ impl Shipper {
     }
 
     /// Records that a block needs no upload; needed for blocks that Prometheus makes from it.
-    pub(super) fn mark_covered(&mut self, meta: &BlockMeta) {
+    pub(crate) fn mark_covered(&mut self, meta: &BlockMeta) {
         let parents = meta.compaction.parents.iter().map(|parent| parent.ulid);
         let origins = parents.chain(meta.compaction.sources.iter().copied());
         // A block without samples has nothing that the bucket could lack.
@@ -83,7 +83,7 @@ impl Shipper {
             if self.journal.get(block).is_some_and(|entry| entry.stage != BlockStage::Seen) {
                 continue;
             }
-            match crate::shipper::local::read_meta(&self.pins.dir(block), block) {
+            match crate::local::read_meta(&self.pins.dir(block), block) {
                 Ok(meta) => self.journal.set(&meta, BlockStage::Pinned, now),
                 Err(reason) => {
                     let quarantine = Quarantine { reason, is_damaged: true, is_foreign: false };

@@ -15,20 +15,20 @@ use std::path::{Path, PathBuf};
 
 use tsdb::{META_FILE, Ulid};
 
-use crate::shipper::disk::{self, DiskError};
+use crate::disk::{self, DiskError};
 
 /// Extension of an incomplete pin.
 const UNFINISHED: &str = "tmp";
 
 /// The directory of all pins.
 #[derive(Clone, Debug)]
-pub(super) struct Pins {
+pub(crate) struct Pins {
     dir: PathBuf,
 }
 
 /// How the files of a pin are created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PinMethod {
+pub(crate) enum PinMethod {
     /// Hard links, which take no space.
     Link,
     /// Copies, where links are impossible: on another file system, or for files of another user.
@@ -36,27 +36,27 @@ pub(super) enum PinMethod {
 }
 
 impl Pins {
-    pub(super) fn new(dir: PathBuf) -> Self {
+    pub(crate) fn new(dir: PathBuf) -> Self {
         Self { dir }
     }
 
-    pub(super) fn dir(&self, block: Ulid) -> PathBuf {
+    pub(crate) fn dir(&self, block: Ulid) -> PathBuf {
         self.dir.join(block.to_string())
     }
 
-    pub(super) fn contains(&self, block: Ulid) -> bool {
+    pub(crate) fn contains(&self, block: Ulid) -> bool {
         self.dir(block).is_dir()
     }
 
     /// The pinned blocks.
-    pub(super) fn blocks(&self) -> Result<Vec<Ulid>, DiskError> {
+    pub(crate) fn blocks(&self) -> Result<Vec<Ulid>, DiskError> {
         let entries = disk::entries(&self.dir)?;
         let folders = entries.into_iter().filter(|(_, kind)| kind.is_dir());
         Ok(folders.filter_map(|(name, _)| tsdb::parse_block_id(&name)).collect())
     }
 
     /// Creates the directory, and removes incomplete pins, for example after a kill.
-    pub(super) fn remove_unfinished(&self) -> Result<(), DiskError> {
+    pub(crate) fn remove_unfinished(&self) -> Result<(), DiskError> {
         disk::create_folder(&self.dir)?;
         for (name, _) in disk::entries(&self.dir)? {
             let path = self.dir.join(&name);
@@ -72,7 +72,7 @@ impl Pins {
     /// # Errors
     /// `is_missing` if Prometheus has removed the block meanwhile; `is_link_unsupported` if only a copy is
     /// possible.
-    pub(super) fn pin(&self, block: Ulid, dir: &Path, method: PinMethod) -> Result<(), DiskError> {
+    pub(crate) fn pin(&self, block: Ulid, dir: &Path, method: PinMethod) -> Result<(), DiskError> {
         let target = self.dir(block);
         if target.is_dir() {
             return Ok(());
@@ -88,7 +88,7 @@ impl Pins {
     }
 
     /// Removes the pin of a block, if there is one.
-    pub(super) fn release(&self, block: Ulid) -> Result<(), DiskError> {
+    pub(crate) fn release(&self, block: Ulid) -> Result<(), DiskError> {
         let target = self.dir(block);
         if !target.is_dir() {
             return Ok(());

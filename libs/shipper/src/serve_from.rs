@@ -17,7 +17,7 @@ use model::Timestamp;
 
 /// The sidecar serves a block for this long after its upload: more than two syncs of a store plus a
 /// consistency delay of 30 minutes.
-pub(super) const OVERLAP: Duration = Duration::from_secs(90 * 60);
+pub(crate) const OVERLAP: Duration = Duration::from_secs(90 * 60);
 
 /// Maximum time of samples in the head without a block, in block ranges: Prometheus cuts a block when its
 /// head spans one and a half.
@@ -25,18 +25,18 @@ const HEAD_RANGES: u32 = 2;
 
 /// The part of a local block that this decision needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ServedBlock {
-    pub(super) min_time: Timestamp,
+pub(crate) struct ServedBlock {
+    pub(crate) min_time: Timestamp,
     /// Exclusive.
-    pub(super) max_time: Timestamp,
+    pub(crate) max_time: Timestamp,
     /// Time since which its samples are in the bucket, verified; `None` if they are not.
-    pub(super) in_bucket_since: Option<Timestamp>,
+    pub(crate) in_bucket_since: Option<Timestamp>,
 }
 
 /// The time from which the sidecar must serve; [`Timestamp::MIN`] for everything.
 ///
 /// `out_of_order_window` and `block_range` are settings of Prometheus.
-pub(super) fn serve_from(
+pub(crate) fn serve_from(
     blocks: &[ServedBlock],
     now: Timestamp,
     out_of_order_window: Duration,

@@ -10,7 +10,7 @@ use std::process::Stdio;
 use bucket::{FetchMetrics, FetchOptions, Fetcher, Filters};
 
 use super::*;
-use crate::shipper::faults;
+use crate::faults;
 use crate::testing::{Prometheus, free_port, wait_until};
 
 /// All samples: values by series and time in milliseconds.
@@ -88,7 +88,7 @@ impl LateWorld {
 
     /// The blocks of Prometheus that are complete now.
     fn local(&self) -> Vec<BlockMeta> {
-        let found = crate::shipper::LocalBlocks::find(&self.dir.path().join("data")).expect("blocks");
+        let found = crate::local::LocalBlocks::find(&self.dir.path().join("data")).expect("blocks");
         found.blocks.into_iter().map(|block| block.meta).collect()
     }
 
@@ -140,7 +140,7 @@ impl LateWorld {
         let filters = Filters { deduplicates: true, ..Filters::default() };
         let options = FetchOptions { filters, ..FetchOptions::default() };
         let fetcher = Fetcher::new(Bucket::new(Arc::new(folder)), options, metrics);
-        let view = fetcher.expect("a fetcher").fetch(crate::now()).await.expect("a view");
+        let view = fetcher.expect("a fetcher").fetch(now()).await.expect("a view");
         let mut found: BTreeMap<(usize, i64), Vec<f64>> = BTreeMap::new();
         for id in view.blocks.keys() {
             for (series, at, value) in samples(&bucket.join(id.to_string())).expect("a block") {

@@ -20,11 +20,11 @@ use model::Timestamp;
 use tracing::{info, warn};
 use tsdb::Ulid;
 
+use crate::disk::DiskError;
+use crate::journal::BlockStage;
+use crate::local::{LocalBlock, LocalBlocks};
+use crate::pin::PinMethod;
 use crate::shipper::Shipper;
-use crate::shipper::disk::DiskError;
-use crate::shipper::journal::BlockStage;
-use crate::shipper::local::{LocalBlock, LocalBlocks};
-use crate::shipper::pin::PinMethod;
 
 /// Interval between two comparisons. It is short compared to the days for which marks exist, and to the time
 /// in which a lost bucket fills with new blocks.
@@ -53,7 +53,7 @@ enum BucketPresence {
 impl Shipper {
     /// Uploads each local block again that the bucket has lost, unless its samples are in another block
     /// there. Records blocks that were removed on purpose.
-    pub(super) async fn reconcile(
+    pub(crate) async fn reconcile(
         &mut self,
         local: &LocalBlocks,
         now: Timestamp,
@@ -114,8 +114,7 @@ impl Shipper {
         let is_missing =
             |found: &BucketPresence| matches!(found, BucketPresence::Remains | BucketPresence::Absent);
         let missing = verified.iter().filter(|(_, found)| is_missing(found));
-        let oldest =
-            missing.map(|(block, _)| crate::shipper::upload::made_after(local, block.meta.ulid)).min();
+        let oldest = missing.map(|(block, _)| crate::upload::made_after(local, block.meta.ulid)).min();
         let Some(oldest) = oldest else { return Ok(0) };
         self.neighbours.refresh(&self.bucket, oldest).await?;
         let is_lost = |(block, found): &(&LocalBlock, BucketPresence)| {

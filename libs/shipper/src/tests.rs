@@ -22,7 +22,9 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tsdb::{Block, BlockMeta, Ulid};
 
-use super::{Producer, Shipper, ShipperConfig, ShipperMetrics};
+use crate::config::ShipperConfig;
+use crate::metrics::ShipperMetrics;
+use crate::shipper::{Producer, Shipper, now};
 use crate::testing::{installed, labels};
 
 /// A multiple of two hours, so that blocks start at the same times as those of Prometheus.
@@ -37,7 +39,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 type BlockContent = BTreeMap<String, Vec<(u8, Vec<u8>)>>;
 
 /// Reads the whole content of a block.
-pub(super) fn content(dir: &Path) -> BlockContent {
+pub(crate) fn content(dir: &Path) -> BlockContent {
     let block = Block::open(dir).unwrap_or_else(|error| panic!("{error}"));
     let all = Matcher::new(MatchOp::Regex, "__name__", ".*").expect("a matcher");
     let series = block.select(&[all], TimeRange::ALL).expect("series").map(|series| {
@@ -50,7 +52,7 @@ pub(super) fn content(dir: &Path) -> BlockContent {
 }
 
 /// Creates `n` blocks of two hours in `data`, starting at [`BEGIN`]; returns their ids in time order.
-pub(super) fn make_blocks(data: &Path, n: i64) -> Vec<Ulid> {
+pub(crate) fn make_blocks(data: &Path, n: i64) -> Vec<Ulid> {
     let dir = TempDir::new().expect("a folder");
     let mut text = String::new();
     for series in 0..7 {
@@ -69,20 +71,20 @@ pub(super) fn make_blocks(data: &Path, n: i64) -> Vec<Ulid> {
         .output()
         .expect("promtool runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let found = crate::shipper::LocalBlocks::find(data).expect("blocks");
+    let found = crate::local::LocalBlocks::find(data).expect("blocks");
     assert_eq!(found.blocks.len() as i64, n);
     found.blocks.iter().map(|block| block.meta.ulid).collect()
 }
 
 /// The data directory of Prometheus, and a bucket.
-pub(super) struct ShipperWorld {
+pub(crate) struct ShipperWorld {
     dir: TempDir,
-    pub(super) store: Arc<FaultyStore>,
-    pub(super) blocks: Vec<Ulid>,
+    pub(crate) store: Arc<FaultyStore>,
+    pub(crate) blocks: Vec<Ulid>,
 }
 
 impl ShipperWorld {
-    pub(super) fn new(blocks: i64) -> Self {
+    pub(crate) fn new(blocks: i64) -> Self {
         let dir = TempDir::new().expect("a folder");
         fs::create_dir(dir.path().join("bucket")).expect("a folder");
         let folder = LocalFileSystem::new_with_prefix(dir.path().join("bucket")).expect("a bucket");
@@ -90,15 +92,15 @@ impl ShipperWorld {
         Self { store: FaultyStore::new(Arc::new(folder), 1), dir, blocks }
     }
 
-    pub(super) fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
-    pub(super) fn local(&self, block: Ulid) -> PathBuf {
+    pub(crate) fn local(&self, block: Ulid) -> PathBuf {
         self.data().join(block.to_string())
     }
 
-    pub(super) fn remote(&self, block: Ulid) -> PathBuf {
+    pub(crate) fn remote(&self, block: Ulid) -> PathBuf {
         self.dir.path().join("bucket").join(block.to_string())
     }
 
@@ -123,7 +125,7 @@ impl ShipperWorld {
         BlockMeta::parse(&fs::read(self.remote(block).join("meta.json")).expect("a meta")).expect("a meta")
     }
 
-    pub(super) fn run(&self) -> ShipperRun {
+    pub(crate) fn run(&self) -> ShipperRun {
         self.run_with(|_| {})
     }
 
@@ -140,30 +142,24 @@ fn config(data: &Path) -> ShipperConfig {
         uploaded_file: data.join("thanos.shipper.json"),
         upload_compacted: false,
         allow_overlaps: false,
-        ignore_unequal_block_size: false,
         concurrency: 2,
         serve_uploaded: false,
     }
 }
 
 /// Creates a shipper of the blocks in `data`.
-pub(super) fn run_in(data: &Path, bucket: Bucket) -> ShipperRun {
+pub(crate) fn run_in(data: &Path, bucket: Bucket) -> ShipperRun {
     run(config(data), bucket)
 }
 
 fn run(config: ShipperConfig, bucket: Bucket) -> ShipperRun {
-    let (sender, serve_from) = watch::channel(Timestamp::MIN);
     let metrics = ShipperMetrics::new(&mut Registry::default());
-    ShipperRun {
-        shipper: Shipper::new(config, bucket, metrics.clone(), sender),
-        metrics,
-        serve_from,
-        producer: producer("a"),
-    }
+    let shipper = Shipper::new(config, bucket, metrics.clone());
+    ShipperRun { serve_from: shipper.shipped().serve_from, shipper, metrics, producer: producer("a") }
 }
 
 /// A shipper during the lifetime of one process.
-pub(super) struct ShipperRun {
+pub(crate) struct ShipperRun {
     shipper: Shipper,
     metrics: ShipperMetrics,
     serve_from: watch::Receiver<Timestamp>,
@@ -171,12 +167,12 @@ pub(super) struct ShipperRun {
 }
 
 impl ShipperRun {
-    pub(super) async fn pass_at(&mut self, now: Timestamp) -> Result<(), String> {
+    pub(crate) async fn pass_at(&mut self, now: Timestamp) -> Result<(), String> {
         self.shipper.pass(&self.producer, now).await.map_err(|error| error.to_string())
     }
 
-    pub(super) async fn pass(&mut self) -> Result<(), String> {
-        self.pass_at(crate::now()).await
+    pub(crate) async fn pass(&mut self) -> Result<(), String> {
+        self.pass_at(now()).await
     }
 
     fn serve_from(&self) -> Timestamp {
@@ -184,7 +180,7 @@ impl ShipperRun {
     }
 }
 
-pub(super) fn producer(replica: &str) -> Producer {
+pub(crate) fn producer(replica: &str) -> Producer {
     Producer {
         external: labels(&[("cluster", "eu-1"), ("replica", replica)]),
         out_of_order_window: Duration::ZERO,
@@ -319,7 +315,7 @@ async fn damaged_block_does_not_delay_others_and_is_still_served() {
         world.assert_in_bucket(last);
         assert!(!world.is_in_bucket(bad) && !world.uploaded_list().contains(&bad.to_string()));
         assert_eq!(run.metrics.corrupted.get(), 1);
-        run.pass_at(crate::now() + Duration::from_secs(86_400)).await.ok();
+        run.pass_at(now() + Duration::from_secs(86_400)).await.ok();
         assert_eq!(run.metrics.corrupted.get(), 1, "counted once");
         assert!(
             run.serve_from() <= at(1),
@@ -336,7 +332,7 @@ async fn serve_from_moves_when_a_store_had_time_to_load_the_block() {
     }
     let world = ShipperWorld::new(2);
     let mut run = world.run();
-    let now = crate::now();
+    let now = now();
     run.pass_at(now).await.expect("a pass");
     assert_eq!(run.serve_from(), Timestamp::MIN);
     run.pass_at(now + Duration::from_secs(3600)).await.expect("a pass");
@@ -384,7 +380,7 @@ async fn blocks_lost_in_the_bucket_are_uploaded_again() {
     };
     fs::remove_dir_all(world.remote(compacted)).expect("a block");
     fs::remove_file(world.remote(accident).join("meta.json")).expect("a meta");
-    let mark = bucket::marks::Mark::new(bucket::marks::MarkKind::Deletion, marked, crate::now());
+    let mark = bucket::marks::Mark::new(bucket::marks::MarkKind::Deletion, marked, now());
     fs::write(world.remote(marked).join("deletion-mark.json"), mark.to_json()).expect("a mark");
     fs::remove_file(world.remote(marked).join("meta.json")).expect("a meta");
     fs::create_dir(world.remote(heir.ulid)).expect("a folder");
@@ -392,7 +388,7 @@ async fn blocks_lost_in_the_bucket_are_uploaded_again() {
 
     run.pass().await.expect("a pass");
     assert!(!world.is_in_bucket(accident), "it is looked for once an hour only");
-    run.pass_at(crate::now() + HOUR).await.expect("a pass");
+    run.pass_at(now() + HOUR).await.expect("a pass");
     world.assert_in_bucket(accident);
     world.assert_in_bucket(there);
     assert!(!world.is_in_bucket(marked) && !world.is_in_bucket(compacted));
@@ -474,7 +470,7 @@ async fn blocks_compacted_before_uploads_began_are_uploaded_only_on_request() {
         });
     }
     let mut run = short_ranges(world.run());
-    let now = crate::now();
+    let now = now();
     run.pass_at(now).await.expect("a pass");
     assert!(world.is_in_bucket(shipped) && !world.is_in_bucket(old));
     assert_eq!(run.metrics.compacted_done.get(), 0);
@@ -574,4 +570,25 @@ async fn upload_intents_are_removed() {
     world.run().pass().await.expect("a pass");
     let left = world.dir.path().join("bucket").join(layout::INTENT_DIR);
     assert!(fs::read_dir(left).map_or(true, |entries| entries.count() == 0));
+}
+
+#[tokio::test]
+async fn block_may_be_removed_when_stores_have_had_time_to_load_it() {
+    if !installed() {
+        return;
+    }
+    let world = ShipperWorld::new(2);
+    let mut run = world.run();
+    let removable = run.shipper.shipped().removable;
+    let now = now();
+    world.store.set(Faults { requests_left: Some(0), ..Faults::default() });
+    run.pass_at(now).await.expect_err("the bucket is gone");
+    world.store.set(Faults::default());
+    run.pass_at(now).await.expect("a pass");
+    world.assert_in_bucket(world.blocks[0]);
+    assert!(removable.borrow().is_empty(), "{:?}", removable.borrow());
+    run.pass_at(now + HOUR).await.expect("a pass");
+    assert!(removable.borrow().is_empty(), "{:?}", removable.borrow());
+    run.pass_at(now + 2 * HOUR).await.expect("a pass");
+    assert_eq!(removable.borrow().iter().copied().collect::<Vec<_>>(), world.blocks);
 }

@@ -7,23 +7,23 @@ use std::time::Duration;
 use model::Timestamp;
 use tsdb::{BlockMeta, META_FILE, Ulid};
 
-use crate::shipper::disk::{self, DiskError};
-use crate::shipper::journal::{BlockStage, Journal};
+use crate::disk::{self, DiskError};
+use crate::journal::{BlockStage, Journal};
 
 /// A block in the data directory of Prometheus.
 #[derive(Clone, Debug)]
-pub(super) struct LocalBlock {
-    pub(super) dir: PathBuf,
-    pub(super) meta: BlockMeta,
+pub(crate) struct LocalBlock {
+    pub(crate) dir: PathBuf,
+    pub(crate) meta: BlockMeta,
 }
 
 /// The blocks found in the data directory.
 #[derive(Debug, Default)]
-pub(super) struct LocalBlocks {
+pub(crate) struct LocalBlocks {
     /// Sorted by start time.
-    pub(super) blocks: Vec<LocalBlock>,
+    pub(crate) blocks: Vec<LocalBlock>,
     /// Directories that are named like a block but cannot be read as one, and why.
-    pub(super) unreadable: Vec<(Ulid, String)>,
+    pub(crate) unreadable: Vec<(Ulid, String)>,
 }
 
 impl LocalBlocks {
@@ -32,7 +32,7 @@ impl LocalBlocks {
     ///
     /// # Errors
     /// The directory does not exist, for example because its disk is not mounted, or cannot be read.
-    pub(super) fn find(dir: &Path) -> Result<Self, DiskError> {
+    pub(crate) fn find(dir: &Path) -> Result<Self, DiskError> {
         fs::metadata(dir).map_err(|cause| DiskError::new("read metadata of", dir, cause))?;
         let mut found = Self::default();
         for (name, kind) in disk::entries(dir)? {
@@ -49,13 +49,13 @@ impl LocalBlocks {
         Ok(found)
     }
 
-    pub(super) fn contains(&self, id: Ulid) -> bool {
+    pub(crate) fn contains(&self, id: Ulid) -> bool {
         self.blocks.iter().any(|block| block.meta.ulid == id)
     }
 }
 
 /// Reads the `meta.json` of the block in `dir`.
-pub(super) fn read_meta(dir: &Path, block: Ulid) -> Result<BlockMeta, String> {
+pub(crate) fn read_meta(dir: &Path, block: Ulid) -> Result<BlockMeta, String> {
     let file = dir.join(META_FILE);
     let bytes = fs::read(&file).map_err(|cause| format!("read {}: {cause}", file.display()))?;
     let meta = BlockMeta::parse(&bytes).map_err(|cause| format!("{}: {cause}", dir.display()))?;
@@ -68,8 +68,8 @@ pub(super) fn read_meta(dir: &Path, block: Ulid) -> Result<BlockMeta, String> {
 /// The start of the oldest block in `dir`; `None` if it has none, or if one of them cannot be read.
 ///
 /// # Errors
-/// As for [`LocalBlocks::find`].
-pub(crate) fn oldest_block(dir: &Path) -> Result<Option<Timestamp>, String> {
+/// The directory does not exist or cannot be read.
+pub fn oldest_block(dir: &Path) -> Result<Option<Timestamp>, String> {
     let found = LocalBlocks::find(dir).map_err(|cause| cause.to_string())?;
     let oldest = found.blocks.first().filter(|_| found.unreadable.is_empty());
     Ok(oldest.map(|block| block.meta.min_time))
@@ -77,7 +77,7 @@ pub(crate) fn oldest_block(dir: &Path) -> Result<Option<Timestamp>, String> {
 
 /// What must be done with a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BlockTask {
+pub(crate) enum BlockTask {
     /// It must be uploaded.
     Ship,
     /// It needs no upload: the bucket has its samples, or it has none.
@@ -88,11 +88,11 @@ pub(super) enum BlockTask {
 
 /// What [`decide`] must know besides the block and the journal.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ShipPolicy {
+pub(crate) struct ShipPolicy {
     /// `--shipper.upload-compacted`.
-    pub(super) upload_compacted: bool,
+    pub(crate) upload_compacted: bool,
     /// Duration of the blocks that Prometheus cuts.
-    pub(super) block_range: Duration,
+    pub(crate) block_range: Duration,
 }
 
 /// Decides what must be done with a block that is not in the bucket itself.
@@ -108,7 +108,7 @@ pub(super) struct ShipPolicy {
 ///
 /// A Prometheus that is killed may cut the same late samples again, into another block. When it merges these blocks, the
 /// merged block has fewer samples than its parents together. It is uploaded, so that readers find each sample once.
-pub(super) fn decide(meta: &BlockMeta, journal: &Journal, policy: ShipPolicy) -> BlockTask {
+pub(crate) fn decide(meta: &BlockMeta, journal: &Journal, policy: ShipPolicy) -> BlockTask {
     let are_settled =
         |blocks: Vec<Ulid>| !blocks.is_empty() && blocks.iter().all(|block| journal.is_settled(*block));
     let compaction = &meta.compaction;
@@ -143,7 +143,7 @@ pub(super) fn decide(meta: &BlockMeta, journal: &Journal, policy: ShipPolicy) ->
 
 /// Whether a block was merged from blocks of one range that have some samples in common, as far as the numbers of their
 /// samples are known.
-pub(super) fn merges_equal_samples(meta: &BlockMeta, journal: &Journal, block_range: Duration) -> bool {
+pub(crate) fn merges_equal_samples(meta: &BlockMeta, journal: &Journal, block_range: Duration) -> bool {
     if meta.compaction.level <= 1 || !is_of_one_range(meta, block_range) {
         return false;
     }
@@ -158,7 +158,7 @@ pub(super) fn merges_equal_samples(meta: &BlockMeta, journal: &Journal, block_ra
 
 /// Whether a block is no longer than those that Prometheus cuts. A compacted block of this length was merged with
 /// late samples.
-pub(super) fn is_of_one_range(meta: &BlockMeta, block_range: Duration) -> bool {
+pub(crate) fn is_of_one_range(meta: &BlockMeta, block_range: Duration) -> bool {
     meta.max_time <= meta.min_time + block_range
 }
 

@@ -1,4 +1,4 @@
-//! Starts real Prometheus servers for the tests of this crate.
+//! Starts real Prometheus servers for the tests of this crate and of those that use it.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use model::Labels;
 
 /// A process that is killed on drop.
-pub(crate) struct Prometheus {
+pub struct Prometheus {
     child: Child,
-    pub(crate) address: SocketAddr,
+    /// Where it listens.
+    pub address: SocketAddr,
 }
 
 impl Drop for Prometheus {
@@ -23,19 +24,19 @@ impl Drop for Prometheus {
 
 impl Prometheus {
     /// Ends the process with SIGKILL.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
     }
 
     /// Starts Prometheus on `dir/data` with these external labels and without scrape targets.
-    pub(crate) fn start(dir: &Path, external: &Labels, address: SocketAddr, flags: &[&str]) -> Self {
+    pub fn start(dir: &Path, external: &Labels, address: SocketAddr, flags: &[&str]) -> Self {
         fs::write(dir.join("prometheus.yml"), config(external)).expect("a file");
         Self::run(&PathBuf::from("prometheus"), dir, address, flags)
     }
 
     /// Starts `program` on `dir/data` with the configuration in `dir/prometheus.yml`.
-    pub(crate) fn run(program: &Path, dir: &Path, address: SocketAddr, flags: &[&str]) -> Self {
+    pub fn run(program: &Path, dir: &Path, address: SocketAddr, flags: &[&str]) -> Self {
         let child = Command::new(program)
             .arg(format!("--config.file={}", dir.join("prometheus.yml").display()))
             .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
@@ -51,7 +52,7 @@ impl Prometheus {
 }
 
 /// A configuration without scrape targets.
-pub(crate) fn config(external: &Labels) -> String {
+pub fn config(external: &Labels) -> String {
     let mut config = "global:\n  scrape_interval: 1h\n".to_owned();
     if !external.is_empty() {
         config.push_str("  external_labels:\n");
@@ -63,7 +64,7 @@ pub(crate) fn config(external: &Labels) -> String {
 }
 
 /// Whether Prometheus is installed; prints a line if not.
-pub(crate) fn installed() -> bool {
+pub fn installed() -> bool {
     let found = Command::new("prometheus").arg("--version").output().is_ok();
     if !found {
         println!("skipped: no prometheus on the PATH");
@@ -72,17 +73,18 @@ pub(crate) fn installed() -> bool {
 }
 
 /// A port that is currently free.
-pub(crate) fn free_port() -> SocketAddr {
+pub fn free_port() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("its address")
 }
 
-pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
+/// A label set; panics if it is not valid.
+pub fn labels(pairs: &[(&str, &str)]) -> Labels {
     Labels::from_pairs(pairs.iter().copied()).expect("labels")
 }
 
 /// Polls until `probe` returns `true`; panics after 30 seconds.
-pub(crate) async fn wait_until(what: &str, mut probe: impl AsyncFnMut() -> bool) {
+pub async fn wait_until(what: &str, mut probe: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !probe().await {
         assert!(begun.elapsed() < Duration::from_secs(30), "waited 30 s for {what}");

@@ -9,10 +9,10 @@ use model::Timestamp;
 use tracing::{info, warn};
 use tsdb::{BlockMeta, BlockProblem, Ulid, VerifyEvent};
 
-use crate::shipper::disk::DiskError;
-use crate::shipper::journal::BlockStage;
-use crate::shipper::local::{self, BlockTask, LocalBlock, LocalBlocks};
-use crate::shipper::pin::PinMethod;
+use crate::disk::DiskError;
+use crate::journal::BlockStage;
+use crate::local::{self, BlockTask, LocalBlock, LocalBlocks};
+use crate::pin::PinMethod;
 use crate::shipper::{PassError, Producer, Quarantine, Shipper};
 
 /// The pass ends after this many consecutive failures of the store: then the store is the cause, not the
@@ -62,7 +62,7 @@ fn damaged(reason: impl ToString) -> UploadFailure {
 }
 
 /// A time before which neither this block nor one made from it can have been created.
-pub(super) fn made_after(local: &LocalBlocks, block: Ulid) -> Timestamp {
+pub(crate) fn made_after(local: &LocalBlocks, block: Ulid) -> Timestamp {
     let made = Timestamp::from_millis(i64::try_from(block.timestamp_ms()).unwrap_or(i64::MAX));
     let known = local.blocks.iter().find(|known| known.meta.ulid == block);
     known.map_or(made, |known| known.meta.min_time.min(made))
@@ -70,7 +70,7 @@ pub(super) fn made_after(local: &LocalBlocks, block: Ulid) -> Timestamp {
 
 impl Shipper {
     /// Uploads the blocks that are not in the bucket.
-    pub(super) async fn upload(
+    pub(crate) async fn upload(
         &mut self,
         local: &LocalBlocks,
         producer: &Producer,

@@ -1,60 +1,25 @@
-//! The shipper: uploads the finished blocks of Prometheus to a bucket, each completely or not at all.
-//!
-//! ```text
-//! seen ──► pinned ──► verified
-//!          │          the bucket has the block, read back and compared; Prometheus may compact or remove it
-//!          hard links in <tsdb.path>/thanos/upload keep its files, even if Prometheus removes the block
-//! ```
-//!
-//! A pass checks the data directory, pins new blocks, and uploads the blocks that are not in the bucket,
-//! oldest first. A pass may be interrupted anywhere, by a kill or an error; the next pass continues from the
-//! state on disk and in the bucket. A block that cannot be uploaded does not delay others.
-//!
-//! Reading order: `config`, `preflight` (the required flags of Prometheus), `local` (its blocks), `journal`,
-//! `uploaded` (the list for Prometheus), `pin`, `pin_new` (pass: find and pin), `reconcile` (pass: does the
-//! bucket still have its blocks), `neighbours` (the other blocks in the bucket), `upload` (pass: one block
-//! after the other), `serve_from` (the time from which the sidecar must serve), `disk`, `metrics`.
-
-mod config;
-mod disk;
-mod journal;
-mod local;
-mod metrics;
-mod neighbours;
-mod pin;
-mod pin_new;
-mod preflight;
-mod reconcile;
-mod serve_from;
-mod upload;
-mod uploaded;
-
-#[cfg(test)]
-mod faults;
-#[cfg(test)]
-mod tests;
+//! The passes of the shipper: each finds, pins, compares, uploads and records.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bucket::{Bucket, BucketError};
 use model::{Labels, Timestamp};
-use runtime::Shutdown;
+use runtime::{Shutdown, Startup};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 use tsdb::Ulid;
 
-pub(crate) use config::{ShipperArgs, ShipperConfig};
-use disk::DiskError;
-use journal::{BlockStage, Journal};
-pub(crate) use local::oldest_block;
-use local::{BlockTask, LocalBlocks, ShipPolicy};
-pub(crate) use metrics::ShipperMetrics;
-use neighbours::Neighbours;
-use pin::Pins;
-pub(crate) use preflight::{Fit, Preflight};
-use serve_from::ServedBlock;
-use uploaded::UploadedList;
+use crate::admission;
+use crate::config::ShipperConfig;
+use crate::disk::DiskError;
+use crate::journal::{BlockStage, Journal};
+use crate::local::{self, BlockTask, LocalBlocks, ShipPolicy};
+use crate::metrics::ShipperMetrics;
+use crate::neighbours::Neighbours;
+use crate::pin::Pins;
+use crate::serve_from::{self, ServedBlock};
+use crate::uploaded::UploadedList;
 
 /// Delay between two passes.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -64,18 +29,27 @@ const MEMORY: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The producer of the uploaded blocks, as Prometheus reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Producer {
+pub struct Producer {
     /// External labels, attached to each block; never empty.
-    pub(crate) external: Labels,
-    /// Maximum age of samples that Prometheus still accepts.
-    pub(crate) out_of_order_window: Duration,
+    pub external: Labels,
+    /// Maximum age of samples that the producer still accepts.
+    pub out_of_order_window: Duration,
     /// Duration of its blocks.
-    pub(crate) block_range: Duration,
+    pub block_range: Duration,
+}
+
+/// What a shipper reports while it runs.
+#[derive(Clone, Debug)]
+pub struct Shipped {
+    /// The time from which the component that has the blocks must serve.
+    pub serve_from: watch::Receiver<Timestamp>,
+    /// Blocks that stores serve, or that the bucket does not need: they may be removed.
+    pub removable: watch::Receiver<BTreeSet<Ulid>>,
 }
 
 /// Why a pass is incomplete.
 #[derive(Debug, thiserror::Error)]
-enum PassError {
+pub(crate) enum PassError {
     #[error(transparent)]
     Disk(#[from] DiskError),
     #[error(transparent)]
@@ -84,47 +58,64 @@ enum PassError {
     Uploads { failed: usize, waiting: usize, last: String },
 }
 
-/// Uploads the blocks of one Prometheus.
-pub(crate) struct Shipper {
-    config: ShipperConfig,
-    bucket: Bucket,
-    metrics: ShipperMetrics,
-    journal: Journal,
-    uploaded: UploadedList,
-    pins: Pins,
-    neighbours: Neighbours,
+/// Uploads the blocks of one data folder.
+pub struct Shipper {
+    pub(crate) config: ShipperConfig,
+    pub(crate) bucket: Bucket,
+    pub(crate) metrics: ShipperMetrics,
+    pub(crate) journal: Journal,
+    pub(crate) uploaded: UploadedList,
+    pub(crate) pins: Pins,
+    pub(crate) neighbours: Neighbours,
     /// Duration of the blocks of Prometheus, as of the last pass.
-    block_range: Duration,
+    pub(crate) block_range: Duration,
     /// Blocks that cannot be uploaded in their present state, and why.
-    quarantine: BTreeMap<Ulid, Quarantine>,
+    pub(crate) quarantine: BTreeMap<Ulid, Quarantine>,
     /// Pinned blocks whose checksums were verified.
-    sound: BTreeSet<Ulid>,
+    pub(crate) sound: BTreeSet<Ulid>,
     /// Blocks whose last upload failed because of the store; they come last in the next pass.
-    failed: BTreeSet<Ulid>,
+    pub(crate) failed: BTreeSet<Ulid>,
     /// Time of the last comparison of journal and bucket.
-    reconciled: Option<Timestamp>,
+    pub(crate) reconciled: Option<Timestamp>,
     /// The time from which the sidecar must serve.
-    serve_from: watch::Sender<Timestamp>,
+    pub(crate) serve_from: watch::Sender<Timestamp>,
+    /// The blocks that may be removed here.
+    pub(crate) removable: watch::Sender<BTreeSet<Ulid>>,
 }
 
 /// Why a block is not uploaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Quarantine {
-    reason: String,
+pub(crate) struct Quarantine {
+    pub(crate) reason: String,
     /// The files are damaged, so another check cannot succeed.
-    is_damaged: bool,
+    pub(crate) is_damaged: bool,
     /// Another producer has uploaded a block with its labels and times.
-    is_foreign: bool,
+    pub(crate) is_foreign: bool,
 }
 
 impl Shipper {
-    /// Creates a shipper. It sends to `serve_from` the time from which the sidecar must serve.
-    pub(crate) fn new(
+    /// Starts the uploads of a role: tests whether the bucket can be used, and runs a shipper on a thread of its own, because it
+    /// flushes files and reads whole blocks. `producer` is `None` while blocks must not be uploaded.
+    pub fn start(
+        startup: &mut Startup,
         config: ShipperConfig,
         bucket: Bucket,
-        metrics: ShipperMetrics,
-        serve_from: watch::Sender<Timestamp>,
-    ) -> Self {
+        producer: watch::Receiver<Option<Producer>>,
+    ) -> Shipped {
+        let shutdown = startup.shutdown();
+        startup.spawn("bucket access", {
+            let (bucket, shutdown) = (bucket.clone(), shutdown.clone());
+            async move { admission::admitted(&bucket, admission::RETRY, &shutdown).await }
+        });
+        let shipper = Self::new(config, bucket, ShipperMetrics::new(startup.registry()));
+        let shipped = shipper.shipped();
+        let handle = tokio::runtime::Handle::current();
+        let shipping = tokio::task::spawn_blocking(move || handle.block_on(shipper.run(producer, shutdown)));
+        startup.spawn("shipper", shipping);
+        shipped
+    }
+
+    pub(crate) fn new(config: ShipperConfig, bucket: Bucket, metrics: ShipperMetrics) -> Self {
         let folder = config.folder();
         Self {
             journal: Journal::open(folder.join("shipper-journal.json")),
@@ -139,17 +130,20 @@ impl Shipper {
             config,
             bucket,
             metrics,
-            serve_from,
+            serve_from: watch::Sender::new(Timestamp::MIN),
+            removable: watch::Sender::default(),
         }
+    }
+
+    pub(crate) fn shipped(&self) -> Shipped {
+        Shipped { serve_from: self.serve_from.subscribe(), removable: self.removable.subscribe() }
     }
 
     /// Runs until shutdown. `producer` is `None` until Prometheus has answered, and while its flags do not permit uploads.
     ///
-    /// File operations block the thread: run it on a thread of its own.
-    ///
     /// # Cancel safety
     /// Shutdown interrupts a pass anywhere; the next start continues.
-    pub(crate) async fn run(mut self, mut producer: watch::Receiver<Option<Producer>>, shutdown: Shutdown) {
+    async fn run(mut self, mut producer: watch::Receiver<Option<Producer>>, shutdown: Shutdown) {
         // While the list is missing, Prometheus may compact any block.
         if let Err(cause) = self.uploaded.create_if_missing() {
             error!(error = %cause, "list of uploaded blocks cannot be written, Prometheus may compact blocks before their upload");
@@ -160,7 +154,7 @@ impl Shipper {
             let Some(Ok(Some(producer))) = known.map(|known| known.map(|producer| producer.clone())) else {
                 return;
             };
-            let Some(outcome) = shutdown.until_triggered(self.pass(&producer, crate::now())).await else {
+            let Some(outcome) = shutdown.until_triggered(self.pass(&producer, now())).await else {
                 return;
             };
             let fresh = outcome.err().map(|cause| cause.to_string());
@@ -181,7 +175,7 @@ impl Shipper {
     }
 
     /// Runs one pass.
-    async fn pass(&mut self, producer: &Producer, now: Timestamp) -> Result<(), PassError> {
+    pub(crate) async fn pass(&mut self, producer: &Producer, now: Timestamp) -> Result<(), PassError> {
         self.metrics.passes.inc();
         let outcome = self.run_steps(producer, now).await;
         if outcome.is_err() {
@@ -210,7 +204,7 @@ impl Shipper {
 
     /// Persists the progress: first the journal, then the list for Prometheus; then releases pins that are no
     /// longer needed.
-    fn save_progress(&mut self, local: &LocalBlocks, now: Timestamp) -> Result<(), DiskError> {
+    pub(crate) fn save_progress(&mut self, local: &LocalBlocks, now: Timestamp) -> Result<(), DiskError> {
         self.journal.save()?;
         let may_go = |block: &&local::LocalBlock| self.journal.is_settled(block.meta.ulid);
         let uploaded = local.blocks.iter().filter(may_go).map(|block| block.meta.ulid).collect();
@@ -232,14 +226,15 @@ impl Shipper {
         self.journal.save()
     }
 
-    fn decide(&self, meta: &tsdb::BlockMeta) -> BlockTask {
+    pub(crate) fn decide(&self, meta: &tsdb::BlockMeta) -> BlockTask {
         let policy =
             ShipPolicy { upload_compacted: self.config.upload_compacted, block_range: self.block_range };
         local::decide(meta, &self.journal, policy)
     }
 
     /// Updates the time from which the sidecar must serve.
-    fn update_serve_from(&self, local: &LocalBlocks, producer: &Producer, now: Timestamp) {
+    pub(crate) fn update_serve_from(&self, local: &LocalBlocks, producer: &Producer, now: Timestamp) {
+        self.update_removable(local, now);
         if self.config.serve_uploaded {
             return;
         }
@@ -257,6 +252,21 @@ impl Shipper {
             serve_from::serve_from(&blocks, now, producer.out_of_order_window, producer.block_range);
         self.metrics.set_serve_from(serve_from);
         self.serve_from.send_if_modified(|old| std::mem::replace(old, serve_from) != serve_from);
+    }
+
+    /// Updates the blocks that may be removed here: stores have had time to load them, or no store needs them.
+    fn update_removable(&self, local: &LocalBlocks, now: Timestamp) {
+        let is_served_by_stores = |block: &&local::LocalBlock| {
+            let since = self.journal.settled_since(block.meta.ulid);
+            since.is_some_and(|since| since + serve_from::OVERLAP <= now)
+        };
+        let removable =
+            local.blocks.iter().filter(is_served_by_stores).map(|block| block.meta.ulid).collect();
+        self.removable.send_if_modified(|old| {
+            let is_new = *old != removable;
+            *old = removable;
+            is_new
+        });
     }
 
     fn update_gauges(&self, local: &LocalBlocks, now: Timestamp) {
@@ -284,7 +294,7 @@ impl Shipper {
     }
 
     /// Quarantines a block, and logs each new reason once.
-    fn quarantine_block(&mut self, block: Ulid, quarantine: Quarantine) {
+    pub(crate) fn quarantine_block(&mut self, block: Ulid, quarantine: Quarantine) {
         if self.quarantine.get(&block) == Some(&quarantine) {
             return;
         }
@@ -294,4 +304,9 @@ impl Shipper {
         }
         self.quarantine.insert(block, quarantine);
     }
+}
+
+/// The current time.
+pub(crate) fn now() -> Timestamp {
+    Timestamp::EPOCH + SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

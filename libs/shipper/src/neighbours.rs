@@ -19,7 +19,7 @@ const SKEW: Duration = Duration::from_secs(2 * 3600);
 
 /// The blocks of the bucket, as far as they were read.
 #[derive(Debug, Default)]
-pub(super) struct Neighbours {
+pub(crate) struct Neighbours {
     /// Without their file lists.
     blocks: BTreeMap<Ulid, BlockMeta>,
 }
@@ -29,7 +29,7 @@ impl Neighbours {
     ///
     /// Blocks whose `meta.json` is missing (during an upload or a removal) or unreadable are skipped, and
     /// read again the next time.
-    pub(super) async fn refresh(&mut self, bucket: &Bucket, since: Timestamp) -> Result<(), BucketError> {
+    pub(crate) async fn refresh(&mut self, bucket: &Bucket, since: Timestamp) -> Result<(), BucketError> {
         let since = u64::try_from((since - SKEW).as_millis()).unwrap_or(0);
         let names = bucket.list_dir("").await?.dirs;
         let there: BTreeSet<Ulid> = names.iter().filter_map(|name| tsdb::parse_block_id(name)).collect();
@@ -60,7 +60,7 @@ impl Neighbours {
     /// The blocks with the samples of the block `source`: the block itself, and blocks made from it. A
     /// rewritten block names only itself as its source; its origin is its parent, or is in its list of
     /// rewrites.
-    pub(super) fn holders(&self, source: Ulid) -> impl Iterator<Item = &BlockMeta> {
+    pub(crate) fn holders(&self, source: Ulid) -> impl Iterator<Item = &BlockMeta> {
         let name = source.to_string();
         self.blocks.values().filter(move |meta| {
             let compaction = &meta.compaction;
@@ -74,7 +74,7 @@ impl Neighbours {
     }
 
     /// Blocks of raw samples with these labels that overlap `meta` in time.
-    pub(super) fn overlapping<'a>(
+    pub(crate) fn overlapping<'a>(
         &'a self,
         meta: &'a BlockMeta,
         labels: &'a BTreeMap<String, String>,
