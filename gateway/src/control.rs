@@ -16,8 +16,6 @@ use proto::isthmus::mesh::v1::Hello;
 pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// A cluster sends a message at least this often.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(2);
-/// A cluster that sends nothing for this long counts as lost.
-pub(crate) const SILENCE: Duration = Duration::from_secs(6);
 /// A larger difference of two clocks is logged as a warning, because certificates will soon fail to verify.
 pub(crate) const CLOCK_SKEW_WARNING: Duration = Duration::from_secs(30);
 /// Largest control message, in bytes.

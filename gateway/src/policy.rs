@@ -109,7 +109,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Bounds of `max_concurrent_requests`, inclusive. A request with a slow reader takes about 1 MiB of memory.
+    /// Bounds of `max_concurrent_requests`, inclusive. A request with a slow reader takes less than 1 MiB of memory.
     pub const CONCURRENT_REQUESTS_BOUNDS: (i64, i64) = (1, 100_000);
 }
 
@@ -128,12 +128,12 @@ impl Policy {
 }
 
 impl Default for Policy {
-    /// Allows series, label names, label values and metadata; 256 requests at a time.
+    /// Allows series, label names, label values and metadata; 500 requests at a time.
     fn default() -> Self {
         use MeshMethod::{Info, LabelNames, LabelValues, MetricMetadata, Series};
         Self {
             methods: BTreeSet::from([Info, Series, LabelNames, LabelValues, MetricMetadata]),
-            max_concurrent_requests: 256,
+            max_concurrent_requests: 500,
         }
     }
 }

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use crate::control::{HELLO_TIMEOUT, MAX_MESSAGE_BYTES, SILENCE, hello, log_hello};
+use crate::control::{HELLO_TIMEOUT, MAX_MESSAGE_BYTES, hello, log_hello};
 use crate::{
     connections::{ClusterConnection, ClusterConnections},
     directory::{Directory, SessionId},
@@ -145,24 +145,21 @@ impl ObservabilityControl {
         connection: &ClusterConnection,
         session: &mut ObservabilitySession,
     ) -> String {
+        // Whether the peer lives is the transport's to judge: messages of a session may wait behind the data of requests.
         loop {
             let message = tokio::select! {
-                message = tokio::time::timeout(SILENCE, session.incoming.message()) => message,
+                message = session.incoming.message() => message,
                 () = connection.drained() => return "the connection was drained".to_owned(),
                 closed = link.closed() => return closed.to_string(),
             };
             let message = match message {
-                Ok(Ok(Some(FromCluster { message }))) => message,
-                Ok(Ok(None)) => return "the cluster closed the session".to_owned(),
+                Ok(Some(FromCluster { message })) => message,
+                Ok(None) => return "the cluster closed the session".to_owned(),
                 // A lost connection ends its streams first.
-                Ok(Err(status)) => match tokio::time::timeout(END_GRACE, link.closed()).await {
+                Err(status) => match tokio::time::timeout(END_GRACE, link.closed()).await {
                     Ok(lost) => return lost.to_string(),
                     Err(_) => return bounded(status.message()),
                 },
-                Err(_) => {
-                    link.close(CloseReason::Silent);
-                    return link.closed().await.to_string();
-                }
             };
             match message {
                 Some(FromClusterMessage::Targets(targets)) => {

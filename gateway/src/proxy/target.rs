@@ -31,10 +31,12 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// An idle connection is probed this often, and closed when the answer takes longer than this.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// Bytes that one stream may send ahead of its reader; a stalled reader takes this much of the gateway's memory.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-/// Bytes that all streams together may send ahead of their readers. Large, so that stalled streams do not block others.
-const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
+/// Bytes that one stream may send ahead of its reader; a stalled reader takes this much of the gateway's memory. Targets are
+/// near, so that a stream needs no more.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+/// Bytes that all streams together may send ahead of their readers: the most that HTTP/2 permits, 8,191 windows of streams,
+/// so that stalled streams do not block others.
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 /// Large frames save system calls and copies.
 const FRAME_BYTES: u32 = 256 << 10;
 

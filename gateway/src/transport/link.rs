@@ -41,8 +41,6 @@ pub enum CloseReason {
     Expired,
     /// The peer is not authorised.
     Denied,
-    /// The peer sent nothing for too long.
-    Silent,
     /// The peer violated the protocol or a limit.
     Misbehaved,
 }
@@ -56,7 +54,6 @@ impl CloseReason {
             Self::Expired => 0x1501,
             Self::Denied => 0x1502,
             Self::Misbehaved => 0x1503,
-            Self::Silent => 0x1504,
         }
     }
 
@@ -66,7 +63,6 @@ impl CloseReason {
             Self::Shutdown => "shutting down",
             Self::Expired => "the certificate has expired",
             Self::Denied => "the peer is not authorised",
-            Self::Silent => "the peer is silent",
             Self::Misbehaved => "the peer violated the protocol",
         }
     }

@@ -11,10 +11,19 @@ pub(super) const ALPN_TCP: &[u8] = b"h2";
 /// ALPN of enrolment, the only protocol spoken without a client certificate.
 pub(crate) const ALPN_ENROLMENT: &[u8] = b"isthmus-enrol/1";
 
+/// What the window of a connection has beyond those of its streams, so that no number of stalled streams can hold back the
+/// control session.
+const CONTROL_WINDOW_BYTES: u32 = 4 << 20;
+/// Largest window of an HTTP/2 connection.
+const MAX_HTTP2_WINDOW_BYTES: u32 = (1 << 31) - 1;
+/// Bytes that a QUIC connection keeps until the peer has acknowledged them.
+const SEND_WINDOW_BYTES: u64 = 64 << 20;
+
 /// Sizes and times of connections. One peer can make us buffer at most `max_streams * stream_window_bytes`.
 #[derive(Debug, Clone)]
 pub struct TransportSettings {
-    /// Requests that may be open at once on a connection; further ones wait at the sender. Default 256.
+    /// Requests that may be open at once on a connection; further ones wait at the sender. Default 512: twice as many as a
+    /// cluster serves at a time, so that those that stall leave room.
     pub max_streams: u32,
     /// Requests that a peer may cancel within 10 s; with more, its connection is closed. Default 5,000: cancelled queries
     /// come in bursts, attacks come in tens of thousands.
@@ -22,9 +31,6 @@ pub struct TransportSettings {
     /// Bytes that a stream may send ahead of its reader. Default 1 MiB. It limits a stream's throughput to this many bytes
     /// per round trip, and it is the memory that a stalled reader takes.
     pub stream_window_bytes: u32,
-    /// Bytes that all streams of a connection together may send ahead of their readers. Default 64 MiB. With less,
-    /// stalled streams block the other ones.
-    pub connection_window_bytes: u32,
     /// Largest HTTP/2 frame in bytes. Default 256 KiB; smaller frames cost processor time.
     pub frame_bytes: u32,
     /// Bytes that an HTTP/2 stream may buffer before they are written. Default 512 KiB.
@@ -52,10 +58,9 @@ pub struct TransportSettings {
 impl Default for TransportSettings {
     fn default() -> Self {
         Self {
-            max_streams: 256,
+            max_streams: 512,
             max_cancelled_streams: 5000,
             stream_window_bytes: 1 << 20,
-            connection_window_bytes: 64 << 20,
             frame_bytes: 256 << 10,
             send_buffer_bytes: 512 << 10,
             max_head_bytes: 16 << 10,
@@ -76,6 +81,13 @@ impl TransportSettings {
         self.idle_timeout.saturating_sub(self.keep_alive).max(Duration::from_secs(1))
     }
 
+    /// Bytes that all streams of a connection together may send ahead of their readers: the sum of their windows, and the
+    /// reserve. With less, stalled streams would block the other ones.
+    pub(super) fn connection_window_bytes(&self) -> u32 {
+        let streams = self.max_streams.saturating_mul(self.stream_window_bytes);
+        streams.saturating_add(CONTROL_WINDOW_BYTES).min(MAX_HTTP2_WINDOW_BYTES)
+    }
+
     pub(super) fn quic(&self) -> Arc<TransportConfig> {
         let mut config = TransportConfig::default();
         config
@@ -84,8 +96,8 @@ impl TransportSettings {
             .max_concurrent_uni_streams(3u8.into())
             .stream_receive_window(self.stream_window_bytes.into())
             // quinn's default is unlimited.
-            .receive_window(self.connection_window_bytes.into())
-            .send_window(u64::from(self.connection_window_bytes))
+            .receive_window(self.connection_window_bytes().into())
+            .send_window(SEND_WINDOW_BYTES)
             .datagram_receive_buffer_size(None)
             .keep_alive_interval(Some(self.keep_alive))
             .max_idle_timeout(Some(idle_timeout(self.idle_timeout)))

@@ -5,6 +5,7 @@
 mod joining;
 mod renewal;
 mod requests;
+mod stalled;
 mod stores;
 mod topology;
 mod world;

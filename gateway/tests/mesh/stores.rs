@@ -26,7 +26,7 @@ use tokio::{
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, metadata::MetadataMap, transport::Server};
 
-/// A store whose `Series` sends `max_time` warnings, `min_time` milliseconds apart. If `max_time` is negative, it sends
+/// A store whose `Series` sends `max_time` warnings of at least `max_resolution_window` bytes, `min_time` milliseconds apart. If `max_time` is negative, it sends
 /// one warning and then nothing, without ending the stream.
 #[derive(Clone)]
 pub(crate) struct TestStore {
@@ -157,28 +157,32 @@ impl store_server::Store for TestStore {
 
     async fn series(&self, request: Request<SeriesRequest>) -> Result<Response<Self::SeriesStream>, Status> {
         self.note(&request);
-        let SeriesRequest { min_time, max_time, .. } = request.into_inner();
+        let SeriesRequest { min_time, max_time, max_resolution_window, .. } = request.into_inner();
+        let padding: Arc<str> = "x".repeat(usize::try_from(max_resolution_window).unwrap()).into();
         let pause = Duration::from_millis(min_time.unsigned_abs());
         let guard = StreamGuard { store: self.clone(), armed: true };
-        let message =
-            |i: i64| Ok(SeriesResponse { result: Some(SeriesResult::Warning(format!("message {i}"))) });
+        let message = |i: i64, padding: &str| {
+            Ok(SeriesResponse { result: Some(SeriesResult::Warning(format!("message {i}{padding}"))) })
+        };
         if max_time < 0 {
-            let stream = futures::stream::once(async move { message(0) }).chain(futures::stream::pending());
+            let stream =
+                futures::stream::once(async move { message(0, &padding) }).chain(futures::stream::pending());
             return Ok(Response::new(Box::pin(stream.map(move |item| {
                 let _ = &guard;
                 item
             }))));
         }
-        let stream = futures::stream::unfold((0, guard), move |(i, mut guard)| async move {
-            if i >= max_time {
-                guard.disarm();
-                return None;
-            }
-            if !pause.is_zero() {
-                tokio::time::sleep(pause).await;
-            }
-            Some((message(i), (i + 1, guard)))
-        });
+        let stream =
+            futures::stream::unfold((0, guard, padding), move |(i, mut guard, padding)| async move {
+                if i >= max_time {
+                    guard.disarm();
+                    return None;
+                }
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
+                Some((message(i, &padding), (i + 1, guard, padding)))
+            });
         Ok(Response::new(Box::pin(stream)))
     }
 

@@ -26,9 +26,9 @@ use crate::words::transport_words;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval of keep-alive pings, on idle connections too. A connection without an answer for twice as long is closed.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// Bytes that all streams of a connection may send ahead of their readers. Large, so that a stalled stream does not block
-/// the others.
-const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
+/// Bytes that all streams of a connection may send ahead of their readers: the most that HTTP/2 permits, 2,047 large windows
+/// of streams. With less, streams that are not read block the others.
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 /// Largest message of a compressed answer, after it is decompressed. Plain answers have the limit of their reader.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 

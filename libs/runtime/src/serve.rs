@@ -31,6 +31,9 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// How long a client may take to send the head of an HTTP/1 request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Requests of a connection that may be cancelled before this server has seen them. h2 allows 20, and then ends the connection
+/// with all its calls; a query that is given up while the server stands still for a moment cancels hundreds.
+const MAX_PENDING_RESETS: usize = 5_000;
 
 /// An address cannot be bound.
 #[derive(Debug)]
@@ -171,7 +174,10 @@ pub(crate) struct ServeOptions {
 pub(crate) fn server_builder() -> auto::Builder<TokioExecutor> {
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    server.http2().timer(hyper_util::rt::TokioTimer::new());
+    server
+        .http2()
+        .timer(hyper_util::rt::TokioTimer::new())
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS);
     server
 }
 

@@ -48,7 +48,7 @@ pub(in crate::transport) async fn client(
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(settings.stream_window_bytes)
-        .initial_connection_window_size(settings.connection_window_bytes)
+        .initial_connection_window_size(settings.connection_window_bytes())
         .max_frame_size(settings.frame_bytes)
         .max_send_buf_size(settings.send_buffer_bytes)
         .max_header_list_size(settings.max_head_bytes)

@@ -32,13 +32,16 @@ pub(in crate::transport) async fn serve(
         .timer(TokioTimer::new())
         .max_concurrent_streams(settings.max_streams)
         .initial_stream_window_size(settings.stream_window_bytes)
-        .initial_connection_window_size(settings.connection_window_bytes)
+        .initial_connection_window_size(settings.connection_window_bytes())
         .max_frame_size(settings.frame_bytes)
         .max_send_buf_size(settings.send_buffer_bytes)
         .max_header_list_size(settings.max_head_bytes)
         // h2 counts frames that arrive late for closed streams as errors and never resets the count: a connection that
         // lives long enough would reach any limit.
         .max_local_error_reset_streams(None)
+        // Requests that are cancelled before this side has seen them; h2 allows 20, and a burst while this gateway stands
+        // still for a moment has more.
+        .max_pending_accept_reset_streams(settings.max_cancelled_streams as usize)
         .keep_alive_interval(settings.keep_alive)
         .keep_alive_timeout(settings.keep_alive_timeout())
         .auto_date_header(false);

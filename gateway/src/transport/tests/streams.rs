@@ -19,6 +19,8 @@ use crate::transport::tests::support::*;
 use crate::transport::*;
 
 const MIB: u64 = 1 << 20;
+/// Readers that stall at once.
+const STALLED: u64 = 256;
 
 #[tokio::test]
 async fn trailers_pass() {
@@ -154,6 +156,29 @@ async fn a_stalled_reader_takes_little_memory_and_blocks_no_other_stream() {
     .await;
 }
 
+/// The readers of a query stall while one of its stores is slow: more of them than a cluster may have open take nothing from
+/// the other requests.
+#[tokio::test]
+async fn many_stalled_readers_block_no_other_stream() {
+    everywhere(async |pair, _| {
+        let ask = |_| pair.client.handle(request("/flood", Body::full("ask")));
+        let mut stalled = Vec::new();
+        for answer in futures::future::join_all((0..STALLED).map(ask)).await {
+            stalled.push(answer.unwrap());
+        }
+        let produced = settled(&pair.probe.produced).await;
+        println!("{} KiB for each of {STALLED} stalled readers", produced / STALLED / 1024);
+        assert!(produced < STALLED * 3 * MIB, "{STALLED} stalled streams took {produced} bytes");
+
+        let response =
+            pair.client.handle(request("/echo", pieces((0..48).map(|_| data(64 << 10)).collect()))).await;
+        assert_eq!(read(response.unwrap().into_body()).await.0, 3 << 20);
+        assert!(!pair.server.is_closed());
+        drop(stalled);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_server_that_stops_reading_takes_little_memory() {
     everywhere(async |pair, mut dropped| {
@@ -242,6 +267,34 @@ async fn a_peer_that_cancels_too_many_requests_is_disconnected() {
             assert_eq!(closed, ConnectionEnd::Here(CloseReason::Misbehaved), "{transport} {path}");
         }
     }
+}
+
+/// Cancelled requests come in bursts: a query is given up, or the server has stood still for a moment.
+#[tokio::test]
+async fn a_thousand_requests_that_are_cancelled_at_once_end_no_other_stream() {
+    everywhere(async |pair, mut dropped| {
+        let open = Body::new(StreamBody::new(stream::iter([data(3)]).chain(stream::pending())));
+        let answer = pair.client.handle(request("/echo", open)).await.unwrap();
+        let mut other = answer.into_body();
+        assert_eq!(other.frame().await.unwrap().unwrap().into_data().unwrap().len(), 3);
+        for _ in 0..5 {
+            // The server runs in this thread, so that it first sees them when they are cancelled.
+            let mut asked: Vec<_> =
+                (0..200).map(|_| pair.client.handle(request("/silent", Body::full("ask")))).collect();
+            for asking in &mut asked {
+                assert!(futures::poll!(asking).is_pending());
+            }
+            tokio::task::yield_now().await;
+            drop(asked);
+        }
+        let echoed = pair.client.handle(request("/echo", Body::full("ask"))).await.unwrap();
+        assert_eq!(read(echoed.into_body()).await.0, 3);
+        assert!(!pair.server.is_closed(), "{:?}", pair.server.closed().await);
+        let more = futures::poll!(other.frame());
+        assert!(more.is_pending(), "the other stream has ended: {more:?}");
+        while dropped.try_recv().is_ok() {}
+    })
+    .await;
 }
 
 #[tokio::test]
