@@ -47,6 +47,49 @@ pub(crate) fn trailers(status: &Status) -> HeaderMap {
     trailers
 }
 
+/// Longest message of a status, encoded as a header, in bytes.
+const MAX_MESSAGE_BYTES: usize = 8 << 10;
+/// Most bytes of a head or of trailers, as HTTP/2 counts them: a hop refuses heads of more than 16 KiB.
+const MAX_HEADERS_BYTES: usize = 14 << 10;
+
+/// Makes the headers of a response small enough for each hop: cuts a long message of a status, with a mark, and drops other
+/// metadata that does not fit. A store may send what a hop refuses, and its caller would then have no status at all.
+pub(crate) fn fit_response(headers: &mut HeaderMap) {
+    let message = headers.get(Status::GRPC_MESSAGE).map_or(0, HeaderValue::len);
+    if message > MAX_MESSAGE_BYTES
+        && let Some(status) = Status::from_header_map(headers)
+    {
+        let cut = Status::new(status.code(), cut_message(status.message()));
+        headers.remove(Status::GRPC_MESSAGE);
+        // A text that cannot be encoded is left out.
+        let _ = cut.add_header(headers);
+    }
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+    if bytes > MAX_HEADERS_BYTES {
+        let kept = [Status::GRPC_STATUS, Status::GRPC_MESSAGE, header::CONTENT_TYPE];
+        let dropped: Vec<HeaderName> = headers.keys().filter(|name| !kept.contains(name)).cloned().collect();
+        for name in dropped {
+            headers.remove(name);
+        }
+    }
+}
+
+/// The beginning of a message that takes [`MAX_MESSAGE_BYTES`] as a header, and how much is missing.
+fn cut_message(message: &str) -> String {
+    let mut left = MAX_MESSAGE_BYTES - 64;
+    let end = message.char_indices().find(|(_, char)| {
+        // Each byte outside of ASCII takes three.
+        let cost = if char.is_ascii_alphanumeric() { 1 } else { 3 * char.len_utf8() };
+        let fits = cost <= left;
+        left = left.saturating_sub(cost);
+        !fits
+    });
+    match end {
+        Some((end, _)) => format!("{} [{} bytes follow]", &message[..end], message.len() - end),
+        None => message.to_owned(),
+    }
+}
+
 /// The caller's time limit for the whole stream; `None` if the header is absent or invalid.
 ///
 /// At most 8 digits and a unit:
@@ -140,6 +183,36 @@ mod tests {
         let mut left: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
         left.sort();
         assert_eq!(left, ["grpc-timeout: \"1S\"", "te: \"trailers\"", "thanos-tenant: \"a\""]);
+    }
+
+    #[test]
+    fn the_headers_of_a_response_fit_each_hop() {
+        let fitted = |status: &Status, more: usize| {
+            let mut headers = trailers(status);
+            headers.insert("x-cause", "x".repeat(more).parse().unwrap());
+            fit_response(&mut headers);
+            let bytes: usize =
+                headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+            assert!(bytes <= MAX_HEADERS_BYTES, "{bytes}");
+            let fitted = Status::from_header_map(&headers).unwrap();
+            assert_eq!(fitted.code(), status.code());
+            (fitted.message().to_owned(), headers.contains_key("x-cause"))
+        };
+        assert_eq!(fitted(&Status::internal("short"), 10), ("short".to_owned(), true));
+        assert_eq!(fitted(&Status::internal("short"), 20_000), ("short".to_owned(), false));
+        for char in ["x", "%", "\n", "é", "漢", "🙂"] {
+            for count in [10, 1_000, 3_000, 10_000, 100_000] {
+                let text = char.repeat(count);
+                let (kept, _) = fitted(&Status::not_found(text.clone()), 10);
+                match kept.rsplit_once(" [") {
+                    None => assert_eq!(kept, text),
+                    Some((begin, rest)) => {
+                        assert!(text.starts_with(begin) && begin.len() > 2_000, "{kept}");
+                        assert_eq!(rest, format!("{} bytes follow]", text.len() - begin.len()));
+                    }
+                }
+            }
+        }
     }
 
     #[test]

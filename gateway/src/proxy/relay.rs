@@ -151,7 +151,8 @@ impl Relay {
             None => call.await,
         };
         match answer {
-            Ok(response) => {
+            Ok(mut response) => {
+                grpc::fit_response(response.headers_mut());
                 self.code = grpc::code_of(response.headers());
                 response.map(|body| {
                     if body.is_end_stream() {
@@ -275,11 +276,12 @@ impl http_body::Body for RelayBody {
             return this.end(&status);
         }
         match ready!(this.poll_upstream(context)) {
-            UpstreamFrame::Frame(Some(Ok(frame))) => {
+            UpstreamFrame::Frame(Some(Ok(mut frame))) => {
                 if let Some(data) = frame.data_ref() {
                     this.relay.response_bytes.inc_by(data.len() as u64);
                     this.relay.bytes += data.len() as u64;
-                } else if let Some(trailers) = frame.trailers_ref() {
+                } else if let Some(trailers) = frame.trailers_mut() {
+                    grpc::fit_response(trailers);
                     this.relay.code = Some(grpc::code_of(trailers).unwrap_or(Code::Unknown));
                     this.finish();
                 }

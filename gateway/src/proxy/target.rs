@@ -39,6 +39,8 @@ const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 /// Large frames save system calls and copies.
 const FRAME_BYTES: u32 = 256 << 10;
+/// Largest head or trailers of a store, whose errors may be long.
+const MAX_HEADERS_BYTES: u32 = 1 << 20;
 
 /// Sends requests to one address.
 pub(crate) struct TargetClient {
@@ -202,7 +204,8 @@ impl TargetClient {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_frame_size(FRAME_BYTES);
+            .max_frame_size(FRAME_BYTES)
+            .max_header_list_size(MAX_HEADERS_BYTES);
         let io = match &self.tls {
             None => Http2Io::plain(stream),
             Some(tls) => {

@@ -11,6 +11,7 @@ use compression::{ClientCompressionLayer, MessageEncoding};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use proto::thanos::{
+    LabelValuesRequest,
     info::{InfoRequest, info_client::InfoClient},
     store_client::StoreClient,
 };
@@ -72,6 +73,30 @@ async fn a_target_is_announced_with_the_services_that_the_policy_allows() {
         let info = healthy(&scene.obs, "scraper-0.eu-1").await.info.expect("Info");
         assert!(info.store.is_some() && info.rules.is_some() == rules, "{policy}: {info:?}");
         assert_eq!(info.targets.is_some(), targets, "{policy}: {info:?}");
+    }
+}
+
+/// A store may explain at length what it does not like about a query.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_errors_arrive_cut_and_end_no_other_request() {
+    for transport in ["quic", "tcp"] {
+        let scene = scene(&format!("transport: {transport}\n")).await;
+        let mut client = client(&scene.obs, "scraper-0.eu-1");
+        let mut other = client.series(messages(-1, Duration::ZERO)).await.unwrap().into_inner();
+        assert!(other.message().await.unwrap().is_some());
+        for length in [2_000, 20_000, 70_000, 300_000] {
+            let request = LabelValuesRequest { limit: length, ..LabelValuesRequest::default() };
+            let status = within("an error", client.label_values(request)).await.unwrap_err();
+            let text = status.message();
+            assert_eq!(status.code(), Code::FailedPrecondition, "{transport}, {length} bytes: {status}");
+            assert!(text.starts_with("éé"), "{transport}, {length} bytes: {text}");
+            match length {
+                2_000 => assert_eq!(text.len(), 2_000),
+                _ => assert!(text.ends_with(" bytes follow]") && text.len() > 2_000, "{text}"),
+            }
+        }
+        let more = tokio::time::timeout(Duration::from_millis(100), other.message()).await;
+        assert!(more.is_err(), "{transport}: the other stream has ended: {more:?}");
     }
 }
 

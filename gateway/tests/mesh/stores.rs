@@ -27,7 +27,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, metadata::MetadataMap, transport::Server};
 
 /// A store whose `Series` sends `max_time` warnings of at least `max_resolution_window` bytes, `min_time` milliseconds apart. If `max_time` is negative, it sends
-/// one warning and then nothing, without ending the stream.
+/// one warning and then nothing, without ending the stream. `LabelValues` fails with a text of `limit` bytes.
 #[derive(Clone)]
 pub(crate) struct TestStore {
     inner: Arc<StoreState>,
@@ -200,6 +200,10 @@ impl store_server::Store for TestStore {
         request: Request<LabelValuesRequest>,
     ) -> Result<Response<LabelValuesResponse>, Status> {
         self.note(&request);
-        Err(Status::failed_precondition("no values here"))
+        let length = usize::try_from(request.into_inner().limit).unwrap();
+        match length {
+            0 => Err(Status::failed_precondition("no values here")),
+            _ => Err(Status::failed_precondition("é".repeat(length / 2))),
+        }
     }
 }

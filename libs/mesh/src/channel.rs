@@ -29,6 +29,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Bytes that all streams of a connection may send ahead of their readers: the most that HTTP/2 permits, 2,047 large windows
 /// of streams. With less, streams that are not read block the others.
 const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
+/// Largest head or trailers of a server, whose errors may be long.
+const MAX_HEADERS_BYTES: u32 = 1 << 20;
 /// Largest message of a compressed answer, after it is decompressed. Plain answers have the limit of their reader.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
@@ -208,6 +210,7 @@ fn endpoint(address: &str, options: &ChannelOptions) -> Result<Endpoint, Channel
         .keep_alive_timeout(2 * KEEP_ALIVE)
         .keep_alive_while_idle(true)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_max_header_list_size(MAX_HEADERS_BYTES)
         // h2 counts frames that arrive late for cancelled streams as errors over the whole life of a connection. Any
         // bound would be reached one day.
         .http2_max_local_error_reset_streams(None))
