@@ -16,6 +16,7 @@ use crate::error::{HeadError, at};
 use crate::files::bytes_of;
 use crate::head::{Head, HeadOptions, lock};
 use crate::replay::Replay;
+use crate::views::Views;
 
 /// The end of the name of a directory while its block is being removed. A start removes such directories.
 const REMOVED_SUFFIX: &str = ".tmp-for-deletion";
@@ -68,6 +69,7 @@ pub struct Database {
     head: Head,
     /// By min time.
     blocks: RwLock<Vec<Arc<LocalBlock>>>,
+    pub(crate) views: Views,
 }
 
 /// What was done by [`Database::maintain`].
@@ -104,7 +106,8 @@ impl Database {
             most_exemplars: options.most_exemplars,
         };
         let (head, replay) = Head::open_locked(dir, head_options, lock)?;
-        let database = Self { dir: dir.to_owned(), options, head, blocks: RwLock::new(blocks) };
+        let database =
+            Self { dir: dir.to_owned(), options, head, blocks: RwLock::new(blocks), views: Views::default() };
         Ok((database, OpenedDatabase { replay, damaged }))
     }
 
@@ -122,12 +125,29 @@ impl Database {
     /// Writes complete chunks to files, cuts blocks that are due, and removes those that are too old or too many. `now` is the time
     /// in the ids of blocks.
     ///
+    /// What is in a new block is removed from the head when no [`DatabaseView`](crate::DatabaseView) needs it, perhaps in the next call.
+    ///
     /// # Errors
     /// When a file cannot be written or removed. What was done before stays done, and the next call goes on.
     pub fn maintain(&self, now: Timestamp) -> Result<Maintained, HeadError> {
+        self.maintain_keeping(now, &|_| false)
+    }
+
+    /// As [`Database::maintain`], but keeps blocks, whatever their age and size, of which `is_kept` says so.
+    ///
+    /// # Errors
+    /// As [`Database::maintain`].
+    pub fn maintain_keeping(
+        &self,
+        now: Timestamp,
+        is_kept: &dyn Fn(Ulid) -> bool,
+    ) -> Result<Maintained, HeadError> {
         let mut done = Maintained::default();
         self.head.store_chunks()?;
-        while let Some(range) = self.head.next_block() {
+        self.truncate(now)?;
+        while !self.views.is_waiting()
+            && let Some(range) = self.head.next_block()
+        {
             let id = new_id(now);
             if self.head.cut_block(&self.dir, id, range)?.is_some() {
                 let block =
@@ -137,29 +157,36 @@ impl Database {
                 blocks.sort_by_key(|block| (block.meta().min_time, block.meta().ulid));
                 done.cut.push(id);
             }
-            self.head.truncate(range.1)?;
+            self.views.was_cut(range.1, now);
+            self.truncate(now)?;
         }
-        for block in self.expired()? {
+        for block in self.expired(is_kept)? {
             self.remove(&block)?;
             done.removed.push(block.meta().ulid);
         }
         Ok(done)
     }
 
+    /// Removes from the head what is in blocks that all views know.
+    fn truncate(&self, now: Timestamp) -> Result<(), HeadError> {
+        self.views.removable(now).map_or(Ok(()), |until| self.head.truncate(until))
+    }
+
     /// Blocks that are too old or too many.
-    fn expired(&self) -> Result<Vec<Arc<LocalBlock>>, HeadError> {
+    fn expired(&self, is_kept: &dyn Fn(Ulid) -> bool) -> Result<Vec<Arc<LocalBlock>>, HeadError> {
         let blocks = self.blocks.read().unwrap_or_else(PoisonError::into_inner);
         let newest = blocks.iter().map(|block| block.meta().max_time).max();
+        let removable = || blocks.iter().filter(|block| !is_kept(block.meta().ulid));
         let is_old = |block: &&Arc<LocalBlock>| match (self.options.keep_for, newest) {
             (Some(keep), Some(newest)) => block.meta().max_time < newest - keep,
             _ => false,
         };
-        let mut expired: Vec<Arc<LocalBlock>> = blocks.iter().filter(is_old).cloned().collect();
+        let mut expired: Vec<Arc<LocalBlock>> = removable().filter(is_old).cloned().collect();
         if let Some(most) = self.options.keep_bytes {
             let mut bytes = self.head.bytes_on_disk().map_err(at(&self.dir))?;
             bytes += blocks.iter().map(|block| block.bytes).sum::<u64>();
             bytes -= expired.iter().map(|block| block.bytes).sum::<u64>();
-            for block in blocks.iter().filter(|block| !is_old(block)) {
+            for block in removable().filter(|block| !is_old(block)) {
                 if bytes <= most {
                     break;
                 }

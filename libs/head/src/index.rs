@@ -153,6 +153,13 @@ impl HeadIndex {
         lists.flat_map(|(_, list)| slots(list)).collect()
     }
 
+    /// For each label its values with the numbers of their series, in no order.
+    pub(crate) fn cardinalities(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = (&str, u64)>)> {
+        self.postings.iter().map(|(name, values)| {
+            (&**name, values.iter().map(|(value, series)| (&**value, series.len() as u64)))
+        })
+    }
+
     /// All names of labels, in no order.
     pub(crate) fn label_names(&self) -> impl Iterator<Item = &str> {
         self.postings.keys().map(|name| &**name)

@@ -31,6 +31,9 @@ mod metadata;
 mod replay;
 mod select;
 mod series;
+mod statistics;
+mod view;
+mod views;
 
 pub use appender::{AppendRefused, Appender, Committed, SeriesHandle};
 pub use database::{Database, DatabaseOptions, LocalBlock, Maintained, OpenedDatabase};
@@ -39,7 +42,9 @@ pub use exemplars::{Exemplar, ExemplarRefused, SeriesExemplars};
 pub use head::{Head, HeadOptions, HeadStats};
 pub use metadata::Metadata;
 pub use replay::{DamagedPart, Replay};
-pub use select::{HeadSelection, HeadSeries};
+pub use select::{FoundSeries, HeadSelection, HeadSeries};
+pub use statistics::HeadStatistics;
+pub use view::DatabaseView;
 
 #[cfg(test)]
 mod tests;

@@ -30,7 +30,44 @@ pub struct HeadSelection<'a> {
     deletions: HashMap<u32, Vec<TimeRange>>,
 }
 
+/// A series that was found, and not read yet. It can be read as long as it is kept, also when the head has removed it.
+#[derive(Clone)]
+pub struct FoundSeries(Arc<Series>);
+
+impl FoundSeries {
+    /// Its labels.
+    pub fn labels(&self) -> &Labels {
+        &self.0.labels
+    }
+}
+
 impl Head {
+    /// The series that satisfy all of `matchers`, in the order of their labels, to be read with [`Head::read`].
+    pub fn find(&self, matchers: &[Matcher]) -> Vec<FoundSeries> {
+        let mut series = self.index.read().unwrap_or_else(PoisonError::into_inner).matching(matchers);
+        series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        series.into_iter().map(FoundSeries).collect()
+    }
+
+    /// The chunks of a series with samples in `range`, in order of time. They may have samples outside of it.
+    ///
+    /// # Errors
+    /// When a chunk file cannot be read.
+    pub fn read(&self, series: &FoundSeries, range: TimeRange) -> Result<Vec<Chunk>, HeadError> {
+        let chunks = self.chunks(&series.0, range)?;
+        let deletions = self.deletions.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(match deletions.get(&series.0.slot) {
+            Some(deleted) => chunks.iter().flat_map(|chunk| without(chunk, deleted)).collect(),
+            None => chunks,
+        })
+    }
+
+    /// Whether a series has chunks with samples in `range`, as far as their times show it.
+    pub fn has_chunks(&self, series: &FoundSeries, range: TimeRange) -> bool {
+        let state = series.0.lock();
+        state.stored.iter().any(|chunk| chunk.range.overlaps(&range)) || state.has_memory_in(range)
+    }
+
     /// The series that satisfy all of `matchers` and have chunks in `range`, in the order of their labels.
     pub fn select(&self, matchers: &[Matcher], range: TimeRange) -> HeadSelection<'_> {
         let mut series = self.index.read().unwrap_or_else(PoisonError::into_inner).matching(matchers);

@@ -194,6 +194,15 @@ impl SeriesState {
         chunks
     }
 
+    /// Whether it has chunks in memory with samples in a range.
+    pub(crate) fn has_memory_in(&self, range: TimeRange) -> bool {
+        let is_open_inside = |open: &Open| {
+            TimeRange::new(Timestamp::from_millis(open.min), open.chunk.max_time()).overlaps(&range)
+        };
+        self.full.iter().any(|chunk| chunk.range.overlaps(&range))
+            || self.open.as_ref().is_some_and(is_open_inside)
+    }
+
     /// Removes chunks without samples at `min_time` or later. Returns whether nothing is left.
     pub(crate) fn truncate(&mut self, min_time: i64) -> bool {
         let is_recent = |range: &TimeRange| range.max.as_millis() >= min_time;

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::TimeRange;
 use tsdb::{BlockOptions, BlockWriter, Compaction, Ulid, XorEncoder};
 
 use crate::tests::{AllSamples, add_block, add_chunks, at, labels};
-use crate::{Database, DatabaseOptions, HeadError};
+use crate::{Database, DatabaseOptions, DatabaseView, HeadError};
 
 const HOUR: i64 = 3_600_000;
 /// A boundary of blocks.
@@ -155,4 +156,93 @@ fn a_data_folder_that_is_a_file_or_in_use_is_an_error() {
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
     assert!(matches!(Database::open(&file, DatabaseOptions::default()), Err(HeadError::File { .. })));
+}
+
+/// The samples that a view has: those of its blocks and those of its head.
+fn viewed(view: &DatabaseView) -> AllSamples {
+    let (mut out, mut head) = (AllSamples::new(), AllSamples::new());
+    view.blocks().iter().for_each(|block| add_block(&block.dir, &mut out));
+    for series in view.head().find(&[]) {
+        assert!(view.head().has_chunks(&series, TimeRange::ALL));
+        add_chunks(series.labels(), &view.head().read(&series, TimeRange::ALL).unwrap(), &mut head);
+    }
+    for (series, samples) in head {
+        let of_series = out.entry(series).or_default();
+        for (time, sample) in samples {
+            let known = of_series.insert(time, sample.clone());
+            assert!(known.is_none_or(|known| known == sample), "what a block and the head have is equal");
+        }
+    }
+    out
+}
+
+#[test]
+fn a_view_has_every_sample_while_blocks_are_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut all = AllSamples::new();
+    let (database, _) = Database::open(dir.path(), DatabaseOptions::default()).unwrap();
+    let database = Arc::new(database);
+    scrape(&database, 0..170, &mut all);
+    let (early, before) = (database.view(TimeRange::ALL), all.clone());
+    let found = early.head().find(&[]);
+    scrape(&database, 170..200, &mut all);
+    assert_eq!(database.blocks(TimeRange::ALL).len(), 1, "a block was cut");
+    let late = database.view(TimeRange::ALL);
+    assert!(early.is_whole() && late.is_whole());
+    assert!(viewed(&late) == all);
+    assert!(early.blocks().is_empty());
+    let mut read = AllSamples::new();
+    for series in &found {
+        let chunks = early.head().read(series, TimeRange::new(at(0), at(BEGIN + 169 * 60_000 + 30)));
+        add_chunks(series.labels(), &chunks.unwrap(), &mut read);
+    }
+    read.values_mut().for_each(|samples| drop(samples.split_off(&(BEGIN + 170 * 60_000))));
+    assert!(read == before);
+
+    println!("the samples are removed when the view is gone");
+    drop((early, found));
+    let range = |database: &Database| database.head().stats().times.unwrap().min;
+    assert_eq!(range(&database), at(BEGIN));
+    database.maintain(at(BEGIN + 200 * 60_000)).unwrap();
+    assert_eq!(range(&database), at(BEGIN + 2 * HOUR));
+    assert!(late.is_whole() && viewed(&late) == all);
+
+    println!("or when it is too old");
+    let old = database.view(TimeRange::ALL);
+    scrape(&database, 200..301, &mut all);
+    assert!(old.is_whole());
+    database.maintain(at(BEGIN + 303 * 60_000)).unwrap();
+    assert!(!old.is_whole() && !late.is_whole());
+    let fresh = database.view(TimeRange::ALL);
+    assert!(fresh.is_whole() && viewed(&fresh) == all);
+}
+
+#[test]
+fn retention_keeps_what_its_user_keeps() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut all = AllSamples::new();
+    let options = DatabaseOptions { keep_bytes: Some(1), ..DatabaseOptions::default() };
+    let (database, _) = Database::open(dir.path(), DatabaseOptions::default()).unwrap();
+    scrape(&database, 0..8 * 60, &mut all);
+    drop(database);
+    let (database, _) = Database::open(dir.path(), options).unwrap();
+    let ids: Vec<Ulid> =
+        database.blocks(TimeRange::ALL).iter().map(|block| block.block.meta().ulid).collect();
+    assert_eq!(ids.len(), 3);
+    let done = database.maintain_keeping(at(BEGIN), &|id| id == ids[1]).unwrap();
+    assert_eq!(done.removed, [ids[0], ids[2]]);
+    assert_eq!(database.maintain(at(BEGIN)).unwrap().removed, [ids[1]]);
+}
+
+#[test]
+fn statistics_name_what_has_most_series() {
+    let dir = tempfile::tempdir().unwrap();
+    let (database, _) = Database::open(dir.path(), DatabaseOptions::default()).unwrap();
+    scrape(&database, 0..1, &mut AllSamples::new());
+    let statistics = database.head().statistics(2);
+    assert_eq!(statistics.label_pairs, 11);
+    assert_eq!(statistics.series_by_metric, [("m".to_owned(), 10)]);
+    assert_eq!(statistics.values_by_label, [("n".to_owned(), 10), ("__name__".to_owned(), 1)]);
+    assert_eq!(statistics.bytes_by_label, [("__name__".to_owned(), 90), ("n".to_owned(), 20)]);
+    assert_eq!(statistics.series_by_pair, [("__name__=m".to_owned(), 10), ("n=0".to_owned(), 1)]);
 }
