@@ -138,7 +138,7 @@ fn parse(
         _ => Err(format!("{:?} is unknown, expected IN-MEMORY, REDIS or MEMCACHED", node.text()?)),
     });
     let ttl = more(&mut fields, &mistakes);
-    let nothing = YamlNode { line: root.line, value: YamlValue::Null };
+    let nothing = YamlNode::nothing(root.line);
     let mut config = YamlFields::new("config", fields.node("config").unwrap_or(&nothing), &mistakes);
     let mut parsed = Parsed::default();
     match kind {

@@ -26,11 +26,11 @@ impl TlsVersion {
 impl FromStr for TlsVersion {
     type Err = String;
 
-    /// A minimum in the form of Thanos. 1.0 and 1.1 mean 1.2, because older versions are insecure and never used.
+    /// A minimum in the form of Thanos (`1.2`) or of Prometheus (`TLS12`). 1.0 and 1.1 mean 1.2, because older versions are insecure and never used.
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "1.0" | "1.1" | "1.2" => Ok(Self::Tls12),
-            "1.3" => Ok(Self::Tls13),
+            "1.0" | "1.1" | "1.2" | "TLS10" | "TLS11" | "TLS12" => Ok(Self::Tls12),
+            "1.3" | "TLS13" => Ok(Self::Tls13),
             _ => Err(format!("TLS version {text:?} is not supported, expected 1.2 or 1.3")),
         }
     }
