@@ -16,10 +16,10 @@ use model::{Labels, Matcher, TimeRange, Timestamp};
 use answers::{BuildInfo, JsonLabelSet, StatusConfig};
 pub use answers::{Configuration, MetadataEntry, RuntimeInfo, WithWarnings};
 pub use authorization::{Authorization, Credential};
-pub use connector::ProxyUrl;
+pub use connector::{Connector, HttpConnection, ProxyUrl};
 use query_string::{QueryString, escape, selector};
 use request::HttpTransport;
-pub use request::{ClientError, ClientOptions, UrlError};
+pub use request::{ClientError, ClientOptions, UrlError, http_cause};
 
 use crate::float::write_timestamp;
 use crate::read::{self, ReadError, ReadQuery, ReadStream};

@@ -8,6 +8,8 @@
 //! [`ReadStream`] for its chunks by remote read. [`ReadFrameDecoder`] decodes the frames of that stream
 //! without I/O.
 //!
+//! *For other clients*: [`Connector`] opens connections with TLS and through proxies.
+//!
 //! *For both*: rules ([`RuleGroup`]), targets ([`TargetDiscovery`]), exemplars ([`ExemplarSeries`]) and statistics
 //! ([`TsdbStatus`]), which are read from and printed as the JSON of Prometheus.
 //!
@@ -33,8 +35,9 @@ mod tsdb_status;
 pub use alertmanagers::{Alertmanager, AlertmanagerDiscovery};
 pub use api_time::ApiTime;
 pub use client::{
-    Authorization, ClientError, ClientOptions, Configuration, Credential, MetadataEntry, PrometheusClient,
-    ProxyUrl, RuntimeInfo, SeriesSelection, UrlError, WithWarnings,
+    Authorization, ClientError, ClientOptions, Configuration, Connector, Credential, HttpConnection,
+    MetadataEntry, PrometheusClient, ProxyUrl, RuntimeInfo, SeriesSelection, UrlError, WithWarnings,
+    http_cause,
 };
 pub use duration::{InvalidDuration, parse_prometheus_duration};
 pub use envelope::{ApiError, Envelope, ErrorType};

@@ -215,11 +215,8 @@ async fn answer_with(bytes: &'static [u8]) -> String {
 async fn answers_that_are_no_answers_are_reported_in_words() {
     for (bytes, expected) in [
         (&b""[..], "the connection was closed before the answer was complete"),
-        (b"SSH-2.0-OpenSSH_9.6\r\n", "the answer is not HTTP; check that Prometheus listens on this port"),
-        (
-            b"\x15\x03\x01\x00\x02\x02\x16",
-            "the answer is not HTTP; check that Prometheus listens on this port",
-        ),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "the answer is not HTTP; check which program listens on this port"),
+        (b"\x15\x03\x01\x00\x02\x02\x16", "the answer is not HTTP; check which program listens on this port"),
     ] {
         let url = answer_with(bytes).await;
         let client = PrometheusClient::new(&url, ClientOptions::default()).unwrap();

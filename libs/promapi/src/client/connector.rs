@@ -1,4 +1,4 @@
-//! Connections to Prometheus: directly or through a proxy, with or without TLS.
+//! Connections to servers: directly or through a proxy, with or without TLS.
 
 use std::error::Error as StdError;
 use std::io;
@@ -47,7 +47,7 @@ impl ProxyUrl {
     }
 
     /// The same, for requests over plain HTTP, which the proxy reads itself.
-    pub(super) fn authorization_of_requests(&self, url: &str) -> Option<HeaderValue> {
+    pub fn authorization_of_requests(&self, url: &str) -> Option<HeaderValue> {
         let reads_requests = self.kind == ProxyKind::Http && url.starts_with("http:");
         reads_requests.then(|| self.authorization()).flatten()
     }
@@ -112,24 +112,28 @@ fn decoded(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Opens connections.
+/// Opens connections for hyper's client.
 #[derive(Clone, Debug)]
-pub(super) struct Connector {
+pub struct Connector {
     tcp: HttpConnector,
     proxy: Option<ProxyUrl>,
-    /// `None` for a URL with `http`.
     tls: Option<ClientTls>,
 }
 
 impl Connector {
-    pub(super) fn new(mut tcp: HttpConnector, proxy: Option<ProxyUrl>, tls: Option<ClientTls>) -> Self {
+    /// Opens TCP connections with `tcp`, through a proxy if there is one. `tls` is for URLs with `https`, which fail without it.
+    pub fn new(mut tcp: HttpConnector, proxy: Option<ProxyUrl>, tls: Option<ClientTls>) -> Self {
         tcp.enforce_http(false);
         Self { tcp, proxy, tls }
     }
 
-    async fn open(mut self, uri: Uri) -> Result<PrometheusConnection, BoxError> {
-        let through_proxy =
-            self.tls.is_none() && self.proxy.as_ref().is_some_and(|p| p.kind == ProxyKind::Http);
+    async fn open(mut self, uri: Uri) -> Result<HttpConnection, BoxError> {
+        let tls = match (uri.scheme() == Some(&Scheme::HTTPS), &self.tls) {
+            (false, _) => None,
+            (true, Some(tls)) => Some(tls.clone()),
+            (true, None) => return Err("TLS is not configured for URLs with https".into()),
+        };
+        let through_proxy = tls.is_none() && self.proxy.as_ref().is_some_and(|p| p.kind == ProxyKind::Http);
         let stream = match &self.proxy {
             None => self.tcp.call(uri.clone()).await?,
             Some(proxy) => {
@@ -155,11 +159,11 @@ impl Connector {
             }
         };
         let stream: TcpStream = stream.into_inner();
-        let stream = match &self.tls {
+        let stream = match tls {
             None => stream.into(),
             Some(tls) => tls.connect(uri.host().unwrap_or_default(), stream).await?.into(),
         };
-        Ok(PrometheusConnection { stream, through_proxy })
+        Ok(HttpConnection { stream, through_proxy })
     }
 }
 
@@ -180,7 +184,7 @@ fn of_proxy(proxy: &ProxyUrl, error: &(dyn StdError + 'static)) -> BoxError {
 }
 
 impl Service<Uri> for Connector {
-    type Response = TokioIo<PrometheusConnection>;
+    type Response = TokioIo<HttpConnection>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
@@ -195,19 +199,20 @@ impl Service<Uri> for Connector {
 }
 
 /// A connection, and what hyper's client has to know about it.
-pub(super) struct PrometheusConnection {
+#[derive(Debug)]
+pub struct HttpConnection {
     stream: TcpOrTls,
     /// A proxy reads the requests, so that they name the whole URL.
     through_proxy: bool,
 }
 
-impl Connection for PrometheusConnection {
+impl Connection for HttpConnection {
     fn connected(&self) -> Connected {
         Connected::new().proxy(self.through_proxy)
     }
 }
 
-impl AsyncRead for PrometheusConnection {
+impl AsyncRead for HttpConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -217,7 +222,7 @@ impl AsyncRead for PrometheusConnection {
     }
 }
 
-impl AsyncWrite for PrometheusConnection {
+impl AsyncWrite for HttpConnection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }

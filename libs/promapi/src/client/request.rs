@@ -257,7 +257,7 @@ impl HttpTransport {
         let response = match timeout(limit, self.http.request(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
-                return Err(ClientError::Transport { url, cause: cause_of(&error) });
+                return Err(ClientError::Transport { url, cause: http_cause(&error) });
             }
             Err(_) => return Err(ClientError::Timeout { url, limit }),
         };
@@ -357,7 +357,7 @@ fn default_tls() -> ClientTlsOptions {
 }
 
 /// Why a request failed, without the layers that say no more than that it did.
-fn cause_of(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn http_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let of_tls = |cause: &(dyn std::error::Error + 'static)| tls::explain("server", cause.downcast_ref()?);
     let of_http = |cause: &(dyn std::error::Error + 'static)| words_of_http(cause.downcast_ref()?);
     causes(error)
@@ -369,7 +369,7 @@ fn cause_of(error: &(dyn std::error::Error + 'static)) -> String {
 /// What HTTP says that is not the error of something below it.
 fn words_of_http(error: &hyper::Error) -> Option<String> {
     if error.is_parse() {
-        Some("the answer is not HTTP; check that Prometheus listens on this port".to_owned())
+        Some("the answer is not HTTP; check which program listens on this port".to_owned())
     } else if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
         Some("the connection was closed before the answer was complete".to_owned())
     } else {
