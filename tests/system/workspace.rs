@@ -14,7 +14,7 @@ const LAYERS: &[(u8, &[&str])] = &[
     (6, &["sidecar", "scraper", "ruler", "gateway", "tools"]),
     (5, &["shipper", "store", "querier", "compactor", "pki"]),
     (4, &["promql", "storeapi", "bucket"]),
-    (3, &["series", "head"]),
+    (3, &["series", "head", "httpclient"]),
     (2, &["tsdb", "exposition", "promapi", "mesh", "runtime"]),
     (1, &["model", "identity", "proto", "budget", "compression", "tls", "terminal"]),
 ];
