@@ -4,6 +4,7 @@
 //! applies relabelling and limits, marks series that vanish as stale, and writes `up` and the other series about the scrape, as
 //! Prometheus does. It has no network and no clock.
 
+mod config;
 mod failure;
 mod limits;
 mod report;
@@ -11,6 +12,12 @@ mod rules;
 mod series;
 mod target_labels;
 
+pub use config::{
+    DiscoveryConfig, DnsDiscoveryConfig, DnsRecordKind, FileDiscoveryConfig, GlobalConfig,
+    HttpDiscoveryConfig, NameEscaping, NameValidation, PrometheusConfig, RemoteWriteConfig,
+    RemoteWriteMessage, RemoteWriteQueue, ScrapeConfig, ScrapeLimits, ScrapeProtocol, StorageConfig,
+    TargetGroup,
+};
 pub use failure::ScrapeFailure;
 pub use report::ScrapeReport;
 pub use rules::ScrapeRules;

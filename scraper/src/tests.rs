@@ -1,5 +1,6 @@
 //! Scrapes of a target, by themselves and beside a real Prometheus.
 
+mod config;
 mod prometheus;
 
 use std::collections::BTreeMap;

@@ -54,6 +54,16 @@ impl RelabelAction {
     pub fn as_str(self) -> &'static str {
         ACTIONS.iter().find(|(_, action)| *action == self).map_or("replace", |(name, _)| name)
     }
+
+    /// The action with this name in lower case.
+    pub fn parse(name: &str) -> Option<Self> {
+        ACTIONS.iter().find(|(known, _)| *known == name).map(|(_, action)| *action)
+    }
+
+    /// The names of all actions.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        ACTIONS.iter().map(|(name, _)| *name)
+    }
 }
 
 impl Serialize for RelabelAction {
@@ -65,10 +75,8 @@ impl Serialize for RelabelAction {
 impl<'de> Deserialize<'de> for RelabelAction {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let lower = text.to_lowercase();
-        let known = ACTIONS.iter().find(|(name, _)| *name == lower).map(|(_, action)| *action);
-        known.ok_or_else(|| {
-            let names: Vec<&str> = ACTIONS.iter().map(|(name, _)| *name).collect();
+        Self::parse(&text.to_lowercase()).ok_or_else(|| {
+            let names: Vec<&str> = Self::names().collect();
             serde::de::Error::custom(format_args!(
                 "unknown relabel action {text:?}; expected one of {}",
                 names.join(", ")

@@ -1,0 +1,24 @@
+//! `prometheus.yml`: what is known of it, and every mistake.
+
+mod discovery;
+mod environment;
+mod global;
+mod job;
+mod limits;
+mod prometheus;
+mod protocol;
+mod relabel;
+mod remote_write;
+mod storage;
+mod values;
+
+pub use discovery::{
+    DiscoveryConfig, DnsDiscoveryConfig, DnsRecordKind, FileDiscoveryConfig, HttpDiscoveryConfig, TargetGroup,
+};
+pub use global::GlobalConfig;
+pub use job::ScrapeConfig;
+pub use limits::ScrapeLimits;
+pub use prometheus::PrometheusConfig;
+pub use protocol::{NameEscaping, NameValidation, ScrapeProtocol};
+pub use remote_write::{RemoteWriteConfig, RemoteWriteMessage, RemoteWriteQueue};
+pub use storage::StorageConfig;
