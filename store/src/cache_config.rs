@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use runtime::yaml::{Mistakes, YamlFields, YamlNode, YamlValue};
+use runtime::yaml::{Mistakes, YamlFields, YamlNode};
 use runtime::{config_origin, load_config, parse_bytes};
 
 use crate::shared_cache::{SharedConfig, duration};
