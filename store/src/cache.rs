@@ -3,9 +3,9 @@
 //! Files of blocks never change, so nothing in here can be out of date. What belongs to a block that is gone is not asked for any
 //! more and makes room for other data.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use model::Matcher;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -13,6 +13,9 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache as QuickCache;
 use runtime::Registry;
 use tsdb::{Postings, Ulid};
+
+use crate::page_part::PagePart;
+use crate::page_pool::memory_of;
 
 /// A block in one of the buckets of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,8 +53,17 @@ enum Key {
 
 #[derive(Clone, Debug)]
 enum Value {
-    Page(Bytes),
+    Page(PagePart),
     Postings(Arc<Expanded>),
+}
+
+impl Value {
+    fn page(self) -> Option<PagePart> {
+        match self {
+            Self::Page(part) => Some(part),
+            Self::Postings(_) => None,
+        }
+    }
 }
 
 /// What an entry takes besides its content, in bytes: key, pointers and places in the tables of the cache.
@@ -63,7 +75,7 @@ struct EntryBytes;
 impl Weighter<Key, Value> for EntryBytes {
     fn weight(&self, key: &Key, value: &Value) -> u64 {
         let content = match value {
-            Value::Page(page) => page.len(),
+            Value::Page(part) => memory_of(part.bytes.len()),
             Value::Postings(expanded) => {
                 let left = expanded.left.iter().map(|matcher| size_of::<Matcher>() + matcher.regex_bytes());
                 expanded.postings.memory_bytes() + left.sum::<usize>()
@@ -91,25 +103,21 @@ impl Cache {
         Self { entries: QuickCache::with_weighter(entries, limit_bytes, EntryBytes), metrics }
     }
 
-    /// A page of a file.
-    pub(crate) fn page(&self, file: FileKey, page: u32) -> Option<Bytes> {
-        match self.found("pages", self.entries.get(&Key::Page(file, page)))? {
-            Value::Page(bytes) => Some(bytes),
-            Value::Postings(_) => None,
-        }
+    /// What is cached of a page of a file. It counts as found if all of `wanted` is.
+    pub(crate) fn page(&self, file: FileKey, page: u32, wanted: &Range<u32>) -> Option<PagePart> {
+        let part = self.entries.get(&Key::Page(file, page)).and_then(Value::page);
+        self.count("pages", part.as_ref().is_some_and(|part| part.covers(wanted)));
+        part
     }
 
-    /// A page of a file, looked up once more for the same request, so that it does not count.
-    pub(crate) fn peek_page(&self, file: FileKey, page: u32) -> Option<Bytes> {
-        match self.entries.peek(&Key::Page(file, page))? {
-            Value::Page(bytes) => Some(bytes),
-            Value::Postings(_) => None,
-        }
+    /// What is cached of a page, looked up once more for the same request, so that it does not count.
+    pub(crate) fn peek_page(&self, file: FileKey, page: u32) -> Option<PagePart> {
+        self.entries.peek(&Key::Page(file, page)).and_then(Value::page)
     }
 
-    /// Keeps a page. `bytes` must have memory of their own: a slice would keep the whole of what it was cut from.
-    pub(crate) fn put_page(&self, file: FileKey, page: u32, bytes: Bytes) {
-        self.entries.insert(Key::Page(file, page), Value::Page(bytes));
+    /// Keeps a part of a page. Its bytes must have memory of their own: a slice would keep the whole of what it was cut from.
+    pub(crate) fn put_page(&self, file: FileKey, page: u32, part: PagePart) {
+        self.entries.insert(Key::Page(file, page), Value::Page(part));
     }
 
     /// Removes what is known of a block.
@@ -122,7 +130,9 @@ impl Cache {
 
     /// The series that matchers select in a block.
     pub(crate) fn postings(&self, block: BlockKey, matchers: &str) -> Option<Arc<Expanded>> {
-        match self.found("postings", self.entries.get(&Key::Postings(block, matchers.into())))? {
+        let found = self.entries.get(&Key::Postings(block, matchers.into()));
+        self.count("postings", found.is_some());
+        match found? {
             Value::Postings(expanded) => Some(expanded),
             Value::Page(_) => None,
         }
@@ -138,13 +148,12 @@ impl Cache {
         self.entries.weight()
     }
 
-    fn found(&self, kind: &'static str, value: Option<Value>) -> Option<Value> {
+    fn count(&self, kind: &'static str, is_found: bool) {
         let labels = vec![("kind", kind)];
         self.metrics.requests.get_or_create(&labels).inc();
-        if value.is_some() {
+        if is_found {
             self.metrics.hits.get_or_create(&labels).inc();
         }
-        value
     }
 }
 
@@ -174,6 +183,8 @@ impl CacheMetrics {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     #[test]
@@ -182,14 +193,15 @@ mod tests {
         let block = BlockKey { bucket: 0, block: Ulid::from_parts(1, 1) };
         for number in 0..1_000 {
             let file = FileKey { block, file: number % 7 };
-            cache.put_page(file, number, Bytes::from(vec![0; 4 << 10]));
+            cache.put_page(file, number, PagePart::whole(Bytes::from(vec![0; 4 << 10])));
             let expanded = Expanded { postings: (0..500).map(tsdb::SeriesRef).collect(), left: Vec::new() };
             cache.put_postings(block, &format!("{number}"), Arc::new(expanded));
             assert!(cache.size_bytes() <= 1 << 20, "{}", cache.size_bytes());
         }
         assert!(cache.size_bytes() > 1 << 19, "{}", cache.size_bytes());
         let nothing = Cache::new(0, CacheMetrics::default());
-        nothing.put_page(FileKey { block, file: 0 }, 0, Bytes::from_static(b"x"));
-        assert_eq!(nothing.page(FileKey { block, file: 0 }, 0), None);
+        let file = FileKey { block, file: 0 };
+        nothing.put_page(file, 0, PagePart::whole(Bytes::from_static(b"x")));
+        assert_eq!(nothing.page(file, 0, &(0..1)), None);
     }
 }

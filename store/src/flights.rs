@@ -7,32 +7,32 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::cache::FileKey;
+use crate::page_part::PagePart;
 
 type PageKey = (FileKey, u32);
 
 /// The pages that are being read, by any request. Clones share them.
 #[derive(Clone, Default)]
-pub(crate) struct Flights(Arc<Mutex<HashMap<PageKey, watch::Receiver<Option<Bytes>>>>>);
+pub(crate) struct Flights(Arc<Mutex<HashMap<PageKey, watch::Receiver<Option<PagePart>>>>>);
 
 /// Pages of a file that one request reads. The others find what it has read, or that it has ended without them.
 pub(crate) struct Claimed {
     flights: Flights,
     file: FileKey,
-    senders: HashMap<u32, watch::Sender<Option<Bytes>>>,
+    senders: HashMap<u32, watch::Sender<Option<PagePart>>>,
 }
 
 /// A page that another request reads.
 pub(crate) struct Awaited {
     pub(crate) page: u32,
-    receiver: watch::Receiver<Option<Bytes>>,
+    receiver: watch::Receiver<Option<PagePart>>,
 }
 
 impl Flights {
-    fn lock(&self) -> MutexGuard<'_, HashMap<PageKey, watch::Receiver<Option<Bytes>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<PageKey, watch::Receiver<Option<PagePart>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -68,10 +68,10 @@ impl Claimed {
         self.senders.contains_key(&page)
     }
 
-    /// Gives a page that was claimed to those who wait for it.
-    pub(crate) fn found(&self, page: u32, bytes: &Bytes) {
+    /// Gives what was read of a page that was claimed to those who wait for it.
+    pub(crate) fn found(&self, page: u32, part: &PagePart) {
         if let Some(sender) = self.senders.get(&page).filter(|sender| sender.receiver_count() > 1) {
-            sender.send_replace(Some(bytes.clone()));
+            sender.send_replace(Some(part.clone()));
         }
     }
 }
@@ -86,8 +86,8 @@ impl Drop for Claimed {
 }
 
 impl Awaited {
-    /// The page, or `None` if the request that has claimed it ended without it.
-    pub(crate) async fn bytes(mut self) -> Option<Bytes> {
+    /// What was read of the page, or `None` if the request that has claimed it ended without it.
+    pub(crate) async fn part(mut self) -> Option<PagePart> {
         let found = self.receiver.wait_for(Option::is_some).await.ok()?;
         found.clone()
     }
@@ -95,6 +95,7 @@ impl Awaited {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use tsdb::Ulid;
 
     use super::*;
@@ -113,13 +114,14 @@ mod tests {
             [first.contains(2), first.contains(3), second.contains(2), second.contains(3)],
             [true, false, false, true]
         );
-        first.found(1, &Bytes::from_static(b"page 1"));
+        let part = PagePart::whole(Bytes::from_static(b"page 1"));
+        first.found(1, &part);
         drop((first, third));
         let mut found = Vec::new();
         for page in awaited {
-            found.push((page.page, page.bytes().await));
+            found.push((page.page, page.part().await));
         }
-        assert_eq!(found, [(1, Some(Bytes::from_static(b"page 1"))), (2, None)]);
+        assert_eq!(found, [(1, Some(part)), (2, None)]);
         assert_eq!(flights.count(), 1);
         assert!(flights.claim(file, &[2]).1.is_empty());
         drop(second);

@@ -8,7 +8,7 @@
 //! Not here: objects, marks and the view of a bucket (`bucket`); the format of blocks (`tsdb`); the merge (`series`).
 //!
 //! Reading order: `config`, `component`, `sync`, `acknowledge`, `catalog`, `store`, `answer`, `cursor`, `deleted`, `sorted`, `expand`, `labels`, `hints`; then how bytes are
-//! read: `blocks`, `header`, `pages`, `flights`, `page_pool`, `page_source`, `cache`, `disk_cache`, `shared_cache`, `page_item`, `hedge`, `reading`, `meter`.
+//! read: `blocks`, `header`, `pages`, `page_part`, `flights`, `page_pool`, `page_source`, `cache`, `disk_cache`, `shared_cache`, `page_item`, `hedge`, `reading`, `meter`.
 
 mod acknowledge;
 mod answer;
@@ -33,6 +33,7 @@ mod memory;
 mod meter;
 mod metrics;
 mod page_item;
+mod page_part;
 mod page_pool;
 mod page_source;
 mod pages;

@@ -12,6 +12,7 @@ mod oracle;
 mod outage;
 mod readers;
 mod required;
+mod scattered;
 mod servers;
 mod shared;
 mod syncing;

@@ -136,8 +136,11 @@ impl Block {
 
     fn assemble(name: Arc<str>, parts: BlockParts) -> Result<Self, BlockError> {
         let BlockParts { meta, index, segments, tombstones, index_memory } = parts;
-        let index = Index::open_named(&name, index, index_memory)?;
-        let segments = Segments::new(&name, segments);
+        let largest = meta.thanos.as_ref().map(|thanos| &thanos.index_stats);
+        let index = Index::open_named(&name, index, index_memory)?
+            .with_largest_entry(largest.and_then(|stats| stats.series_max_size));
+        let segments =
+            Segments::new(&name, segments).with_largest_chunk(largest.and_then(|stats| stats.chunk_max_size));
         let place = BlockLocation::new(&name, BlockPart::Tombstones);
         let parse = |file: Arc<dyn ReadAt>| {
             let bytes = file.read_at(0..file.size_bytes()).map_err(|error| place.io(0, error))?;

@@ -33,6 +33,7 @@ use ulid::Ulid;
 use crate::ReadAt;
 use crate::error::{BlockError, BlockLocation, BlockPart};
 use crate::postings::Postings;
+use crate::read::first_read_bytes;
 use crate::reference::SeriesRef;
 
 use contents::CONTENTS_BYTES;
@@ -59,6 +60,8 @@ pub struct Index {
     contents: contents::Contents,
     symbols: Symbols,
     table: PostingsTable,
+    /// This much of an entry is read at first.
+    entry_bytes: u64,
 }
 
 impl Index {
@@ -86,7 +89,12 @@ impl Index {
             section(BlockPart::PostingsTable, contents.postings_table, end, memory.postings_table_bytes)?;
         let table = PostingsTable::open(table, contents.postings_table, version, memory.value_stride)?;
         let place = place.at(BlockPart::Series);
-        Ok(Self { file, place, version, contents, symbols, table })
+        Ok(Self { file, place, version, contents, symbols, table, entry_bytes: first_read_bytes(None) })
+    }
+
+    /// The same index, of which the largest entry is known to have `largest_entry_bytes`.
+    pub(crate) fn with_largest_entry(self, largest_entry_bytes: Option<u64>) -> Self {
+        Self { entry_bytes: first_read_bytes(largest_entry_bytes), ..self }
     }
 
     /// The version of the format.

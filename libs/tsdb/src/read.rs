@@ -88,6 +88,17 @@ impl ReadAt for Bytes {
     }
 }
 
+/// Bytes of a record that are read before its length is known. `largest` is the largest record, where `meta.json` says so: it may be
+/// wrong, and then the rest is read by a second read.
+pub(crate) fn first_read_bytes(largest: Option<u64>) -> u64 {
+    /// Where nothing is known. Most records are smaller.
+    const UNKNOWN: u64 = 4 << 10;
+    /// One very large record is not worth reading this much for each of the others.
+    const MOST: u64 = 16 << 10;
+    const LEAST: u64 = 64;
+    largest.unwrap_or(UNKNOWN).clamp(LEAST, MOST)
+}
+
 /// The length of `range`, which must be within `size_bytes`: memory is allocated only for bytes that exist.
 fn checked_length(range: &Range<u64>, size_bytes: u64) -> io::Result<usize> {
     if range.start > range.end || range.end > size_bytes {

@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use crate::cursor::ByteCursor;
 use crate::error::{BlockError, BlockLocation, BlockPart, BlockProblem};
+use crate::read::first_read_bytes;
 use crate::{Chunk, ChunkMeta, ChunkRef, Encoding, ReadAt};
 
 pub(crate) use writer::SegmentWriter;
@@ -28,8 +29,8 @@ const AHEAD_BYTES: u64 = 1 << 20;
 const GAP_BYTES: u64 = 16 << 10;
 /// ... and up to this number.
 const TOGETHER_CHUNKS: usize = 128;
-/// The length of a chunk is known only after its beginning is read. This much of the last chunk is read at first.
-const GUESS_BYTES: u64 = 1 << 10;
+/// Bytes of the record of a chunk around its data: length, encoding, checksum.
+const AROUND_BYTES: u64 = 10;
 /// The most bytes that the length of a record takes.
 const MAX_LENGTH_BYTES: usize = 5;
 
@@ -37,6 +38,8 @@ const MAX_LENGTH_BYTES: usize = 5;
 pub(crate) struct Segments {
     place: BlockLocation,
     files: Vec<Segment>,
+    /// The length of a record is known only after its beginning is read. This much of one is read at first.
+    record_bytes: u64,
 }
 
 struct Segment {
@@ -72,7 +75,14 @@ struct ChunkRecord {
 impl Segments {
     pub(crate) fn new(block: &Arc<str>, files: Vec<Arc<dyn ReadAt>>) -> Self {
         let files = files.into_iter().map(|file| Segment { file, is_checked: AtomicBool::new(false) });
-        Self { place: BlockLocation::new(block, BlockPart::Directory), files: files.collect() }
+        let place = BlockLocation::new(block, BlockPart::Directory);
+        Self { place, files: files.collect(), record_bytes: first_read_bytes(None) }
+    }
+
+    /// The same segments, of which the largest chunk is known to have `largest_chunk_bytes`.
+    pub(crate) fn with_largest_chunk(self, largest_chunk_bytes: Option<u64>) -> Self {
+        let record = largest_chunk_bytes.map(|bytes| bytes.saturating_add(AROUND_BYTES));
+        Self { record_bytes: first_read_bytes(record), ..self }
     }
 
     /// The same segments, whose headers are not checked: each chunk has a checksum of its own.
@@ -166,7 +176,7 @@ impl Segments {
         let header = if is_checked { None } else { Some(self.header_range(segment)?) };
         let of_runs = runs.iter().map(|run| {
             let offset = |meta: Option<&ChunkMeta>| meta.map_or(0, |meta| meta.reference.offset());
-            self.within(segment, offset(run.first())..offset(run.last()) + GUESS_BYTES)
+            self.within(segment, offset(run.first())..offset(run.last()) + self.record_bytes)
         });
         let ranges = header.map(Ok).into_iter().chain(of_runs).collect::<Result<Vec<_>, _>>()?;
         let start = runs.first().and_then(|run| run.first()).map(|meta| meta.reference.offset());
@@ -211,7 +221,7 @@ impl Segments {
         let bytes = if at < window.len() {
             window.slice(at..)
         } else {
-            self.window(segment, offset..offset + GUESS_BYTES)?
+            self.window(segment, offset..offset + self.record_bytes)?
         };
         let record = self.record(segment, offset, bytes)?;
         let chunk = Chunk { range: meta.range, encoding: record.encoding, data: record.data };

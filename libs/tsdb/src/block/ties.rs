@@ -9,8 +9,12 @@
 use crate::block::Block;
 use crate::error::{BlockError, BlockPart};
 use crate::files::INDEX_FILE;
+use crate::postings::Postings;
 use crate::reference::{ChunkMeta, ChunkRef, SeriesRef};
 use crate::tombstones::Tombstones;
+
+/// So many entries are near each other and are read at once.
+const NEAR_SERIES: usize = 128;
 
 impl Block {
     /// Compares `meta.json` with the other files. Reads only a few bytes.
@@ -67,23 +71,18 @@ impl Block {
             return Ok(());
         }
         let all = self.index.all_postings()?;
-        let chunks_of = |index: usize| -> Result<Vec<ChunkMeta>, BlockError> {
-            let series = all.at(index).unwrap_or(SeriesRef(0));
-            Ok(self.index.series(series)?.chunks)
-        };
+        let chunks_of = |index: usize| self.chunks_of(&all, index);
         let count = self.segments.count() as u32;
         let mut from = 0;
         for segment in 0..count {
             let is_behind = |reference: ChunkRef| reference.segment() > segment;
             // References never fall, so all series that begin in a later segment come after those that do not.
-            let (mut low, mut high) = (from, all.len());
-            while low < high {
-                let middle = low + (high - low) / 2;
-                match chunks_of(middle)?.first() {
-                    Some(first) if is_behind(first.reference) => high = middle,
-                    _ => low = middle + 1,
-                }
-            }
+            let is_last = segment + 1 == count && !all.is_empty();
+            let low =
+                match is_last && !chunks_of(all.len() - 1)?.first().is_some_and(|c| is_behind(c.reference)) {
+                    true => all.len(),
+                    false => self.first_that(&all, from, is_behind)?,
+                };
             from = low.saturating_sub(1);
             let place = self.segments.place(segment);
             let chunks = if low == 0 { Vec::new() } else { chunks_of(low - 1)? };
@@ -101,6 +100,35 @@ impl Block {
         }
         // A reference to a missing segment is an error when that chunk is read.
         Ok(())
+    }
+
+    fn chunks_of(&self, all: &Postings, index: usize) -> Result<Vec<ChunkMeta>, BlockError> {
+        Ok(self.index.series(all.at(index).unwrap_or(SeriesRef(0)))?.chunks)
+    }
+
+    /// The first of the series from `from` on whose first chunk `is_behind`; the number of series if there is none. It must be so for
+    /// all series after it.
+    fn first_that(
+        &self,
+        all: &Postings,
+        from: usize,
+        is_behind: impl Fn(ChunkRef) -> bool,
+    ) -> Result<usize, BlockError> {
+        let is_behind = |chunks: &[ChunkMeta]| chunks.first().is_some_and(|chunk| is_behind(chunk.reference));
+        let (mut low, mut high) = (from, all.len());
+        while high - low > NEAR_SERIES {
+            let middle = low + (high - low) / 2;
+            match is_behind(&self.chunks_of(all, middle)?) {
+                true => high = middle,
+                false => low = middle + 1,
+            }
+        }
+        for (index, entry) in (low..high).zip(self.index.scan(all.slice(low..high).into_iter())) {
+            if is_behind(&entry?.chunks) {
+                return Ok(index);
+            }
+        }
+        Ok(high)
     }
 }
 

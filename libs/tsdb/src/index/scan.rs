@@ -14,9 +14,6 @@ use crate::reference::SeriesRef;
 const TOGETHER_BYTES: u64 = 512 << 10;
 /// ... and where no more than this lies between two.
 const GAP_BYTES: u64 = 16 << 10;
-/// The length of an entry is known only after its beginning is read. This much of the last entry is read at first.
-const GUESS_BYTES: u64 = 1 << 10;
-
 /// Most windows that are read at once.
 const WINDOWS_AT_ONCE: usize = 128;
 
@@ -109,7 +106,8 @@ impl<'a, I: Iterator<Item = SeriesRef>> SeriesScan<'a, I> {
             last = offset_of(next);
             waiting.push(next);
         }
-        Some((start..(last + GUESS_BYTES).min(bounds.end), waiting))
+        // The length of the last entry is known only after its beginning is read.
+        Some((start..(last + self.index.entry_bytes).min(bounds.end), waiting))
     }
 
     fn entry(&mut self, reference: SeriesRef, raw: &mut RawEntry) -> Result<(), BlockError> {

@@ -3,6 +3,7 @@
 //! ```text
 //! block     the blocks           running   a store and what is asked of it
 //! ready     how soon it is ready            reach     series from a folder, and from moto with 20 ms more for each request
+//! scattered series that are far apart in a block
 //! large     a block of 1,000,000 series     prometheus   the same selects by a real Prometheus (a benchmark of its own)
 //! ```
 //!
@@ -14,6 +15,7 @@ mod prometheus;
 mod reach;
 mod ready;
 mod running;
+mod scattered;
 
 use std::time::Instant;
 
@@ -43,6 +45,7 @@ pub(crate) fn run(report: &mut BenchReport) {
     concurrent(report, &runtime, &warm);
     drop(warm);
     reach::run_moto(report, &runtime, dir.path(), &block);
+    scattered::run(report, &runtime, dir.path());
     large::run(report, &runtime, dir.path());
 }
 
