@@ -128,6 +128,12 @@ impl Cache {
         });
     }
 
+    /// Removes everything.
+    #[cfg(test)]
+    pub(crate) fn forget_all(&self) {
+        self.entries.clear();
+    }
+
     /// The series that matchers select in a block.
     pub(crate) fn postings(&self, block: BlockKey, matchers: &str) -> Option<Arc<Expanded>> {
         let found = self.entries.get(&Key::Postings(block, matchers.into()));

@@ -21,12 +21,12 @@ use crate::disk_cache::{DiskCache, DiskMetrics};
 use crate::flights::Flights;
 use crate::header::HeaderFolder;
 use crate::hedge::Hedge;
+use crate::memory_pool::MemoryPool;
 use crate::metrics::StoreMetrics;
 use crate::page_pool::PagePool;
 use crate::page_source::{Doubted, PageSource};
 use crate::scraped;
 use crate::shared_cache::{SharedCache, SharedCaches, SharedConfig, SharedMetrics};
-use crate::sorted::SortMemory;
 use crate::store::{BucketStore, BucketStoreParts};
 use crate::sync::{SyncedBucket, Syncer};
 
@@ -115,7 +115,8 @@ pub(crate) fn assemble(
         catalog,
         workers: Workers { blocks, steps: Arc::new(Semaphore::new(STEPS_AT_ONCE)) },
         cache,
-        sort_memory: Arc::new(SortMemory::new(config.memory.sort_bytes)),
+        sort_memory: Arc::new(MemoryPool::new(config.memory.sort_bytes)),
+        ahead_memory: Arc::new(MemoryPool::new(config.memory.ahead_bytes)),
         times: config.times,
         limits: config.limits,
         metrics,

@@ -8,6 +8,7 @@
 //! order     external labels attached, replica labels removed, in the order of StoreAPI; `sorted` where the index has another order
 //! ```
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bucket::BlockFault;
@@ -16,14 +17,16 @@ use series::{AggrChunk, DeletedTimes, Reorder, Series};
 use storeapi::{PartialResponse, SeriesRequest, StoreError};
 use tsdb::{BlockError, BlockSeries, Chunk, ChunkMeta, SeriesRef};
 
+use crate::ahead::ReadAhead;
 use crate::blocks::{BlockFailure, OpenBlock};
 use crate::cache::{Cache, Expanded};
 use crate::catalog::SelectedBlock;
 use crate::deleted::is_left;
 use crate::expand::expand;
+use crate::memory_pool::MemoryPool;
 use crate::meter::RequestMeter;
-use crate::reading::ReadRefused;
-use crate::sorted::{FirstEntries, Place, SortMemory, SortedEntries, SortedEntry};
+use crate::reading::{ReadRefused, reading_ahead};
+use crate::sorted::{FirstEntries, Place, SortedEntries, SortedEntry};
 
 /// Series of the first batch: few, so that the answer begins soon.
 const FIRST_SERIES: usize = 64;
@@ -42,7 +45,9 @@ pub(crate) struct BlockQuestion {
     /// Bytes of memory after which a batch ends.
     pub(crate) batch_bytes: u64,
     /// For entries that are sorted.
-    pub(crate) sort_memory: Arc<SortMemory>,
+    pub(crate) sort_memory: Arc<MemoryPool>,
+    /// For what is read ahead.
+    pub(crate) ahead_memory: Arc<MemoryPool>,
 }
 
 /// The next series of a block.
@@ -81,6 +86,7 @@ pub(crate) struct BlockCursor {
     state: State,
     /// Series of the next batch.
     batch_series: usize,
+    ahead: ReadAhead,
     reports: usize,
     /// Whether all series were read once, so that they are counted and their damage is reported.
     is_repeat: bool,
@@ -116,11 +122,13 @@ impl BlockCursor {
     pub(crate) fn new(open: Arc<OpenBlock>, selected: SelectedBlock, question: Arc<BlockQuestion>) -> Self {
         let removed = &question.request.without_replica_labels;
         let attached = open.known.external.without(|name| removed.iter().any(|other| other == name));
+        let ahead = ReadAhead::new(&question.ahead_memory);
         Self {
             open,
             selected,
             question,
             attached,
+            ahead,
             state: State::Begin,
             batch_series: FIRST_SERIES,
             reports: 0,
@@ -146,9 +154,10 @@ impl BlockCursor {
             State::Begin | State::Done => batch.is_last = true,
             State::Streamed { expanded, mut next, mut reorder } => {
                 let (entries, after) = self.scan(&expanded, next, &mut batch)?;
+                let ahead = self.ahead_bytes(&expanded, next..after, &entries);
                 next = after;
                 let is_last = next >= expanded.postings.len();
-                let series = self.fetch(entries, &mut batch)?;
+                let series = reading_ahead(ahead, || self.fetch(entries, &mut batch))?;
                 let out_of_order = |error: &series::OutOfOrder| {
                     self.corrupt(format!("block {}: {error}", self.open.known.key.block))
                 };
@@ -243,13 +252,18 @@ impl BlockCursor {
         batch: &mut Batch,
     ) -> Result<(Vec<Entry>, usize), CursorError> {
         let request = Arc::clone(&self.question.request);
-        let most = request.limit.unwrap_or(usize::MAX).clamp(FIRST_SERIES, MAX_SERIES);
+        let step = self.ahead.entries(next, self.question.batch_bytes);
+        let most = request.limit.unwrap_or(usize::MAX).max(FIRST_SERIES).min(step.series);
         let part = expanded.postings.slice(next..next + most);
         let references: Vec<SeriesRef> = part.iter().collect();
         let mut entries = Vec::new();
         let (mut bytes, mut used) = (0, references.len());
         let open = Arc::clone(&self.open);
-        for found in open.block.select_from(part, self.selected.slice) {
+        let mut selection = open.block.select_from(part, self.selected.slice);
+        if let Some(bytes) = step.at_once_bytes {
+            selection = selection.reading_at_once(bytes);
+        }
+        for found in selection {
             let found = match found {
                 Ok(found) => found,
                 // The first pass has reported it.
@@ -278,7 +292,24 @@ impl BlockCursor {
             self.question.meter.count_series(entries.len() as u64)?;
         }
         self.batch_series = MAX_SERIES;
+        self.ahead.note(entries.len(), bytes);
         Ok((entries, next + used))
+    }
+
+    /// Bytes of chunks to read after those of `entries`, which are at these positions.
+    fn ahead_bytes(&mut self, expanded: &Expanded, positions: Range<usize>, entries: &[Entry]) -> u64 {
+        let request = &self.question.request;
+        // With a limit it is not known which series are still wanted.
+        if request.skip_chunks || request.limit.is_some() {
+            return 0;
+        }
+        let begin = |entry: Option<&Entry>| Some(entry?.chunks.first()?.reference);
+        let (Some(first), Some(last)) = (begin(entries.first()), begin(entries.last())) else { return 0 };
+        if first.segment() != last.segment() {
+            return 0;
+        }
+        let bytes = last.offset().saturating_sub(first.offset());
+        self.ahead.chunk_bytes(&expanded.postings, positions.start, positions.end, bytes)
     }
 
     /// A series without its deleted chunks; none if nothing of it is left.

@@ -7,10 +7,11 @@
 //!
 //! Not here: objects, marks and the view of a bucket (`bucket`); the format of blocks (`tsdb`); the merge (`series`).
 //!
-//! Reading order: `config`, `component`, `sync`, `acknowledge`, `catalog`, `store`, `answer`, `cursor`, `deleted`, `sorted`, `expand`, `labels`, `hints`; then how bytes are
+//! Reading order: `config`, `memory_pool`, `component`, `sync`, `acknowledge`, `catalog`, `store`, `answer`, `cursor`, `ahead`, `deleted`, `sorted`, `expand`, `labels`, `hints`; then how bytes are
 //! read: `blocks`, `header`, `pages`, `page_part`, `flights`, `page_pool`, `page_source`, `cache`, `disk_cache`, `shared_cache`, `page_item`, `hedge`, `reading`, `meter`.
 
 mod acknowledge;
+mod ahead;
 mod answer;
 mod api;
 mod blocks;
@@ -30,6 +31,7 @@ mod hints;
 mod labels;
 mod limits;
 mod memory;
+mod memory_pool;
 mod meter;
 mod metrics;
 mod page_item;

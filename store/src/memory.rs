@@ -5,7 +5,7 @@ const LEAST_BYTES: u64 = 128 << 20;
 /// The default is at most this.
 const DEFAULT_BYTES: u64 = 2 << 30;
 /// What a Series request needs at least of the memory of answers, with its connection.
-const REQUEST_BYTES: u64 = 3 << 20;
+const REQUEST_BYTES: u64 = 5 << 19;
 
 /// The process, its connections and what its allocator keeps take this much, however little memory there is.
 const LEAST_REST: u64 = 56 << 20;
@@ -21,6 +21,8 @@ pub(crate) struct MemoryPlan {
     pub(crate) answers_bytes: u64,
     /// Entries of series that are sorted.
     pub(crate) sort_bytes: u64,
+    /// What is read ahead and on its way into the cache, which then has room for it.
+    pub(crate) ahead_bytes: u64,
     /// Pages that wait to be written to each shared cache, each of which is copied twice while it is written, and to disk.
     pub(crate) write_back_bytes: u64,
 }
@@ -62,18 +64,23 @@ impl MemoryPlan {
                 "--store.page-cache-disk-limit: the cache on disk needs {outside} bytes of memory, too many of --store.max-memory={limit}"
             ));
         }
-        match cache_bytes {
-            Some(bytes) if bytes > most => Err(format!(
-                "--index-cache-size: {bytes} bytes are more than the {most} bytes that --store.max-memory={limit} leaves for the cache"
-            )),
-            bytes => Ok(Self {
-                cache_bytes: bytes.unwrap_or(most),
-                index_bytes,
-                answers_bytes: answers_bytes - sort_bytes,
-                sort_bytes,
-                write_back_bytes,
-            }),
-        }
+        let cache_bytes = match cache_bytes {
+            Some(bytes) if bytes > most => {
+                return Err(format!(
+                    "--index-cache-size: {bytes} bytes are more than the {most} bytes that --store.max-memory={limit} leaves for the cache"
+                ));
+            }
+            bytes => bytes.unwrap_or(most),
+        };
+        let ahead_bytes = (limit / 32).min(cache_bytes / 4);
+        Ok(Self {
+            cache_bytes,
+            index_bytes,
+            answers_bytes: answers_bytes - sort_bytes - ahead_bytes,
+            sort_bytes,
+            ahead_bytes,
+            write_back_bytes,
+        })
     }
 }
 
@@ -84,7 +91,8 @@ mod tests {
     #[test]
     fn the_parts_are_less_than_the_whole() {
         let plan = MemoryPlan::new(512 << 20, None, 0, None).unwrap();
-        let parts = [plan.cache_bytes, plan.index_bytes, plan.answers_bytes, plan.sort_bytes];
+        let parts =
+            [plan.cache_bytes, plan.index_bytes, plan.answers_bytes, plan.sort_bytes, plan.ahead_bytes];
         assert_eq!(parts.iter().sum::<u64>(), 384 << 20);
         let shared = MemoryPlan::new(512 << 20, None, 2, None).unwrap();
         assert_eq!(shared.cache_bytes + 6 * shared.write_back_bytes, plan.cache_bytes);

@@ -92,6 +92,8 @@ pub(crate) struct ReadPages {
     pub(crate) cached: BTreeMap<u32, PagePart>,
     /// By the offset in the file.
     pub(crate) fetched: BTreeMap<u64, Bytes>,
+    /// Whether more is read than is needed now. Then the fetched ranges are not kept: what is in the cache is enough.
+    pub(crate) is_ahead: bool,
 }
 
 impl ReadPages {

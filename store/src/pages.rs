@@ -19,13 +19,13 @@ use crate::page_item::{BucketId, ObjectKey};
 use crate::page_part::{PagePart, ReadPages, WantedPages, page_of};
 use crate::page_pool::PAGE_BYTES;
 use crate::page_source::PageSource;
-use crate::reading::{ReadContext, ReadRefused};
+use crate::reading::{ReadContext, ReadRefused, take_ahead_bytes};
 
 /// Bytes that are not needed are fetched too where no more than these lie between two that are. A request costs about as much:
 /// while as many as below are on their way, each has the time in which 48 KiB are transferred.
 const GAP_BYTES: u64 = 48 << 10;
 /// Most bytes of one request.
-const REQUEST_BYTES: u64 = 1 << 20;
+const REQUEST_BYTES: u64 = 2 << 20;
 /// Requests for one read that are sent at once.
 const CONCURRENT_REQUESTS: usize = 32;
 
@@ -65,7 +65,7 @@ impl PagedFile {
 
     /// The bytes of `ranges`, from the caches or the bucket.
     fn pages(&self, ranges: &[Range<u64>]) -> io::Result<ReadPages> {
-        let wanted = WantedPages::of(ranges, self.size_bytes, self.keeps_whole_pages());
+        let mut wanted = WantedPages::of(ranges, self.size_bytes, self.keeps_whole_pages());
         let mut read = ReadPages::default();
         for (page, part) in &wanted.0 {
             if let Some(cached) = self.source.cache.page(self.key, *page, part) {
@@ -73,6 +73,11 @@ impl PagedFile {
             }
         }
         let mut missing = self.missing(&wanted, &read);
+        if !missing.is_empty() && missing.last() == wanted.0.keys().next_back() {
+            let ahead = self.add_ahead(&mut wanted);
+            read.is_ahead = !ahead.is_empty();
+            missing.extend(ahead);
+        }
         if self.source.doubted.contains(self.key.block) {
             // What another request reads may come from a cache.
             self.fetch(&wanted, &missing, None, &mut read)?;
@@ -96,6 +101,22 @@ impl PagedFile {
             missing.retain(|page| !wanted.0.get(page).is_some_and(|part| read.covers(*page, part)));
         }
         Ok(read)
+    }
+
+    /// Adds the pages that are to be read ahead, up to the first one that is cached, and returns them.
+    fn add_ahead(&self, wanted: &mut WantedPages) -> Vec<u32> {
+        let Some((&last, part)) = wanted.0.last_key_value() else { return Vec::new() };
+        let left = ReadContext::current().map_or(u64::MAX, |context| context.left_bytes() / 2);
+        let pages = (take_ahead_bytes().min(left) / PAGE_BYTES) as u32;
+        let end = last.saturating_add(pages).min(page_of(self.size_bytes.saturating_sub(1)));
+        let is_unknown = |page: &u32| self.source.cache.peek_page(self.key, *page).is_none();
+        let ahead: Vec<u32> = (last + 1..=end).take_while(is_unknown).collect();
+        if !ahead.is_empty() {
+            let part = part.start..self.length_of(last) as u32;
+            wanted.0.insert(last, part);
+            wanted.0.extend(ahead.iter().map(|page| (*page, 0..self.length_of(*page) as u32)));
+        }
+        ahead
     }
 
     /// The pages of which some wanted bytes are not cached.
@@ -210,13 +231,16 @@ impl PagedFile {
         let fetched = self.wait(async { work.await.map_err(to_io) })?;
         for (range, bytes) in ranges.into_iter().zip(fetched) {
             self.keep_fetched(range.start, &bytes, claimed, read);
-            read.fetched.insert(range.start, bytes);
+            // What is read ahead is not kept twice.
+            if !read.is_ahead {
+                read.fetched.insert(range.start, bytes);
+            }
         }
         Ok(())
     }
 
     /// Keeps the pages of a range that was fetched, in one piece with what was cached of them.
-    fn keep_fetched(&self, start: u64, bytes: &Bytes, claimed: Option<&Claimed>, read: &ReadPages) {
+    fn keep_fetched(&self, start: u64, bytes: &Bytes, claimed: Option<&Claimed>, read: &mut ReadPages) {
         let mut at = 0;
         while at < bytes.len() {
             let offset = start + at as u64;
@@ -233,6 +257,9 @@ impl PagedFile {
             at = end;
             if let Some(claimed) = claimed {
                 claimed.found(page, &part);
+            }
+            if read.is_ahead {
+                read.cached.insert(page, part.clone());
             }
             self.source.cache.put_page(self.key, page, part);
             if kept.len() < self.length_of(page) {

@@ -4,7 +4,7 @@
 //! The block reader of `tsdb` does not know requests. So the request is a value of the thread while a step of it runs
 //! ([`ReadContext::enter`]), and the files of the bucket look it up.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +13,21 @@ use tokio_util::sync::CancellationToken;
 
 thread_local! {
     static CURRENT: RefCell<Option<ReadContext>> = const { RefCell::new(None) };
+    /// Bytes that the next read should read ahead.
+    static AHEAD_BYTES: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Runs `work`, whose first read of a bucket also reads up to so many bytes after its last range: they will be needed next.
+pub(crate) fn reading_ahead<T>(bytes: u64, work: impl FnOnce() -> T) -> T {
+    AHEAD_BYTES.set(bytes);
+    let done = work();
+    AHEAD_BYTES.set(0);
+    done
+}
+
+/// Bytes to read ahead, for the first read that asks.
+pub(crate) fn take_ahead_bytes() -> u64 {
+    AHEAD_BYTES.replace(0)
 }
 
 /// The reads of one request. Clones are the same request.
@@ -97,6 +112,11 @@ impl ReadContext {
         }
         self.0.requests.fetch_add(requests as u64, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Bytes that may still be read from buckets.
+    pub(crate) fn left_bytes(&self) -> u64 {
+        self.0.limit_bytes.saturating_sub(self.bytes())
     }
 
     /// Stops all reads of the request, also those that wait for an answer.

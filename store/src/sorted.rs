@@ -4,57 +4,17 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering as Atomic};
 
 use model::Labels;
 use series::DeletedTimes;
 use tsdb::{ChunkMeta, SeriesRef};
 
+use crate::memory_pool::{MemoryPool, TakenMemory};
+
 /// Memory is taken in steps of this size.
 const STEP_BYTES: u64 = 256 << 10;
 /// What an entry takes besides its labels and chunks.
 const ENTRY_BYTES: usize = 64;
-
-/// The memory of the entries that all requests together sort.
-#[derive(Debug)]
-pub(crate) struct SortMemory {
-    free_bytes: AtomicU64,
-}
-
-impl SortMemory {
-    pub(crate) fn new(bytes: u64) -> Self {
-        Self { free_bytes: AtomicU64::new(bytes) }
-    }
-
-    /// Takes memory; returns whether there is enough.
-    pub(crate) fn take(&self, bytes: u64) -> bool {
-        let less = |free: u64| free.checked_sub(bytes);
-        self.free_bytes.fetch_update(Atomic::Relaxed, Atomic::Relaxed, less).is_ok()
-    }
-
-    fn give(&self, bytes: u64) {
-        self.free_bytes.fetch_add(bytes, Atomic::Relaxed);
-    }
-
-    /// Memory that no request uses.
-    #[cfg(test)]
-    pub(crate) fn free_bytes(&self) -> u64 {
-        self.free_bytes.load(Atomic::Relaxed)
-    }
-}
-
-/// Memory that one request has taken. It is given back when it is dropped.
-#[derive(Debug)]
-struct Taken {
-    from: Arc<SortMemory>,
-    bytes: u64,
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        self.from.give(self.bytes);
-    }
-}
 
 /// Where an entry is in the answer. Entries with equal labels have the order of the index.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,16 +66,15 @@ pub(crate) struct FirstEntries {
     /// The last entry is at the top.
     entries: BinaryHeap<SortedEntry>,
     used_bytes: u64,
-    taken: Taken,
+    taken: TakenMemory,
     /// Whether entries were left out for want of memory.
     is_cut: bool,
 }
 
 impl FirstEntries {
     /// The entries after `after`, or from the first one on.
-    pub(crate) fn new(memory: &Arc<SortMemory>, after: Option<Place>) -> Self {
-        let taken = Taken { from: Arc::clone(memory), bytes: 0 };
-        Self { after, entries: BinaryHeap::new(), used_bytes: 0, taken, is_cut: false }
+    pub(crate) fn new(memory: &Arc<MemoryPool>, after: Option<Place>) -> Self {
+        Self { after, entries: BinaryHeap::new(), used_bytes: 0, taken: memory.begin(), is_cut: false }
     }
 
     pub(crate) fn offer(&mut self, entry: SortedEntry) {
@@ -128,9 +87,8 @@ impl FirstEntries {
         self.used_bytes += entry.bytes();
         self.entries.push(entry);
         // One step belongs to each request, whatever the others take.
-        while self.used_bytes > STEP_BYTES + self.taken.bytes {
-            if !self.is_cut && self.taken.from.take(STEP_BYTES) {
-                self.taken.bytes += STEP_BYTES;
+        while self.used_bytes > STEP_BYTES + self.taken.bytes() {
+            if !self.is_cut && self.taken.grow(STEP_BYTES) {
                 continue;
             }
             if self.entries.len() <= 1 {
@@ -156,7 +114,7 @@ pub(crate) struct SortedEntries {
     /// The next one is at the end.
     entries: Vec<SortedEntry>,
     after: Option<Place>,
-    _taken: Taken,
+    _taken: TakenMemory,
 }
 
 impl SortedEntries {
@@ -189,7 +147,7 @@ mod tests {
         }
     }
 
-    fn all(memory: &Arc<SortMemory>, count: u32) -> (Vec<Place>, usize) {
+    fn all(memory: &Arc<MemoryPool>, count: u32) -> (Vec<Place>, usize) {
         let (mut places, mut passes, mut after) = (Vec::new(), 0, None);
         loop {
             let mut first = FirstEntries::new(memory, after);
@@ -210,14 +168,14 @@ mod tests {
     fn passes_with_little_memory_give_the_order_of_one_with_much() {
         let mut expected: Vec<Place> = (0..9_000).map(|number| entry(number).place).collect();
         expected.sort();
-        let much = Arc::new(SortMemory::new(100 << 20));
+        let much = Arc::new(MemoryPool::new(100 << 20));
         let (places, passes) = all(&much, 9_000);
         assert!(places == expected && passes == 1, "{passes} passes");
         assert_eq!(much.free_bytes(), 100 << 20);
-        let none = Arc::new(SortMemory::new(0));
+        let none = Arc::new(MemoryPool::new(0));
         let (places, passes) = all(&none, 9_000);
         assert!(places == expected && (3..30).contains(&passes), "{passes} passes");
-        let other = Arc::new(SortMemory::new(2 * STEP_BYTES));
+        let other = Arc::new(MemoryPool::new(2 * STEP_BYTES));
         assert!(other.take(STEP_BYTES) && !other.take(2 * STEP_BYTES));
         let (places, fewer) = all(&other, 9_000);
         assert!(places == expected && fewer < passes, "{fewer} of {passes} passes");
@@ -232,7 +190,7 @@ mod tests {
             chunks: Vec::new(),
             deleted: DeletedTimes::default(),
         };
-        let memory = Arc::new(SortMemory::new(0));
+        let memory = Arc::new(MemoryPool::new(0));
         let mut first = FirstEntries::new(&memory, None);
         first.offer(large.clone());
         let mut sorted = first.finish();

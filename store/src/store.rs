@@ -18,9 +18,9 @@ use crate::cursor::BlockQuestion;
 use crate::hints::{self, AnswerCount};
 use crate::labels::{FoundLabels, LabelQuestion, LabelsOfBlocks};
 use crate::limits::{StoreLimits, TimeLimits};
+use crate::memory_pool::MemoryPool;
 use crate::meter::RequestMeter;
 use crate::metrics::StoreMetrics;
-use crate::sorted::SortMemory;
 use crate::sync::CatalogHandle;
 
 /// How often a request begins again because a block that it needs was removed meanwhile.
@@ -34,7 +34,9 @@ pub(crate) struct BucketStoreParts {
     pub(crate) catalog: CatalogHandle,
     pub(crate) workers: Workers,
     pub(crate) cache: Arc<Cache>,
-    pub(crate) sort_memory: Arc<SortMemory>,
+    pub(crate) sort_memory: Arc<MemoryPool>,
+    /// For what is read ahead.
+    pub(crate) ahead_memory: Arc<MemoryPool>,
     pub(crate) times: TimeLimits,
     pub(crate) limits: StoreLimits,
     pub(crate) metrics: StoreMetrics,
@@ -55,8 +57,14 @@ impl BucketStore {
 
     /// The memory of the entries that requests sort.
     #[cfg(test)]
-    pub(crate) fn sort_memory(&self) -> &SortMemory {
+    pub(crate) fn sort_memory(&self) -> &MemoryPool {
         &self.parts.sort_memory
+    }
+
+    /// The memory of what requests read ahead.
+    #[cfg(test)]
+    pub(crate) fn ahead_memory(&self) -> &MemoryPool {
+        &self.parts.ahead_memory
     }
 
     /// The part of `range` that is served.
@@ -122,6 +130,7 @@ impl BucketStore {
                 cache: Arc::clone(&self.parts.cache),
                 batch_bytes: self.batch_bytes(selected.len()),
                 sort_memory: Arc::clone(&self.parts.sort_memory),
+                ahead_memory: Arc::clone(&self.parts.ahead_memory),
             };
             let is_final = restart == RESTARTS;
             let workers = self.parts.workers.clone();

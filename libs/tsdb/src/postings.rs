@@ -109,7 +109,7 @@ impl Postings {
     }
 
     /// The series at `index`, counted from 0.
-    pub(crate) fn at(&self, index: usize) -> Option<SeriesRef> {
+    pub fn at(&self, index: usize) -> Option<SeriesRef> {
         with!(self, list => (index < Sorted::len(list)).then(|| SeriesRef(list.at(index))))
     }
 

@@ -1,4 +1,4 @@
-//! Series that are far apart in a block: what is read for them, compared with what the answer needs.
+//! What answers read of the bucket: bytes for series that are far apart, and requests for large answers.
 
 use bucket::fault::FaultyStore;
 use futures::TryStreamExt;
@@ -7,12 +7,14 @@ use tsdb::Workload;
 
 use super::*;
 
-/// A block like that of a cluster: 20 metrics of 1,000 pods, so that each metric of one job is a run of 42 series.
-fn write_cluster(dir: &Path) -> TimeRange {
-    let workload = Workload { series: 20_000, series_per_target: 20, ..Workload::default() };
+/// The block `number` of two hours like that of a cluster: 20 metrics of 1,000 pods, so that each metric of one job is a run of
+/// 42 series.
+fn write_cluster(dir: &Path, number: u64) -> TimeRange {
+    let mut workload = Workload { series: 20_000, series_per_target: 20, ..Workload::default() };
+    workload.start = workload.start + workload.duration * number as u32;
     let options = BlockOptions {
         thanos: Some(thanos(&labels(&[("cluster", "c")]), 0)),
-        ..BlockOptions::new(Ulid::from_parts(1, 1))
+        ..BlockOptions::new(Ulid::from_parts(number + 1, 1))
     };
     let meta = workload.write(dir, options, &mut |_| {}).unwrap();
     TimeRange::new(meta.min_time, meta.max_time)
@@ -51,7 +53,7 @@ async fn select(served: &TestStore, objects: &FaultyStore, range: TimeRange, mat
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn far_apart_series_are_read_without_their_neighbours() {
     let (bucket_dir, data_dir) = dirs();
-    let range = write_cluster(bucket_dir.path());
+    let range = write_cluster(bucket_dir.path(), 0);
     let inner = object_store::local::LocalFileSystem::new_with_prefix(bucket_dir.path()).unwrap();
     let objects = FaultyStore::new(Arc::new(inner), 1);
     let served = serve(&Bucket::new(objects.clone()), data_dir.path(), &[]).await;
@@ -72,4 +74,32 @@ async fn far_apart_series_are_read_without_their_neighbours() {
     assert_eq!(all.series, 20_000);
     let ratio = all.read_bytes as f64 / all.chunk_bytes as f64;
     assert!(ratio <= 1.3, "{ratio}: {all:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_answer_takes_few_requests_although_its_batches_are_small() {
+    let (bucket_dir, data_dir) = dirs();
+    let ranges: Vec<TimeRange> = (0..4).map(|number| write_cluster(bucket_dir.path(), number)).collect();
+    let range = TimeRange::new(ranges[0].min, ranges[3].max);
+    let inner = object_store::local::LocalFileSystem::new_with_prefix(bucket_dir.path()).unwrap();
+    let objects = FaultyStore::new(Arc::new(inner), 1);
+    let flags = ["--store.max-memory=512MiB"];
+    let served = serve(&Bucket::new(objects.clone()), data_dir.path(), &flags).await;
+    select(&served, &objects, range, Matcher::equal("job", "none")).await;
+    let free = served.store.ahead_memory().free_bytes();
+    let all = Matcher::new(model::MatchOp::Regex, "__name__", ".+").unwrap();
+    let taken = select(&served, &objects, range, all.clone()).await;
+    println!("{taken:?}");
+    assert_eq!(taken.series, 20_000);
+    let ratio = taken.read_bytes as f64 / taken.chunk_bytes as f64;
+    assert!(ratio <= 1.3, "{ratio}: {taken:?}");
+    // Without reading ahead, a request for each batch of half a MiB.
+    assert!(taken.requests <= 60, "{taken:?}");
+    assert_eq!(served.store.ahead_memory().free_bytes(), free, "the memory is given back");
+    // Without memory for it, nothing is read ahead, and the answer is the same.
+    served.blocks.source().cache.forget_all();
+    assert!(served.store.ahead_memory().take(free));
+    let without = select(&served, &objects, range, all).await;
+    assert_eq!((without.series, without.chunk_bytes), (taken.series, taken.chunk_bytes));
+    assert!(without.requests > taken.requests, "{without:?} and {taken:?}");
 }

@@ -31,7 +31,7 @@ impl BlockSeries {
 
 /// The series of a block that match, in the order of their labels: [`Block::select`].
 ///
-/// Memory: four bytes for each series that matches, and half a MiB of the index.
+/// Memory: four bytes for each series that matches, and half a MiB of the index, or what [`BlockSelection::reading_at_once`] allows.
 pub struct BlockSelection<'a> {
     block: &'a Block,
     scan: SeriesScan<'a, IntoIter>,
@@ -51,6 +51,13 @@ impl<'a> BlockSelection<'a> {
     #[must_use]
     pub fn with_deleted_chunks(mut self) -> Self {
         self.keeps_deleted = true;
+        self
+    }
+
+    /// Reads about so many bytes of the index at once, instead of half a MiB.
+    #[must_use]
+    pub fn reading_at_once(mut self, at_once_bytes: u64) -> Self {
+        self.scan = self.scan.reading_at_once(at_once_bytes);
         self
     }
 

@@ -10,7 +10,7 @@ use crate::index::series::{self, RawEntry};
 use crate::index::{Index, SeriesEntry};
 use crate::reference::SeriesRef;
 
-/// Entries are read together up to this size ...
+/// Entries are read together up to this size, unless [`SeriesScan::reading_at_once`] has another one ...
 const TOGETHER_BYTES: u64 = 512 << 10;
 /// ... and where no more than this lies between two.
 const GAP_BYTES: u64 = 16 << 10;
@@ -27,6 +27,8 @@ pub struct SeriesScan<'a, I: Iterator<Item = SeriesRef>> {
     read: std::vec::IntoIter<Window>,
     /// The place of a series that is outside of the entries, to be reported after these windows.
     outside: Option<u64>,
+    /// Bytes that are read at once.
+    at_once_bytes: u64,
 }
 
 /// A range of the file with the entries of series.
@@ -42,7 +44,14 @@ struct Window {
 impl<'a, I: Iterator<Item = SeriesRef>> SeriesScan<'a, I> {
     pub(super) fn new(index: &'a Index, series: I) -> Self {
         let read = Vec::new().into_iter();
-        SeriesScan { index, series: series.peekable(), window: Window::default(), read, outside: None }
+        let (series, window) = (series.peekable(), Window::default());
+        SeriesScan { index, series, window, read, outside: None, at_once_bytes: TOGETHER_BYTES }
+    }
+
+    /// Reads about so many bytes of entries at once, which are in memory then.
+    #[must_use]
+    pub fn reading_at_once(self, at_once_bytes: u64) -> Self {
+        Self { at_once_bytes, ..self }
     }
 
     /// Reads the next entry into `raw`, without looking up its labels.
@@ -65,7 +74,7 @@ impl<'a, I: Iterator<Item = SeriesRef>> SeriesScan<'a, I> {
     /// Reads the next windows, all at once: where series are far apart, each has one of its own.
     fn fill(&mut self) -> Option<Result<(), BlockError>> {
         let (mut windows, mut ranges, mut total) = (Vec::new(), Vec::new(), 0);
-        while self.outside.is_none() && windows.len() < WINDOWS_AT_ONCE && total < TOGETHER_BYTES {
+        while self.outside.is_none() && windows.len() < WINDOWS_AT_ONCE && total < self.at_once_bytes {
             let Some((range, waiting)) = self.next_window() else { break };
             if !self.index.series_bounds().contains(&range.start) {
                 self.outside = Some(range.start);
