@@ -25,7 +25,7 @@ pub use histogram::{
 pub use labels::{Label, Labels, LabelsBuilder, LabelsError, METRIC_NAME, is_legacy_label_name};
 pub use matcher::{ExternalMatch, MatchOp, Matcher, MatcherError};
 pub use metric::MetricKind;
-pub use re2::{Regex, RegexError, RegexGroups};
+pub use re2::{Regex, RegexError, RegexGroups, SearchRegex};
 pub use relabel::{RelabelAction, RelabelConfig, RelabelError, Relabeling};
 pub use sample::{STALE_NAN_BITS, Sample, is_stale_nan, stale_nan};
 pub use time::{TimeRange, Timestamp};

@@ -7,13 +7,14 @@
 //! string comparisons can decide never becomes an automaton.
 //!
 //! Reading order: `parse`, `scanner`, `class`, `escape`, `size`, `strategy`, `threads` (for expressions whose
-//! automaton would be too large).
+//! automaton would be too large), `search` (expressions that are not anchored).
 
 mod class;
 mod error;
 mod escape;
 mod parse;
 mod scanner;
+mod search;
 mod size;
 mod strategy;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use regex_automata::meta;
 use regex_syntax::hir::{Hir, Look};
 
 pub use error::RegexError;
+pub use search::SearchRegex;
 use size::RegexSize;
 use strategy::Strategy;
 use threads::{CharProgram, NOWHERE, Slots};
@@ -183,8 +185,12 @@ impl Regex {
 
 /// The automaton of an anchored expression, or `None` if it cannot be built.
 fn automaton(hir: Hir) -> Option<meta::Regex> {
-    let anchored = Hir::concat(vec![Hir::look(Look::Start), hir, Hir::look(Look::End)]);
-    meta::Builder::new().configure(meta::Config::new().nfa_size_limit(None)).build_from_hir(&anchored).ok()
+    unanchored(&Hir::concat(vec![Hir::look(Look::Start), hir, Hir::look(Look::End)]))
+}
+
+/// The automaton of an expression as it is, or `None` if it cannot be built.
+fn unanchored(hir: &Hir) -> Option<meta::Regex> {
+    meta::Builder::new().configure(meta::Config::new().nfa_size_limit(None)).build_from_hir(hir).ok()
 }
 
 /// What the groups of an expression matched.
