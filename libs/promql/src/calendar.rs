@@ -2,19 +2,23 @@
 
 /// An instant as a date of the proleptic Gregorian calendar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Date {
-    pub(crate) year: i64,
+pub struct Date {
+    /// The year; negative before year 0.
+    pub year: i64,
     /// 1 to 12.
-    pub(crate) month: u32,
+    pub month: u32,
     /// 1 to 31.
-    pub(crate) day: u32,
-    pub(crate) hour: u32,
-    pub(crate) minute: u32,
-    pub(crate) second: u32,
+    pub day: u32,
+    /// 0 to 23.
+    pub hour: u32,
+    /// 0 to 59.
+    pub minute: u32,
+    /// 0 to 59.
+    pub second: u32,
     /// 0 is Sunday.
-    pub(crate) weekday: u32,
+    pub weekday: u32,
     /// 1 to 366.
-    pub(crate) day_of_year: u32,
+    pub day_of_year: u32,
 }
 
 const DAY: i64 = 86_400;
@@ -37,7 +41,7 @@ impl Date {
     ///
     /// The arithmetic counts years from March, so that the leap day is the last of a year: see Howard Hinnant's
     /// "chrono-compatible low-level date algorithms".
-    pub(crate) fn from_seconds(seconds: i64) -> Self {
+    pub fn from_seconds(seconds: i64) -> Self {
         let (days, rest) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
         let shifted = days + 719_468;
         let era = shifted.div_euclid(146_097);

@@ -15,7 +15,7 @@ mod needed_labels;
 mod options;
 mod output;
 mod plan;
-#[cfg(any(test, feature = "test-util"))]
+#[cfg(any(test, feature = "promqltest"))]
 pub mod promqltest;
 mod query;
 mod select;
@@ -24,6 +24,7 @@ pub mod syntax;
 mod text;
 mod value;
 
+pub use calendar::Date;
 pub use error::{QUERIES, QueryError};
 pub use eval::Evaluation;
 pub use eval::meter::Clock;
@@ -34,6 +35,6 @@ pub use output::{AnswerMemory, MatrixSeries, QueryOutput, QueryValue, SampleValu
 pub use query::Query;
 pub use select::{Select, SelectHints, SelectId};
 pub use selectors::{selector_text, selectors};
-pub use syntax::{MAX_REGEX_BYTES, ParseError, ParseOptions, parse, parse_selector};
-pub use text::{go_g, go_quoted};
+pub use syntax::{MAX_REGEX_BYTES, ParseError, ParseOptions, parse, parse_float, parse_selector};
+pub use text::{go_g, go_quoted, histogram_text};
 pub use value::annotations::Annotations;

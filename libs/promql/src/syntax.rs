@@ -19,12 +19,12 @@ mod token;
 
 pub use duration::{DurationContext, DurationExprError};
 pub use error::ParseError;
-pub(crate) use number::parse_float;
+pub use number::parse_float;
 pub(crate) use parser::too_large_regexes;
 pub use parser::{MAX_LENGTH_BYTES, MAX_REGEX_BYTES, parse, parse_selector};
 
 /// Parts of the parser that test scripts use on their own.
-#[cfg(any(test, feature = "test-util"))]
+#[cfg(any(test, feature = "promqltest"))]
 pub(crate) use {
     number::{parse_duration, parse_number},
     parser::parse_labels_prefix,

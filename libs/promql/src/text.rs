@@ -102,7 +102,7 @@ pub fn go_quoted(text: &str) -> String {
 }
 
 /// A histogram as Prometheus prints it. `count_values` uses this text as a label value.
-pub(crate) fn histogram_text(histogram: &FloatHistogram) -> String {
+pub fn histogram_text(histogram: &FloatHistogram) -> String {
     let mut text = format!("{{count:{}, sum:{}", go_g(histogram.count), go_g(histogram.sum));
     let negative: Vec<BoundedBucket> = histogram.negative().collect();
     let zero = (histogram.zero_count != 0.0).then(|| histogram.zero_bucket());

@@ -33,7 +33,7 @@ pub(crate) fn parse_number(text: &str) -> Result<f64, String> {
 /// Parses a number like Go's `strconv.ParseFloat`: decimal, or hexadecimal with a binary exponent
 /// (`0x1.8p3`), with an optional sign. `Inf`, `Infinity` and `NaN` may be in any case. Underscores may
 /// separate digits. Returns `None` if the text is none of these or exceeds the largest float.
-pub(crate) fn parse_float(text: &str) -> Option<f64> {
+pub fn parse_float(text: &str) -> Option<f64> {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let signed = unsigned.len() < text.len();
     let word = |word: &str| unsigned.eq_ignore_ascii_case(word);

@@ -10,13 +10,13 @@
 
 mod duration;
 mod expression;
-#[cfg(any(test, feature = "test-util"))]
+#[cfg(any(test, feature = "promqltest"))]
 mod metric;
 mod modifiers;
 mod postfix;
 mod selector;
 
-#[cfg(any(test, feature = "test-util"))]
+#[cfg(any(test, feature = "promqltest"))]
 pub(crate) use metric::parse_labels_prefix;
 use model::Matcher;
 
