@@ -12,7 +12,7 @@ use serde_json::Value;
 const LAYERS: &[(u8, &[&str])] = &[
     (7, &["isthmus", "isthmus-pki", "tests"]),
     (6, &["sidecar", "scraper", "ruler", "gateway", "tools"]),
-    (5, &["shipper", "store", "querier", "compactor", "pki"]),
+    (5, &["rules", "shipper", "store", "querier", "compactor", "pki"]),
     (4, &["promql", "storeapi", "bucket"]),
     (3, &["series", "head", "httpclient"]),
     (2, &["tsdb", "exposition", "promapi", "mesh", "runtime"]),
@@ -21,6 +21,9 @@ const LAYERS: &[(u8, &[&str])] = &[
 
 /// The crates without I/O: they take data and give answers.
 const HEART: &[&str] = &["budget", "model", "tsdb", "series", "promql"];
+
+/// Crates that do no I/O themselves, although they use types of crates that do.
+const MACHINES: &[&str] = &["rules"];
 
 /// Crates for async code, sockets, TLS or clocks. The heart must not depend on any of them, directly or
 /// indirectly.
@@ -158,7 +161,7 @@ fn the_heart_has_no_io() {
 
 #[test]
 fn clippy_refuses_clocks_and_sockets_in_the_heart() {
-    for name in HEART {
+    for name in HEART.iter().chain(MACHINES) {
         let path = root().join("libs").join(name).join("clippy.toml");
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let listed: Vec<&str> =
