@@ -1,5 +1,6 @@
 //! Tests of the sidecar with a real Prometheus.
 
+mod folder;
 mod lists;
 
 use std::fmt::Write as _;

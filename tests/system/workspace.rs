@@ -12,7 +12,7 @@ use serde_json::Value;
 const LAYERS: &[(u8, &[&str])] = &[
     (7, &["isthmus", "isthmus-pki", "tests"]),
     (6, &["sidecar", "scraper", "ruler", "gateway", "tools"]),
-    (5, &["rules", "shipper", "store", "querier", "compactor", "pki"]),
+    (5, &["rules", "shipper", "localstore", "store", "querier", "compactor", "pki"]),
     (4, &["promql", "storeapi", "bucket"]),
     (3, &["series", "head", "httpclient"]),
     (2, &["tsdb", "exposition", "promapi", "mesh", "runtime"]),
