@@ -1,23 +1,22 @@
-//! Appends samples: a batch is checked, logged, and then added to the series.
+//! Appends samples: checks them, and collects them in a batch.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use model::{FloatHistogram, Labels, Timestamp};
 
-use crate::error::{HeadError, at};
+use crate::append_late::LateSample;
 use crate::exemplars::{Exemplar, ExemplarRefused};
-use crate::head::{Head, LOG_DIR};
-use crate::log::exemplar::{exemplar_record, metadata_record};
-use crate::log::record::{LoggedHistogram, LoggedSample, float_record, histogram_records, series_record};
+use crate::head::Head;
+use crate::log::record::LoggedHistogram;
 use crate::metadata::Metadata;
-use crate::series::{Refused, Series, Value};
+use crate::series::{Refused, Series};
+use crate::value::{TimedValue, Value, encoded};
 
 /// A series of a head, found once and used for many samples.
 ///
 /// It stays valid when the head removes the series, because it has no samples left: the next sample creates it again.
 #[derive(Clone)]
-pub struct SeriesHandle(Arc<Series>);
+pub struct SeriesHandle(pub(crate) Arc<Series>);
 
 impl SeriesHandle {
     /// The labels of the series.
@@ -29,13 +28,14 @@ impl SeriesHandle {
 /// Why a sample was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendRefused {
-    /// It is earlier than the last sample of its series.
+    /// It is earlier than the last sample of its series, and no window is set for such samples.
     #[error("the sample is earlier than the last one of its series")]
     OutOfOrder,
     /// The last sample of its series has the same time and another value.
     #[error("the last sample of its series has the same time and another value")]
     Duplicate,
-    /// It is in the time of a block, or more than half the range of a block before the last sample of the head.
+    /// It is in the time of a block, or more than half the range of a block before the last sample of the head; with a window for
+    /// out-of-order samples, before this window.
     #[error("the sample is too old")]
     TooOld,
     /// It cannot be encoded: the counts of an integer histogram are not whole numbers, or its spans do not fit its buckets.
@@ -48,25 +48,38 @@ pub enum AppendRefused {
 pub struct Committed {
     /// Samples that were added.
     pub added: usize,
+    /// Those of them that are out of order.
+    pub late: usize,
     /// Samples that were accepted and then refused, because another batch or a block came first.
     pub refused: usize,
 }
 
 /// A batch of samples. Without [`Appender::commit`], nothing of it is added.
 pub struct Appender<'a> {
-    head: &'a Head,
-    floats: Vec<Pending<f64>>,
-    histograms: Vec<Pending<LoggedHistogram>>,
-    exemplars: Vec<(Arc<Series>, Exemplar)>,
-    metadata: Vec<(Arc<Series>, Metadata)>,
+    pub(crate) head: &'a Head,
+    pub(crate) floats: Vec<Pending<f64>>,
+    pub(crate) histograms: Vec<Pending<LoggedHistogram>>,
+    pub(crate) late: Vec<LateSample>,
+    pub(crate) exemplars: Vec<(Arc<Series>, Exemplar)>,
+    pub(crate) metadata: Vec<(Arc<Series>, Metadata)>,
 }
 
 /// A sample that was accepted.
-struct Pending<V> {
-    series: Arc<Series>,
-    time: i64,
-    start: i64,
-    value: V,
+pub(crate) struct Pending<V> {
+    pub(crate) series: Arc<Series>,
+    pub(crate) time: i64,
+    pub(crate) start: i64,
+    pub(crate) value: V,
+}
+
+/// Where a sample belongs.
+enum Place {
+    /// After the last one of its series.
+    InOrder,
+    /// Among those that are out of order.
+    Late,
+    /// The series has it already.
+    Known,
 }
 
 impl Head {
@@ -76,6 +89,7 @@ impl Head {
             head: self,
             floats: Vec::new(),
             histograms: Vec::new(),
+            late: Vec::new(),
             exemplars: Vec::new(),
             metadata: Vec::new(),
         }
@@ -115,9 +129,11 @@ impl Appender<'_> {
         start: Timestamp,
         value: f64,
     ) -> Result<(), AppendRefused> {
-        if self.is_accepted(series, time, &Value::Float(value))? {
-            let (time, start) = (time.as_millis(), start.as_millis());
-            self.floats.push(Pending { series: Arc::clone(&series.0), time, start, value });
+        let (time, start) = (time.as_millis(), start.as_millis());
+        match self.place(series, time, &Value::Float(value))? {
+            Place::InOrder => self.floats.push(Pending { series: Arc::clone(&series.0), time, start, value }),
+            Place::Late => self.add_late(series, TimedValue { time, start, value: Value::Float(value) }),
+            Place::Known => {}
         }
         Ok(())
     }
@@ -138,10 +154,18 @@ impl Appender<'_> {
             return Err(AppendRefused::Unencodable);
         }
         let value = Value::Histogram { integer, histogram: Arc::clone(&histogram) };
-        if self.is_accepted(series, time, &value)? {
-            let value = LoggedHistogram { integer, histogram };
-            let (time, start) = (time.as_millis(), start.as_millis());
-            self.histograms.push(Pending { series: Arc::clone(&series.0), time, start, value });
+        let (time, start) = (time.as_millis(), start.as_millis());
+        match self.place(series, time, &value)? {
+            Place::InOrder => {
+                let value = LoggedHistogram { integer, histogram };
+                self.histograms.push(Pending { series: Arc::clone(&series.0), time, start, value });
+            }
+            Place::Late => {
+                let sample = TimedValue { time, start, value };
+                encoded([&sample]).map_err(|_| AppendRefused::Unencodable)?;
+                self.add_late(series, sample);
+            }
+            Place::Known => {}
         }
         Ok(())
     }
@@ -172,159 +196,30 @@ impl Appender<'_> {
         }
     }
 
-    /// Whether a sample is added; false if the series has it already.
-    fn is_accepted(
-        &self,
-        series: &SeriesHandle,
-        time: Timestamp,
-        value: &Value,
-    ) -> Result<bool, AppendRefused> {
+    fn add_late(&mut self, series: &SeriesHandle, sample: TimedValue) {
+        self.late.push(LateSample { series: Arc::clone(&series.0), sample });
+    }
+
+    /// What becomes of a sample.
+    fn place(&self, series: &SeriesHandle, time: i64, value: &Value) -> Result<Place, AppendRefused> {
         let min_valid = *self.head.min_valid.read().unwrap_or_else(PoisonError::into_inner);
-        if time.as_millis() < self.head.first_valid(min_valid) {
-            return Err(AppendRefused::TooOld);
-        }
-        match series.0.lock().check(time.as_millis(), value) {
-            Ok(()) => Ok(true),
-            Err(Refused::Known) => Ok(false),
-            Err(Refused::OutOfOrder) => Err(AppendRefused::OutOfOrder),
-            Err(Refused::Duplicate) => Err(AppendRefused::Duplicate),
-            Err(Refused::Unencodable) => Err(AppendRefused::Unencodable),
-        }
-    }
-
-    /// Logs the batch and adds it to the series.
-    ///
-    /// # Errors
-    /// When the log cannot be written. Nothing is added then.
-    pub fn commit(mut self) -> Result<Committed, HeadError> {
-        // No block is cut and no series is removed meanwhile.
-        let min_valid = self.head.min_valid.read().unwrap_or_else(PoisonError::into_inner);
-        let before = self.floats.len() + self.histograms.len();
-        self.floats.retain(|sample| sample.time >= *min_valid);
-        self.histograms.retain(|sample| sample.time >= *min_valid);
-        let mut committed =
-            Committed { added: 0, refused: before - self.floats.len() - self.histograms.len() };
-        self.renew_series();
-        self.log()?;
-        for (series, metadata) in self.metadata.drain(..) {
-            series.lock().metadata = Some(self.head.metadata.share(metadata));
-        }
-        let mut max_time = i64::MIN;
-        let range = self.head.block_range;
-        let mut add = |series: &Series, time, start, value: &Value| {
-            match series.lock().append(time, start, value, range) {
-                Ok(()) => committed.added += 1,
-                Err(_) => committed.refused += 1,
-            }
-            max_time = max_time.max(time);
-        };
-        for Pending { series, time, start, value } in &self.floats {
-            add(series, *time, *start, &Value::Float(*value));
-        }
-        for Pending { series, time, start, value: LoggedHistogram { integer, histogram } } in self.histograms
-        {
-            add(&series, time, start, &Value::Histogram { integer, histogram });
-        }
-        self.head.max_time.fetch_max(max_time, Ordering::Relaxed);
-        if !self.exemplars.is_empty() {
-            let mut exemplars = self.head.exemplars.write().unwrap_or_else(PoisonError::into_inner);
-            for (series, exemplar) in self.exemplars {
-                exemplars.add(&series.labels, exemplar);
-            }
-        }
-        Ok(committed)
-    }
-
-    /// Creates the series again that were removed since they were found.
-    fn renew_series(&mut self) {
-        let head = self.head;
-        let renew = |series: &mut Arc<Series>| {
-            if series.lock().is_removed {
-                *series = head.series(&series.labels).0;
+        let refused = if time < self.head.first_valid(min_valid) {
+            AppendRefused::TooOld
+        } else {
+            match series.0.lock().check(time, value) {
+                Ok(()) => return Ok(Place::InOrder),
+                Err(Refused::Known) => return Ok(Place::Known),
+                Err(Refused::Duplicate) => return Err(AppendRefused::Duplicate),
+                Err(Refused::Unencodable) => return Err(AppendRefused::Unencodable),
+                Err(Refused::OutOfOrder) => AppendRefused::OutOfOrder,
             }
         };
-        self.floats.iter_mut().for_each(|sample| renew(&mut sample.series));
-        self.histograms.iter_mut().for_each(|sample| renew(&mut sample.series));
-        // Exemplars and metadata alone create no series: those without samples are dropped.
-        let index = head.index.read().unwrap_or_else(PoisonError::into_inner);
-        let find = |series: &mut Arc<Series>| {
-            if !series.lock().is_removed {
-                return true;
-            }
-            let found = index.get(&series.labels);
-            found.is_some_and(|found| {
-                *series = Arc::clone(found);
-                true
-            })
-        };
-        self.exemplars.retain_mut(|(series, _)| find(series));
-        self.metadata.retain_mut(|(series, _)| find(series));
+        match self.head.accepts_late(time) {
+            true => Ok(Place::Late),
+            false if self.head.has_late_window() => Err(AppendRefused::TooOld),
+            false => Err(refused),
+        }
     }
-
-    /// Logs new series and the batch.
-    fn log(&self) -> Result<(), HeadError> {
-        let mut records = Vec::new();
-        let size = |(_, metadata): &(_, Metadata)| metadata.unit.len() + metadata.help.len();
-        records.extend(
-            parts(&self.metadata, size).map(|part| {
-                metadata_record(part.iter().map(|(series, metadata)| (series.reference, metadata)))
-            }),
-        );
-        let floats = parts(&self.floats, |_| 0);
-        records.extend(floats.map(|part| {
-            float_record(&part.iter().map(|sample| logged(sample, sample.value)).collect::<Vec<_>>())
-        }));
-        let size = |sample: &Pending<LoggedHistogram>| histogram_bytes(&sample.value.histogram);
-        records.extend(parts(&self.histograms, size).flat_map(|part| {
-            let part = part.iter().map(|sample| logged(sample, sample.value.clone()));
-            histogram_records(&part.collect::<Vec<_>>())
-        }));
-        let size = |(_, exemplar): &(_, Exemplar)| exemplar.labels.size_bytes();
-        records.extend(
-            parts(&self.exemplars, size).map(|part| {
-                exemplar_record(part.iter().map(|(series, exemplar)| (series.reference, exemplar)))
-            }),
-        );
-        let mut log = self.head.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut unlogged = self.head.unlogged.lock().unwrap_or_else(PoisonError::into_inner);
-        let created = parts(&unlogged, |series| series.labels.size_bytes());
-        let created =
-            created.map(|part| series_record(part.iter().map(|series| (series.reference, &series.labels))));
-        let records: Vec<Vec<u8>> = created.chain(records).collect();
-        log.log(&records).map_err(at(&self.head.dir.join(LOG_DIR)))?;
-        unlogged.clear();
-        Ok(())
-    }
-}
-
-/// About the bytes of a record: it must fit into a segment of 128 MiB.
-const RECORD_BYTES: usize = 8 << 20;
-
-/// The parts of a list that become one record each. An entry takes at most 28 bytes and what `size` returns.
-fn parts<T>(entries: &[T], size: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
-    let mut rest = entries;
-    std::iter::from_fn(move || {
-        let mut bytes = 0;
-        let mut fits = |entry: &T| {
-            bytes += 28 + size(entry);
-            bytes <= RECORD_BYTES
-        };
-        let count = rest.iter().take_while(|entry| fits(entry)).count().max(1);
-        let (part, left) = rest.split_at_checked(count)?;
-        rest = left;
-        Some(part)
-    })
-}
-
-fn logged<V, W>(sample: &Pending<V>, value: W) -> LoggedSample<W> {
-    LoggedSample { reference: sample.series.reference, time: sample.time, start: sample.start, value }
-}
-
-/// Most bytes of a histogram in a record.
-fn histogram_bytes(histogram: &FloatHistogram) -> usize {
-    let spans = histogram.positive_spans.len() + histogram.negative_spans.len();
-    let buckets = histogram.positive_buckets.len() + histogram.negative_buckets.len();
-    100 + spans * 10 + buckets * 10 + histogram.custom_values.len() * 8
 }
 
 /// Whether the counts of a histogram are whole numbers that a float holds exactly.

@@ -25,6 +25,9 @@ const HEADER: [u8; 8] = [0x01, 0x30, 0xBC, 0x91, 1, 0, 0, 0];
 const FILE_BYTES: u64 = 128 << 20;
 const OUT_OF_ORDER: u8 = 0x80;
 
+/// A number that no series has.
+const NO_SERIES: u64 = 0;
+
 /// Where a chunk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ChunkPlace {
@@ -34,7 +37,21 @@ pub(crate) struct ChunkPlace {
     length: u32,
 }
 
-/// A chunk in a file.
+/// A chunk of a series in a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StoredChunk {
+    pub(crate) range: TimeRange,
+    pub(crate) place: ChunkPlace,
+}
+
+impl ChunkPlace {
+    /// Its number in the log of out-of-order samples.
+    pub(crate) fn number(self) -> u64 {
+        u64::from(self.file) << 32 | u64::from(self.offset)
+    }
+}
+
+/// A chunk that was found in a file.
 #[derive(Clone, Debug)]
 pub(crate) struct FoundChunk {
     /// The number of its series in the log.
@@ -44,6 +61,13 @@ pub(crate) struct FoundChunk {
     pub(crate) is_out_of_order: bool,
 }
 
+impl FoundChunk {
+    /// Whether it is out of order, and its samples are in a block.
+    pub(crate) fn is_forgotten(&self) -> bool {
+        self.is_out_of_order && self.series == NO_SERIES
+    }
+}
+
 /// The files of a head.
 pub(crate) struct ChunkFiles {
     dir: PathBuf,
@@ -51,10 +75,13 @@ pub(crate) struct ChunkFiles {
     files: RwLock<BTreeMap<u32, OpenFile>>,
 }
 
-/// A file that is read, and the time of its last sample.
+/// A file that is read.
 struct OpenFile {
     file: Arc<File>,
+    /// The time of its last sample that is in order.
     max_time: i64,
+    /// Chunks of out-of-order samples that are still needed.
+    late: usize,
 }
 
 struct Writer {
@@ -92,16 +119,23 @@ impl ChunkFiles {
             let good = parse_file(found, &bytes, &mut chunks);
             if good < bytes.len() {
                 let lost = (bytes.len() - good) as u64;
-                damaged.push(DamagedFile { path: entry.path(), at: good as u64, lost });
+                // A Prometheus that was killed leaves zeros, because it allocates files before it writes them.
+                if good == 0 || bytes[good..].iter().any(|&byte| byte != 0) {
+                    damaged.push(DamagedFile { path: entry.path(), at: good as u64, lost });
+                }
                 if good == 0 {
                     fs::remove_file(entry.path())?;
                     continue;
                 }
                 OpenOptions::new().write(true).open(entry.path())?.set_len(good as u64)?;
             }
-            let max_time = chunks[before..].iter().map(|chunk| chunk.range.max.as_millis()).max();
-            let file = Arc::new(File::open(entry.path())?);
-            files.insert(found, OpenFile { file, max_time: max_time.unwrap_or(i64::MIN) });
+            let (late, in_order): (Vec<_>, Vec<_>) =
+                chunks[before..].iter().partition(|chunk| chunk.is_out_of_order);
+            let max_time = in_order.iter().map(|chunk| chunk.range.max.as_millis()).max();
+            let file = Arc::new(OpenOptions::new().read(true).write(true).open(entry.path())?);
+            let max_time = max_time.unwrap_or(i64::MIN);
+            let late = late.iter().filter(|chunk| !chunk.is_forgotten()).count();
+            files.insert(found, OpenFile { file, max_time, late });
         }
         chunks.sort_by_key(|chunk| (chunk.place.file, chunk.place.offset));
         let writer = Mutex::new(Writer { number, file: None });
@@ -113,9 +147,21 @@ impl ChunkFiles {
     /// # Errors
     /// When a file cannot be written. What was written of it is not used.
     pub(crate) fn append(&self, chunks: &[(u64, &Chunk)]) -> io::Result<Vec<ChunkPlace>> {
+        self.append_kind(chunks, false)
+    }
+
+    /// The same for chunks of out-of-order samples. They are kept until [`ChunkFiles::release_late`].
+    ///
+    /// # Errors
+    /// As [`ChunkFiles::append`].
+    pub(crate) fn append_late(&self, chunks: &[(u64, &Chunk)]) -> io::Result<Vec<ChunkPlace>> {
+        self.append_kind(chunks, true)
+    }
+
+    fn append_kind(&self, chunks: &[(u64, &Chunk)], is_late: bool) -> io::Result<Vec<ChunkPlace>> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let result = chunks.chunks(1_000).try_fold(Vec::new(), |mut places, part| {
-            places.extend(self.append_part(&mut writer, part)?);
+            places.extend(self.append_part(&mut writer, part, is_late)?);
             Ok(places)
         });
         if result.is_err() {
@@ -126,13 +172,18 @@ impl ChunkFiles {
         result
     }
 
-    fn append_part(&self, writer: &mut Writer, chunks: &[(u64, &Chunk)]) -> io::Result<Vec<ChunkPlace>> {
+    fn append_part(
+        &self,
+        writer: &mut Writer,
+        chunks: &[(u64, &Chunk)],
+        is_late: bool,
+    ) -> io::Result<Vec<ChunkPlace>> {
         let (mut out, mut places) = (Vec::new(), Vec::with_capacity(chunks.len()));
         let mut max_time = i64::MIN;
         let begin = self.file_with_room(writer, chunks)?;
         for (series, chunk) in chunks {
             let at = out.len();
-            put_chunk(&mut out, *series, chunk);
+            put_chunk(&mut out, *series, chunk, is_late);
             let offset = u32::try_from(begin + at as u64).map_err(io::Error::other)?;
             places.push(ChunkPlace { file: writer.number, offset, length: (out.len() - at) as u32 });
             max_time = max_time.max(chunk.range.max.as_millis());
@@ -143,7 +194,10 @@ impl ChunkFiles {
         }
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = files.get_mut(&writer.number) {
-            open.max_time = open.max_time.max(max_time);
+            match is_late {
+                true => open.late += chunks.len(),
+                false => open.max_time = open.max_time.max(max_time),
+            }
         }
         Ok(places)
     }
@@ -162,10 +216,17 @@ impl ChunkFiles {
         let path = self.dir.join(format!("{:06}", writer.number));
         let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         file.write_all(&HEADER)?;
-        let open = OpenFile { file: Arc::new(file.try_clone()?), max_time: i64::MIN };
+        let open = OpenFile { file: Arc::new(file.try_clone()?), max_time: i64::MIN, late: 0 };
         self.files.write().unwrap_or_else(PoisonError::into_inner).insert(writer.number, open);
         writer.file = Some((file, HEADER.len() as u64));
         Ok(HEADER.len() as u64)
+    }
+
+    /// A file that is open.
+    fn file(&self, number: u32) -> io::Result<Arc<File>> {
+        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
+        let file = files.get(&number).map(|open| Arc::clone(&open.file));
+        file.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// Reads a chunk.
@@ -173,11 +234,7 @@ impl ChunkFiles {
     /// # Errors
     /// When the file cannot be read, or the chunk is damaged.
     pub(crate) fn read(&self, place: ChunkPlace) -> io::Result<Chunk> {
-        let file = {
-            let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
-            files.get(&place.file).map(|open| Arc::clone(&open.file))
-        };
-        let file = file.ok_or(io::ErrorKind::NotFound)?;
+        let file = self.file(place.file)?;
         let mut bytes = vec![0; place.length as usize];
         file.read_exact_at(&mut bytes, u64::from(place.offset))?;
         let found = parse_chunk(&bytes).filter(|(_, length)| *length == bytes.len());
@@ -188,7 +245,40 @@ impl ChunkFiles {
         })
     }
 
-    /// Removes the first files that have no sample at `min_time` or later.
+    /// The number of the first file; none without files.
+    pub(crate) fn first_file(&self) -> Option<u32> {
+        self.files.read().unwrap_or_else(PoisonError::into_inner).keys().next().copied()
+    }
+
+    /// Chunks of out-of-order samples are in a block: the next start ignores them, because they get the number of no series.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub(crate) fn forget_late(&self, chunks: &[StoredChunk]) -> io::Result<()> {
+        for StoredChunk { place, .. } in chunks {
+            let file = self.file(place.file)?;
+            let mut bytes = vec![0; place.length as usize];
+            file.read_exact_at(&mut bytes, u64::from(place.offset))?;
+            let Some(end) = bytes.len().checked_sub(4) else { continue };
+            bytes[..8].copy_from_slice(&NO_SERIES.to_be_bytes());
+            let checksum = crc32c::crc32c(&bytes[..end]);
+            bytes[end..].copy_from_slice(&checksum.to_be_bytes());
+            file.write_all_at(&bytes, u64::from(place.offset))?;
+        }
+        Ok(())
+    }
+
+    /// Chunks of out-of-order samples are no longer needed.
+    pub(crate) fn release_late<'a>(&self, chunks: impl IntoIterator<Item = &'a StoredChunk>) {
+        let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
+        for chunk in chunks {
+            if let Some(open) = files.get_mut(&chunk.place.file) {
+                open.late = open.late.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Removes the first files that have no sample at `min_time` or later, and no out-of-order chunk that is needed.
     ///
     /// # Errors
     /// When a file cannot be removed.
@@ -196,7 +286,10 @@ impl ChunkFiles {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
         // Prometheus requires that the numbers of files follow each other.
-        while let Some(first) = files.first_entry().filter(|file| file.get().max_time < min_time) {
+        while let Some(first) = files.first_entry().filter(|file| {
+            let file = file.get();
+            file.max_time < min_time && file.late == 0
+        }) {
             if *first.key() == writer.number && writer.file.take().is_some() {
                 writer.number += 1;
             }
@@ -207,12 +300,12 @@ impl ChunkFiles {
     }
 }
 
-fn put_chunk(out: &mut Vec<u8>, series: u64, chunk: &Chunk) {
+fn put_chunk(out: &mut Vec<u8>, series: u64, chunk: &Chunk, is_late: bool) {
     let begin = out.len();
     out.extend_from_slice(&series.to_be_bytes());
     out.extend_from_slice(&chunk.range.min.as_millis().to_be_bytes());
     out.extend_from_slice(&chunk.range.max.as_millis().to_be_bytes());
-    out.push(chunk.encoding.byte());
+    out.push(chunk.encoding.byte() | if is_late { OUT_OF_ORDER } else { 0 });
     put_bytes(out, &chunk.data);
     let checksum = crc32c::crc32c(&out[begin..]);
     out.extend_from_slice(&checksum.to_be_bytes());
@@ -266,71 +359,4 @@ fn parse_file(file: u32, bytes: &[u8], out: &mut Vec<FoundChunk>) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use model::Sample;
-    use tsdb::XorEncoder;
-
-    use super::*;
-
-    fn chunk(at: i64) -> Chunk {
-        let mut encoder = XorEncoder::new();
-        (0..5).for_each(|n| encoder.append(Sample::new(at + n, at as f64)).unwrap());
-        encoder.finish().unwrap()
-    }
-
-    #[test]
-    fn chunks_are_found_again_and_files_without_recent_ones_go() {
-        let dir = tempfile::tempdir().unwrap();
-        let chunks: Vec<Chunk> = (0..10).map(|n| chunk(n * 100)).collect();
-        let append = |range: std::ops::Range<usize>| {
-            let (files, found, damaged) = ChunkFiles::open(dir.path()).unwrap();
-            assert_eq!((found.len(), damaged.len()), (range.start, 0));
-            let pairs: Vec<(u64, &Chunk)> = range.map(|n| (n as u64, &chunks[n])).collect();
-            let places = files.append(&pairs).unwrap();
-            for (place, (_, chunk)) in places.iter().zip(pairs) {
-                assert_eq!(files.read(*place).unwrap(), *chunk);
-            }
-            files
-        };
-        append(0..4);
-        append(4..7);
-        let files = append(7..10);
-        let (_, found, _) = ChunkFiles::open(dir.path()).unwrap();
-        for (n, found) in found.iter().enumerate() {
-            assert_eq!((found.series, found.range), (n as u64, chunks[n].range));
-            assert_eq!(files.read(found.place).unwrap(), chunks[n]);
-        }
-        files.truncate(600).unwrap();
-        assert_eq!(ChunkFiles::open(dir.path()).unwrap().1.len(), 6);
-        files.truncate(10_000).unwrap();
-        assert_eq!(ChunkFiles::open(dir.path()).unwrap().1.len(), 0);
-        assert_eq!(files.read(found[9].place).unwrap_err().kind(), io::ErrorKind::NotFound);
-        // What comes now is in a new file.
-        let place = files.append(&[(1, &chunks[0])]).unwrap()[0];
-        assert_eq!((files.read(place).unwrap(), place.file), (chunks[0].clone(), 4));
-    }
-
-    #[test]
-    fn damage_costs_what_lies_behind_it_in_its_file() {
-        let chunks: Vec<Chunk> = (0..5).map(|n| chunk(n * 100)).collect();
-        let pairs: Vec<(u64, &Chunk)> =
-            chunks.iter().enumerate().map(|(n, chunk)| (n as u64, chunk)).collect();
-        let dir = tempfile::tempdir().unwrap();
-        ChunkFiles::open(dir.path()).unwrap().0.append(&pairs).unwrap();
-        let path = dir.path().join("000001");
-        let bytes = fs::read(&path).unwrap();
-        for at in 0..bytes.len() {
-            let mut damaged = bytes.clone();
-            damaged[at] ^= 4;
-            fs::write(&path, &damaged).unwrap();
-            let (files, found, reported) = ChunkFiles::open(dir.path()).unwrap();
-            assert!(found.len() < 5, "byte {at}");
-            assert_eq!((reported.len(), reported[0].at + reported[0].lost), (1, bytes.len() as u64));
-            for (n, found) in found.iter().enumerate() {
-                assert_eq!(files.read(found.place).unwrap(), chunks[n], "byte {at}");
-            }
-            // What is left is whole.
-            assert_eq!(ChunkFiles::open(dir.path()).unwrap().2, []);
-        }
-    }
-}
+mod tests;

@@ -5,20 +5,20 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use model::{TimeRange, Timestamp};
-use tsdb::{BlockMeta, BlockOptions, BlockWriter, Chunk, Ulid};
+use tsdb::{BlockMeta, BlockOptions, BlockWriter, Ulid};
 
 use crate::error::{HeadError, at};
 use crate::head::{CHUNKS_DIR, Head, LOG_DIR};
 use crate::log::checkpoint::{self, Kept};
 use crate::log::segments::list;
-use crate::select::keep;
+use crate::merge::inside;
 use crate::series::{Series, boundary_after};
 
 impl Head {
     /// The range of the next block, the second time exclusive: from the first sample to the boundary after it. None before the
     /// head has samples of one and a half ranges.
     pub fn next_block(&self) -> Option<(Timestamp, Timestamp)> {
-        let times = self.stats().times?;
+        let times = self.times_in_order()?;
         let (min, max) = (times.min.as_millis(), times.max.as_millis());
         if max.saturating_sub(min) <= self.block_range.saturating_mul(3) / 2 {
             return None;
@@ -46,7 +46,7 @@ impl Head {
         let range = TimeRange::new(min, Timestamp::from_millis(max.as_millis().saturating_sub(1)));
         let options = BlockOptions { times: Some((min, max)), ..BlockOptions::new(id) };
         let mut writer = BlockWriter::create(dir, options)?;
-        for series in self.select(&[], range) {
+        for series in self.select_in_order(range) {
             let series = series?;
             writer.add_series(&series.labels, inside(series.chunks, range))?;
         }
@@ -56,7 +56,7 @@ impl Head {
         Ok(Some(writer.finish()?))
     }
 
-    /// Removes the samples before `min_time`: chunks, series without chunks, chunk files, and most of the log.
+    /// Removes the samples before `min_time` that are in order: chunks, series without chunks, chunk files, and most of the log.
     ///
     /// The log is cut when the lower two thirds of its segments are two or more. What is still needed of them is written to a
     /// checkpoint.
@@ -124,15 +124,4 @@ impl Head {
         };
         checkpoint::write(&dir, replaced, kept).map_err(&in_log)
     }
-}
-
-/// Chunks with the samples in a range only.
-fn inside(chunks: Vec<Chunk>, range: TimeRange) -> Vec<Chunk> {
-    let cut = |chunk: Chunk| {
-        if range.contains(chunk.range.min) && range.contains(chunk.range.max) {
-            return vec![chunk];
-        }
-        keep(&chunk, &|time| range.contains(time)).unwrap_or_default()
-    };
-    chunks.into_iter().flat_map(cut).collect()
 }

@@ -6,17 +6,19 @@ use std::fs;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use model::{TimeRange, Timestamp};
 use tsdb::{Block, BlockError, BlockMeta, UNFINISHED_SUFFIX, Ulid, parse_block_id};
 
+use crate::cut_late::LATE_HINT;
 use crate::error::{HeadError, at};
 use crate::files::bytes_of;
 use crate::head::{Head, HeadOptions, lock};
 use crate::replay::Replay;
-use crate::views::Views;
+use crate::views::{Removal, Views};
 
 /// The end of the name of a directory while its block is being removed. A start removes such directories.
 const REMOVED_SUFFIX: &str = ".tmp-for-deletion";
@@ -32,12 +34,14 @@ pub struct DatabaseOptions {
     pub keep_bytes: Option<u64>,
     /// Most exemplars of the head: 100,000 by default.
     pub most_exemplars: usize,
+    /// How much earlier than the last sample of the head a sample may be that is out of order: 0 by default, which accepts none.
+    pub out_of_order_window: Duration,
 }
 
 impl Default for DatabaseOptions {
     fn default() -> Self {
-        let HeadOptions { block_range, most_exemplars, .. } = HeadOptions::default();
-        Self { block_range, keep_for: None, keep_bytes: None, most_exemplars }
+        let HeadOptions { block_range, most_exemplars, out_of_order_window, .. } = HeadOptions::default();
+        Self { block_range, keep_for: None, keep_bytes: None, most_exemplars, out_of_order_window }
     }
 }
 
@@ -70,6 +74,8 @@ pub struct Database {
     /// By min time.
     blocks: RwLock<Vec<Arc<LocalBlock>>>,
     pub(crate) views: Views,
+    /// Whether a block was cut since out-of-order samples were written to blocks.
+    is_late_due: AtomicBool,
 }
 
 /// What was done by [`Database::maintain`].
@@ -104,10 +110,17 @@ impl Database {
             block_range: options.block_range,
             min_time: min_time.unwrap_or(Timestamp::MIN),
             most_exemplars: options.most_exemplars,
+            out_of_order_window: options.out_of_order_window,
         };
         let (head, replay) = Head::open_locked(dir, head_options, lock)?;
-        let database =
-            Self { dir: dir.to_owned(), options, head, blocks: RwLock::new(blocks), views: Views::default() };
+        let database = Self {
+            dir: dir.to_owned(),
+            options,
+            head,
+            blocks: RwLock::new(blocks),
+            views: Views::default(),
+            is_late_due: AtomicBool::new(false),
+        };
         Ok((database, OpenedDatabase { replay, damaged }))
     }
 
@@ -116,7 +129,7 @@ impl Database {
         &self.head
     }
 
-    /// The blocks with samples in a range, by min time.
+    /// The blocks with samples in a range, by min time. Those of out-of-order samples overlap others.
     pub fn blocks(&self, range: TimeRange) -> Vec<Arc<LocalBlock>> {
         let blocks = self.blocks.read().unwrap_or_else(PoisonError::into_inner);
         blocks.iter().filter(|block| block.meta().time_range().overlaps(&range)).cloned().collect()
@@ -144,21 +157,24 @@ impl Database {
     ) -> Result<Maintained, HeadError> {
         let mut done = Maintained::default();
         self.head.store_chunks()?;
-        self.truncate(now)?;
+        self.remove_cut(now)?;
         while !self.views.is_waiting()
             && let Some(range) = self.head.next_block()
         {
             let id = new_id(now);
             if self.head.cut_block(&self.dir, id, range)?.is_some() {
-                let block =
-                    LocalBlock::open(&self.dir, id).map_err(|error| HeadError::Damaged(Box::new(error)))?;
-                let mut blocks = self.blocks.write().unwrap_or_else(PoisonError::into_inner);
-                blocks.push(Arc::new(block));
-                blocks.sort_by_key(|block| (block.meta().min_time, block.meta().ulid));
+                self.add_block(id)?;
                 done.cut.push(id);
             }
-            self.views.was_cut(range.1, now);
-            self.truncate(now)?;
+            self.views.was_cut(Removal::Before(range.1), now);
+            self.remove_cut(now)?;
+        }
+        // As in Prometheus, out-of-order samples are written to blocks after those that are in order.
+        if !done.cut.is_empty() {
+            self.is_late_due.store(true, Ordering::Relaxed);
+        }
+        if !self.views.is_waiting() && self.is_late_due.swap(false, Ordering::Relaxed) {
+            done.cut.extend(self.cut_late(now)?);
         }
         for block in self.expired(is_kept)? {
             self.remove(&block)?;
@@ -168,8 +184,32 @@ impl Database {
     }
 
     /// Removes from the head what is in blocks that all views know.
-    fn truncate(&self, now: Timestamp) -> Result<(), HeadError> {
-        self.views.removable(now).map_or(Ok(()), |until| self.head.truncate(until))
+    fn remove_cut(&self, now: Timestamp) -> Result<(), HeadError> {
+        match self.views.removable(now) {
+            None => Ok(()),
+            Some(Removal::Before(until)) => self.head.truncate(until),
+            Some(Removal::Late(cut)) => self.head.end_late_cut(cut),
+        }
+    }
+
+    /// Writes the out-of-order samples to blocks.
+    fn cut_late(&self, now: Timestamp) -> Result<Vec<Ulid>, HeadError> {
+        let cut = self.head.begin_late_cut()?;
+        let blocks = self.head.cut_late_blocks(&self.dir, &cut, || new_id(now))?;
+        let ids: Vec<Ulid> = blocks.iter().map(|block| block.ulid).collect();
+        ids.iter().try_for_each(|id| self.add_block(*id))?;
+        self.views.was_cut(Removal::Late(cut), now);
+        self.remove_cut(now)?;
+        Ok(ids)
+    }
+
+    /// Adds a block that was written.
+    fn add_block(&self, id: Ulid) -> Result<(), HeadError> {
+        let block = LocalBlock::open(&self.dir, id).map_err(|error| HeadError::Damaged(Box::new(error)))?;
+        let mut blocks = self.blocks.write().unwrap_or_else(PoisonError::into_inner);
+        blocks.push(Arc::new(block));
+        blocks.sort_by_key(|block| (block.meta().min_time, block.meta().ulid));
+        Ok(())
     }
 
     /// Blocks that are too old or too many.
@@ -239,7 +279,7 @@ impl LocalBlock {
 
     /// Whether it has late samples only, so that its end is not that of the head.
     fn is_late(&self) -> bool {
-        self.meta().compaction.hints.iter().any(|hint| hint == "from-out-of-order")
+        self.meta().compaction.hints.iter().any(|hint| hint == LATE_HINT)
     }
 }
 

@@ -9,19 +9,22 @@ use std::time::Duration;
 
 use model::{TimeRange, Timestamp};
 
-use crate::chunk_files::ChunkFiles;
+use crate::chunk_files::{ChunkFiles, StoredChunk};
 use crate::error::{HeadError, at};
 use crate::exemplars::ExemplarBuffer;
 use crate::files::bytes_of;
 use crate::index::HeadIndex;
+use crate::late::LateSamples;
 use crate::log::writer::LogWriter;
 use crate::metadata::MetadataPool;
-use crate::series::{Series, StoredChunk};
+use crate::series::Series;
 
 /// The directory of the log.
 pub(crate) const LOG_DIR: &str = "wal";
 /// The directory of the chunk files.
 pub(crate) const CHUNKS_DIR: &str = "chunks_head";
+/// The directory of the log of out-of-order samples.
+pub(crate) const LATE_LOG_DIR: &str = "wbl";
 const LOCK_FILE: &str = "lock";
 
 /// How a head is opened.
@@ -33,6 +36,8 @@ pub struct HeadOptions {
     pub min_time: Timestamp,
     /// Most exemplars of all series: 100,000 by default. The newest are kept; 0 keeps none.
     pub most_exemplars: usize,
+    /// How much earlier than the last sample of the head a sample may be that is out of order: 0 by default, which accepts none.
+    pub out_of_order_window: Duration,
 }
 
 impl Default for HeadOptions {
@@ -41,6 +46,7 @@ impl Default for HeadOptions {
             block_range: Duration::from_secs(2 * 3_600),
             min_time: Timestamp::MIN,
             most_exemplars: 100_000,
+            out_of_order_window: Duration::ZERO,
         }
     }
 }
@@ -68,6 +74,11 @@ pub struct Head {
     pub(crate) deletions: RwLock<HashMap<u32, Vec<TimeRange>>>,
     pub(crate) exemplars: RwLock<ExemplarBuffer>,
     pub(crate) metadata: MetadataPool,
+    /// The window of [`HeadOptions::out_of_order_window`], in milliseconds.
+    late_window: AtomicI64,
+    /// The log of out-of-order samples; none before the first one. Who appends such samples holds it, so that a mark for a chunk comes
+    /// after the records of all its samples.
+    pub(crate) late_log: Mutex<Option<LogWriter>>,
     lock: File,
 }
 
@@ -96,7 +107,7 @@ impl Head {
         let (files, chunks, damaged) = ChunkFiles::open(&chunks_dir).map_err(at(&chunks_dir))?;
         let log_dir = dir.join(LOG_DIR);
         let log = LogWriter::create(&log_dir).map_err(at(&log_dir))?;
-        let range = i64::try_from(options.block_range.as_millis()).unwrap_or(i64::MAX).max(1);
+        let range = millis(options.block_range).max(1);
         let head = Self {
             dir: dir.to_owned(),
             block_range: range,
@@ -109,6 +120,8 @@ impl Head {
             deletions: RwLock::default(),
             exemplars: RwLock::new(ExemplarBuffer::new(options.most_exemplars)),
             metadata: MetadataPool::default(),
+            late_window: AtomicI64::new(millis(options.out_of_order_window)),
+            late_log: Mutex::default(),
             lock,
         };
         Ok((head, chunks, damaged))
@@ -119,8 +132,28 @@ impl Head {
     /// # Errors
     /// When the disk reports an error.
     pub fn sync(&self) -> Result<(), HeadError> {
-        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        log.sync().map_err(at(&self.dir.join(LOG_DIR)))
+        {
+            let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+            log.sync().map_err(at(&self.dir.join(LOG_DIR)))?;
+        }
+        let late_log = self.late_log.lock().unwrap_or_else(PoisonError::into_inner);
+        late_log.as_ref().map_or(Ok(()), LogWriter::sync).map_err(at(&self.dir.join(LATE_LOG_DIR)))
+    }
+
+    /// Changes [`HeadOptions::out_of_order_window`]. Samples that were accepted stay.
+    pub fn set_out_of_order_window(&self, window: Duration) {
+        self.late_window.store(millis(window), Ordering::Relaxed);
+    }
+
+    /// Whether a sample at this time that is out of order is accepted.
+    pub(crate) fn accepts_late(&self, time: i64) -> bool {
+        let window = self.late_window.load(Ordering::Relaxed);
+        window > 0 && time >= self.last_time().saturating_sub(window)
+    }
+
+    /// Whether out-of-order samples are accepted at all.
+    pub(crate) fn has_late_window(&self) -> bool {
+        self.late_window.load(Ordering::Relaxed) > 0
     }
 
     /// Writes complete chunks to files, so that they take no memory. A program calls it about once a minute.
@@ -165,32 +198,47 @@ impl Head {
     /// # Errors
     /// When a directory cannot be read.
     pub fn bytes_on_disk(&self) -> std::io::Result<u64> {
-        Ok(bytes_of(&self.dir.join(LOG_DIR))? + bytes_of(&self.dir.join(CHUNKS_DIR))?)
+        let late = self.dir.join(LATE_LOG_DIR);
+        let late = if late.exists() { bytes_of(&late)? } else { 0 };
+        Ok(bytes_of(&self.dir.join(LOG_DIR))? + bytes_of(&self.dir.join(CHUNKS_DIR))? + late)
     }
 
     /// What the head contains.
     pub fn stats(&self) -> HeadStats {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        let mut chunks = 0;
-        let mut times: Option<TimeRange> = None;
+        let (mut chunks, mut times) = (0, None);
         for series in index.all() {
             let state = series.lock();
-            chunks += state.chunk_count();
-            let Some((first, last)) = state.first_time().zip(state.last_time()) else { continue };
-            let range = TimeRange::new(Timestamp::from_millis(first), Timestamp::from_millis(last));
-            times =
-                Some(times.map_or(range, |times| {
-                    TimeRange::new(times.min.min(range.min), times.max.max(range.max))
-                }));
+            chunks += state.chunk_count() + state.late.as_deref().map_or(0, |late| late.stored.len());
+            let late = state.late.as_deref().and_then(LateSamples::range);
+            times = joined(joined(times, state.times()), late);
         }
         let exemplars = self.exemplars.read().unwrap_or_else(PoisonError::into_inner).len();
         HeadStats { series: index.len(), chunks, exemplars, times }
     }
 
-    /// The time of the last sample of all series.
+    /// The times of the first and the last sample that are in order.
+    pub(crate) fn times_in_order(&self) -> Option<TimeRange> {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        index.all().fold(None, |times, series| joined(times, series.lock().times()))
+    }
+
+    /// The time of the last sample of all series that is in order.
     pub(crate) fn last_time(&self) -> i64 {
         self.max_time.load(Ordering::Relaxed)
     }
+}
+
+/// The range that contains both.
+pub(crate) fn joined(a: Option<TimeRange>, b: Option<TimeRange>) -> Option<TimeRange> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(TimeRange::new(a.min.min(b.min), a.max.max(b.max))),
+        _ => a.or(b),
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 impl Drop for Head {

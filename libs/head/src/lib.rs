@@ -17,25 +17,33 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod append_late;
 mod appender;
 mod chunk_files;
+mod commit;
 mod cut;
+mod cut_late;
 mod database;
 mod error;
 mod exemplars;
 mod files;
 mod head;
 mod index;
+mod late;
+mod late_chunks;
 mod log;
+mod merge;
 mod metadata;
 mod replay;
 mod select;
 mod series;
 mod statistics;
+mod value;
 mod view;
 mod views;
 
 pub use appender::{AppendRefused, Appender, Committed, SeriesHandle};
+pub use cut_late::LateCut;
 pub use database::{Database, DatabaseOptions, LocalBlock, Maintained, OpenedDatabase};
 pub use error::HeadError;
 pub use exemplars::{Exemplar, ExemplarRefused, SeriesExemplars};

@@ -3,6 +3,7 @@
 //! ```text
 //! wal/00000007                  a segment: pages of 32 KiB, at most 128 MiB
 //! wal/checkpoint.00000004/      what segments up to 4 contained and is still needed, in segments of its own
+//! wbl/00000002                  a segment of out-of-order samples; their series are in wal/
 //!
 //! page       fragments; where no header fits, and after a fragment of type 0, zeros up to its end
 //! fragment   byte type, be16 length, be32 CRC-32C of the data, data
@@ -17,6 +18,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod exemplar;
 mod histogram;
 mod labels;
+pub(crate) mod marker;
 pub(crate) mod reader;
 pub(crate) mod record;
 pub(crate) mod segments;

@@ -8,15 +8,18 @@ use std::sync::{Arc, PoisonError};
 
 use model::{TimeRange, Timestamp};
 
-use crate::chunk_files::FoundChunk;
+use crate::chunk_files::{FoundChunk, StoredChunk};
 use crate::error::{HeadError, at};
-use crate::head::{Head, HeadOptions, LOG_DIR, lock};
+use crate::head::{Head, HeadOptions, LATE_LOG_DIR, LOG_DIR, lock};
+use crate::late_chunks::LateChunks;
 use crate::log::checkpoint;
 use crate::log::exemplar::{LoggedExemplar, LoggedMetadata};
+use crate::log::marker::LoggedMarker;
 use crate::log::reader::{SegmentReader, Torn};
 use crate::log::record::{LoggedDeletion, LoggedHistogram, LoggedSample, Record};
 use crate::log::segments::{Segment, last_checkpoint, list};
-use crate::series::{Refused, Series, StoredChunk, Value};
+use crate::series::{Refused, Series};
+use crate::value::{TimedValue, Value};
 
 /// What was found when a head was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,7 +28,7 @@ pub struct Replay {
     pub samples: u64,
     /// Samples of the log that were not needed: they are in blocks, or in chunk files.
     pub known: u64,
-    /// Samples and exemplars whose series the log does not name, which a damaged segment can cause.
+    /// Samples, exemplars and out-of-order chunks whose series the log does not name, which a damaged segment can cause.
     pub without_series: u64,
     /// Chunks in files.
     pub chunks: usize,
@@ -33,8 +36,8 @@ pub struct Replay {
     pub damaged: Vec<DamagedPart>,
     /// Records that are damaged although their checksum matches.
     pub damaged_records: u64,
-    /// Out-of-order chunks in files, and segments of the log of out-of-order samples, which are not read yet.
-    pub unread: usize,
+    /// Out-of-order samples that were read from their log. Those in chunk files are not counted.
+    pub late: u64,
 }
 
 /// The end of a file that was cut off, because it is damaged.
@@ -90,10 +93,16 @@ impl Head {
                 saved: None,
             });
         }
-        let mut reader = Reader { head: &head, stored: HashMap::new(), replay };
+        let late = LateChunks::new(head.files.first_file());
+        let mut reader = Reader { head: &head, stored: HashMap::new(), late, replay };
         reader.add_chunks(chunks, options.min_time);
         for segment in segments {
-            reader.read_segment(&segment)?;
+            reader.read_segment(&segment, Reader::add)?;
+        }
+        reader.replay.without_series += reader.late.release_unknown(&head);
+        let late_dir = dir.join(LATE_LOG_DIR);
+        for segment in list(&late_dir).map_err(at(&late_dir))? {
+            reader.read_segment(&segment, Reader::add_late)?;
         }
         let replay = reader.replay;
         Ok((head, replay))
@@ -104,6 +113,7 @@ struct Reader<'a> {
     head: &'a Head,
     /// The chunks in files, by the number of their series.
     stored: HashMap<u64, Vec<StoredChunk>>,
+    late: LateChunks,
     replay: Replay,
 }
 
@@ -111,7 +121,7 @@ impl Reader<'_> {
     fn add_chunks(&mut self, chunks: Vec<FoundChunk>, min_time: Timestamp) {
         for chunk in chunks {
             if chunk.is_out_of_order {
-                self.replay.unread += 1;
+                self.late.add(&chunk);
                 continue;
             }
             let of_series = self.stored.entry(chunk.series).or_default();
@@ -123,12 +133,12 @@ impl Reader<'_> {
         }
     }
 
-    fn read_segment(&mut self, segment: &Segment) -> Result<(), HeadError> {
+    fn read_segment(&mut self, segment: &Segment, add: impl Fn(&mut Self, Record)) -> Result<(), HeadError> {
         let in_segment = at(&segment.path);
         let mut reader = SegmentReader::open(&segment.path).map_err(&in_segment)?;
         while let Some(record) = reader.next_record().map_err(&in_segment)? {
             match Record::parse(record) {
-                Ok(record) => self.add(record),
+                Ok(record) => add(self, record),
                 Err(_) => self.replay.damaged_records += 1,
             }
         }
@@ -155,19 +165,47 @@ impl Reader<'_> {
                     if let Some(stored) = self.stored.remove(&logged.reference) {
                         add_stored(&series, stored);
                     }
+                    self.late.attach(logged.reference, &series);
                 }
             }
             Record::Floats(samples) => self.add_samples(samples, Value::Float),
-            Record::Histograms(samples) => {
-                self.add_samples(samples, |LoggedHistogram { integer, histogram }| Value::Histogram {
-                    integer,
-                    histogram,
-                });
-            }
+            Record::Histograms(samples) => self.add_samples(samples, histogram),
             Record::Deletions(deletions) => self.delete(&deletions),
             Record::Exemplars(exemplars) => self.add_exemplars(exemplars),
             Record::Metadata(metadata) => self.add_metadata(metadata),
-            Record::Other(_) => {}
+            Record::Markers(_) | Record::Other(_) => {}
+        }
+    }
+
+    /// Adds what the log of out-of-order samples has.
+    fn add_late(&mut self, record: Record) {
+        match record {
+            Record::Floats(samples) => self.add_late_samples(samples, Value::Float),
+            Record::Histograms(samples) => self.add_late_samples(samples, histogram),
+            Record::Markers(markers) => {
+                let index = self.head.index.read().unwrap_or_else(PoisonError::into_inner);
+                for LoggedMarker { reference, place } in markers {
+                    let series = index.by_reference(reference).filter(|_| self.late.has(place));
+                    if let Some(late) =
+                        series.map(|series| series.lock()).as_mut().and_then(|s| s.late.as_mut())
+                    {
+                        late.clear_open();
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn add_late_samples<V>(&mut self, samples: Vec<LoggedSample<V>>, value: impl Fn(V) -> Value) {
+        let index = self.head.index.read().unwrap_or_else(PoisonError::into_inner);
+        for LoggedSample { reference, time, start, value: logged } in samples {
+            let Some(series) = index.by_reference(reference) else {
+                self.replay.without_series += 1;
+                continue;
+            };
+            self.replay.late += 1;
+            series.lock().add_late(TimedValue { time, start, value: value(logged) });
         }
     }
 
@@ -227,6 +265,11 @@ impl Reader<'_> {
             deletions.entry(series.slot).or_default().push(range);
         }
     }
+}
+
+fn histogram(logged: LoggedHistogram) -> Value {
+    let LoggedHistogram { integer, histogram } = logged;
+    Value::Histogram { integer, histogram }
 }
 
 /// Adds the chunks in files to a series, those that follow what it has.

@@ -1,17 +1,21 @@
 //! Reads series of a head.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
 use std::sync::{Arc, PoisonError};
 use std::vec::IntoIter;
 
-use model::{Labels, METRIC_NAME, Matcher, TimeRange, Timestamp};
-use tsdb::{Chunk, ChunkBuilder};
+use model::{Labels, METRIC_NAME, Matcher, TimeRange};
+use tsdb::Chunk;
 
+use crate::chunk_files::StoredChunk;
 use crate::error::{HeadError, at};
 use crate::exemplars::SeriesExemplars;
 use crate::head::{CHUNKS_DIR, Head};
+use crate::late::LateSamples;
+use crate::merge::{merged, without};
 use crate::metadata::Metadata;
-use crate::series::Series;
+use crate::series::{Series, SeriesState};
 
 /// A series with its chunks.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,12 +26,14 @@ pub struct HeadSeries {
     pub chunks: Vec<Chunk>,
 }
 
-/// The series that match, in the order of their labels. Chunks are read one series at a time.
+/// The series that match, in the order of their labels. Chunks are read one series at a time. What was removed from the head meanwhile
+/// is left out: a [`DatabaseView`](crate::DatabaseView) says whether that happened.
 pub struct HeadSelection<'a> {
     head: &'a Head,
     range: TimeRange,
     series: IntoIter<Arc<Series>>,
     deletions: HashMap<u32, Vec<TimeRange>>,
+    is_late_included: bool,
 }
 
 /// A series that was found, and not read yet. It can be read as long as it is kept, also when the head has removed it.
@@ -54,7 +60,7 @@ impl Head {
     /// # Errors
     /// When a chunk file cannot be read.
     pub fn read(&self, series: &FoundSeries, range: TimeRange) -> Result<Vec<Chunk>, HeadError> {
-        let chunks = self.chunks(&series.0, range)?;
+        let chunks = self.chunks(&series.0, range, true)?;
         let deletions = self.deletions.read().unwrap_or_else(PoisonError::into_inner);
         Ok(match deletions.get(&series.0.slot) {
             Some(deleted) => chunks.iter().flat_map(|chunk| without(chunk, deleted)).collect(),
@@ -65,7 +71,10 @@ impl Head {
     /// Whether a series has chunks with samples in `range`, as far as their times show it.
     pub fn has_chunks(&self, series: &FoundSeries, range: TimeRange) -> bool {
         let state = series.0.lock();
-        state.stored.iter().any(|chunk| chunk.range.overlaps(&range)) || state.has_memory_in(range)
+        let is_late = |late: &LateSamples| late.range().is_some_and(|times| times.overlaps(&range));
+        state.stored.iter().any(|chunk| chunk.range.overlaps(&range))
+            || state.has_memory_in(range)
+            || state.late.as_deref().is_some_and(is_late)
     }
 
     /// The series that satisfy all of `matchers` and have chunks in `range`, in the order of their labels.
@@ -73,7 +82,12 @@ impl Head {
         let mut series = self.index.read().unwrap_or_else(PoisonError::into_inner).matching(matchers);
         series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         let deletions = self.deletions.read().unwrap_or_else(PoisonError::into_inner).clone();
-        HeadSelection { head: self, range, series: series.into_iter(), deletions }
+        HeadSelection { head: self, range, series: series.into_iter(), deletions, is_late_included: true }
+    }
+
+    /// All series with the chunks of samples that are in order.
+    pub(crate) fn select_in_order(&self, range: TimeRange) -> HeadSelection<'_> {
+        HeadSelection { is_late_included: false, ..self.select(&[], range) }
     }
 
     /// The names of all labels, sorted.
@@ -113,25 +127,57 @@ impl Head {
     }
 
     /// The chunks of a series with samples in a range.
-    fn chunks(&self, series: &Series, range: TimeRange) -> Result<Vec<Chunk>, HeadError> {
+    fn chunks(
+        &self,
+        series: &Series,
+        range: TimeRange,
+        is_late_included: bool,
+    ) -> Result<Vec<Chunk>, HeadError> {
         // Chunks move from memory to files, so both are found at once.
-        let (places, in_memory) = {
+        let (stored, in_memory, late) = {
             let state = series.lock();
-            let stored = state.stored.iter().filter(|chunk| chunk.range.overlaps(&range));
-            (stored.map(|chunk| chunk.place).collect::<Vec<_>>(), state.chunks_in_memory(range))
+            (overlapping(&state.stored, range), state.chunks_in_memory(range), late_chunks(&state, range))
         };
-        let mut chunks = Vec::with_capacity(places.len() + in_memory.len());
-        for place in places {
-            match self.files.read(place) {
+        let mut chunks = self.read_existing(stored)?;
+        chunks.extend(in_memory);
+        let Some((stored, open)) = late.filter(|_| is_late_included) else { return Ok(chunks) };
+        let mut late = self.read_existing(stored)?;
+        late.extend(open);
+        Ok(merged(chunks, late))
+    }
+
+    /// Reads chunks in files, except those that were cut into a block and removed since they were found.
+    fn read_existing(&self, stored: Vec<StoredChunk>) -> Result<Vec<Chunk>, HeadError> {
+        let mut chunks = Vec::with_capacity(stored.len());
+        for chunk in stored {
+            match self.files.read(chunk.place) {
                 Ok(chunk) => chunks.push(chunk),
-                // Its time was cut into a block, and the file removed, since the place was found.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(at(&self.dir.join(CHUNKS_DIR))(error)),
             }
         }
-        chunks.extend(in_memory);
         Ok(chunks)
     }
+
+    /// Reads chunks in files.
+    pub(crate) fn read_stored(&self, stored: &[StoredChunk]) -> Result<Vec<Chunk>, HeadError> {
+        let read = stored.iter().map(|chunk| self.files.read(chunk.place));
+        read.collect::<io::Result<_>>().map_err(at(&self.dir.join(CHUNKS_DIR)))
+    }
+}
+
+/// Those with samples in a range.
+fn overlapping(stored: &[StoredChunk], range: TimeRange) -> Vec<StoredChunk> {
+    stored.iter().filter(|chunk| chunk.range.overlaps(&range)).copied().collect()
+}
+
+/// Out-of-order samples in a range: chunks in files, and the others as chunks. None without such samples.
+fn late_chunks(state: &SeriesState, range: TimeRange) -> Option<(Vec<StoredChunk>, Vec<Chunk>)> {
+    let late = state.late.as_deref()?;
+    // They were encoded once, when they were appended.
+    let open = late.open_chunks().unwrap_or_default();
+    let open = open.into_iter().filter(|chunk| chunk.range.overlaps(&range));
+    Some((overlapping(&late.stored, range), open.collect()))
 }
 
 impl Iterator for HeadSelection<'_> {
@@ -141,7 +187,7 @@ impl Iterator for HeadSelection<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let series = self.series.next()?;
-            let mut chunks = match self.head.chunks(&series, self.range) {
+            let mut chunks = match self.head.chunks(&series, self.range, self.is_late_included) {
                 Ok(chunks) => chunks,
                 Err(error) => return Some(Err(error)),
             };
@@ -153,41 +199,4 @@ impl Iterator for HeadSelection<'_> {
             }
         }
     }
-}
-
-/// A chunk without the samples in these ranges. A chunk that cannot be decoded stays as it is.
-pub(crate) fn without(chunk: &Chunk, deleted: &[TimeRange]) -> Vec<Chunk> {
-    if !deleted.iter().any(|range| range.overlaps(&chunk.range)) {
-        return vec![chunk.clone()];
-    }
-    keep(chunk, &|time| !deleted.iter().any(|range| range.contains(time)))
-        .unwrap_or_else(|| vec![chunk.clone()])
-}
-
-/// The samples of a chunk whose times are kept, encoded again. None if the chunk cannot be decoded.
-pub(crate) fn keep(chunk: &Chunk, is_kept: &dyn Fn(Timestamp) -> bool) -> Option<Vec<Chunk>> {
-    let mut builder = ChunkBuilder::new();
-    let start =
-        |starts: &[i64], index: usize| Timestamp::from_millis(starts.get(index).copied().unwrap_or(0));
-    let mut starts = Vec::new();
-    if chunk.encoding.holds_floats() {
-        let (mut times, mut values) = (Vec::new(), Vec::new());
-        chunk.decode_floats_with_starts(&mut times, &mut values, &mut starts).ok()?;
-        for (index, (&time, &value)) in times.iter().zip(&values).enumerate() {
-            let sample = model::Sample::new(time, value);
-            if is_kept(sample.timestamp) {
-                builder.append_float(chunk.encoding, sample, start(&starts, index)).ok()?;
-            }
-        }
-    } else {
-        let mut histograms = Vec::new();
-        chunk.decode_histograms_with_starts(&mut histograms, &mut starts).ok()?;
-        for (index, (time, histogram)) in histograms.iter().enumerate() {
-            let time = Timestamp::from_millis(*time);
-            if is_kept(time) {
-                builder.append_histogram(chunk.encoding, time, histogram, start(&starts, index)).ok()?;
-            }
-        }
-    }
-    builder.finish().ok()
 }

@@ -5,11 +5,13 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use model::{FloatHistogram, Labels, Sample, TimeRange, Timestamp};
+use model::{Labels, Sample, TimeRange, Timestamp};
 use tsdb::{AppendError, Chunk, Encoding, OpenChunk, SAMPLES_PER_CHUNK};
 
-use crate::chunk_files::ChunkPlace;
+use crate::chunk_files::StoredChunk;
+use crate::late::LateSamples;
 use crate::metadata::Metadata;
+use crate::value::{TimedValue, Value};
 
 /// A chunk of floats ends before it has more bytes. The next sample may take 19.
 const MOST_FLOAT_BYTES: usize = 1_024 - 19;
@@ -28,17 +30,6 @@ pub(crate) struct Series {
     pub(crate) slot: u32,
     pub(crate) labels: Labels,
     state: Mutex<SeriesState>,
-}
-
-/// A value of either kind.
-#[derive(Clone, Debug)]
-pub(crate) enum Value {
-    Float(f64),
-    Histogram {
-        /// Whether its counts are integers.
-        integer: bool,
-        histogram: Arc<FloatHistogram>,
-    },
 }
 
 /// Why a sample was not appended.
@@ -65,17 +56,12 @@ pub(crate) struct SeriesState {
     open: Option<Open>,
     /// The last sample: its time, and its bits if it was a float.
     last: Option<(i64, Option<u64>)>,
+    /// Samples that are out of order. None without such samples.
+    pub(crate) late: Option<Box<LateSamples>>,
     /// What its target says about its metric.
     pub(crate) metadata: Option<Arc<Metadata>>,
     /// Whether the series was removed from the head. What is appended to it would be lost.
     pub(crate) is_removed: bool,
-}
-
-/// A chunk in a file.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct StoredChunk {
-    pub(crate) range: TimeRange,
-    pub(crate) place: ChunkPlace,
 }
 
 struct Open {
@@ -98,7 +84,7 @@ impl Series {
 }
 
 impl SeriesState {
-    /// The time of the last sample.
+    /// The time of the last sample that is in order.
     pub(crate) fn last_time(&self) -> Option<i64> {
         self.last.map(|(time, _)| time)
     }
@@ -203,7 +189,7 @@ impl SeriesState {
             || self.open.as_ref().is_some_and(is_open_inside)
     }
 
-    /// Removes chunks without samples at `min_time` or later. Returns whether nothing is left.
+    /// Removes chunks of samples in order without samples at `min_time` or later. Returns whether nothing is left.
     pub(crate) fn truncate(&mut self, min_time: i64) -> bool {
         let is_recent = |range: &TimeRange| range.max.as_millis() >= min_time;
         self.stored.retain(|chunk| is_recent(&chunk.range));
@@ -213,17 +199,28 @@ impl SeriesState {
         }
         self.stored.shrink_to_fit();
         self.full.shrink_to_fit();
-        self.open.is_none() && self.stored.is_empty() && self.full.is_empty()
+        self.open.is_none() && self.stored.is_empty() && self.full.is_empty() && self.late.is_none()
     }
 
-    /// The time of the first sample.
+    /// Adds a sample that is out of order. Returns whether it has a new time.
+    pub(crate) fn add_late(&mut self, sample: TimedValue) -> bool {
+        self.late.get_or_insert_default().insert(sample)
+    }
+
+    /// The time of the first sample that is in order.
     pub(crate) fn first_time(&self) -> Option<i64> {
         let stored = self.stored.first().map(|chunk| chunk.range.min.as_millis());
         let full = || self.full.first().map(|chunk| chunk.range.min.as_millis());
         stored.or_else(full).or_else(|| self.open.as_ref().map(|open| open.min))
     }
 
-    /// Number of chunks.
+    /// The times of the first and the last sample that are in order.
+    pub(crate) fn times(&self) -> Option<TimeRange> {
+        let (first, last) = self.first_time().zip(self.last_time())?;
+        Some(TimeRange::new(Timestamp::from_millis(first), Timestamp::from_millis(last)))
+    }
+
+    /// Number of chunks of samples that are in order.
     pub(crate) fn chunk_count(&self) -> usize {
         self.stored.len() + self.full.len() + usize::from(self.open.is_some())
     }
@@ -240,14 +237,7 @@ struct NewSample<'a> {
 
 impl NewSample<'_> {
     fn encoding(&self) -> Encoding {
-        match (self.value, self.start != Timestamp::EPOCH) {
-            (Value::Float(_), false) => Encoding::Xor,
-            (Value::Float(_), true) => Encoding::Xor2,
-            (Value::Histogram { integer: true, .. }, false) => Encoding::Histogram,
-            (Value::Histogram { integer: false, .. }, false) => Encoding::FloatHistogram,
-            (Value::Histogram { integer: true, .. }, true) => Encoding::HistogramSt,
-            (Value::Histogram { integer: false, .. }, true) => Encoding::FloatHistogramSt,
-        }
+        self.value.encoding(self.start != Timestamp::EPOCH)
     }
 }
 

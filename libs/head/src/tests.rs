@@ -2,6 +2,7 @@
 
 mod database;
 mod exemplars;
+mod late;
 mod oracle;
 mod prometheus;
 mod torn;
@@ -33,6 +34,13 @@ fn open(dir: &Path, min_time: i64) -> (Head, crate::Replay) {
     Head::open(dir, HeadOptions { min_time: at(min_time), ..HeadOptions::default() }).unwrap()
 }
 
+/// Opens a head that accepts out-of-order samples of so many milliseconds.
+fn open_late(dir: &Path, min_time: i64, window: i64) -> (Head, crate::Replay) {
+    let out_of_order_window = std::time::Duration::from_millis(window as u64);
+    let options = HeadOptions { min_time: at(min_time), out_of_order_window, ..HeadOptions::default() };
+    Head::open(dir, options).unwrap()
+}
+
 /// A xorshift generator.
 struct Random(u64);
 
@@ -60,8 +68,9 @@ fn histogram_bits(histogram: &FloatHistogram) -> ValueBits {
     bits
 }
 
-/// The samples of chunks. Each time must occur once.
+/// Adds the samples of chunks, which are in order of time. Each time must occur once.
 fn add_chunks(series: &Labels, chunks: &[Chunk], out: &mut AllSamples) {
+    assert!(chunks.is_sorted_by(|a, b| a.range.max < b.range.min), "{series}: {chunks:?}");
     let own = out.entry(series.to_string()).or_default();
     for chunk in chunks {
         let mut starts = Vec::new();

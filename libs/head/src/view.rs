@@ -10,7 +10,7 @@ use crate::head::Head;
 /// A database at one time: its blocks, and its head.
 ///
 /// While it exists, the head keeps the samples of blocks that were cut later, for at most two minutes. Samples of blocks may also be
-/// in the head; their chunks are equal.
+/// in the head with equal values, and out-of-order samples are in the chunks of a series in the head, but in blocks of their own.
 pub struct DatabaseView {
     database: Arc<Database>,
     blocks: Vec<Arc<LocalBlock>>,

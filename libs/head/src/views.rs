@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use model::Timestamp;
 
+use crate::cut_late::LateCut;
+
 /// Samples that are in a block stay in the head for at most this long for views that do not know the block.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -17,9 +19,17 @@ pub(crate) struct Views {
     removed_for: AtomicU64,
 }
 
+/// Samples that are in a block and may be removed from the head.
+pub(crate) enum Removal {
+    /// Those before a time that are in order.
+    Before(Timestamp),
+    /// Some that are out of order.
+    Late(LateCut),
+}
+
 /// Samples that are in a block and still in the head.
 struct Waiting {
-    until: Timestamp,
+    removal: Removal,
     generation: Arc<u64>,
     since: Timestamp,
 }
@@ -41,13 +51,13 @@ impl Views {
         generation > self.removed_for.load(Ordering::Acquire)
     }
 
-    /// Notes that a block with the samples before `until` is in the list of blocks.
-    pub(crate) fn was_cut(&self, until: Timestamp, now: Timestamp) {
+    /// Notes that a block with these samples is in the list of blocks.
+    pub(crate) fn was_cut(&self, removal: Removal, now: Timestamp) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let next = Arc::new(**current + 1);
         let generation = std::mem::replace(&mut *current, next);
         *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Waiting { until, generation, since: now });
+            Some(Waiting { removal, generation, since: now });
     }
 
     /// Whether samples wait for views before they are removed from the head.
@@ -55,8 +65,8 @@ impl Views {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// The time before which the head may be truncated now. The caller truncates it.
-    pub(crate) fn removable(&self, now: Timestamp) -> Option<Timestamp> {
+    /// What may be removed from the head now. The caller removes it.
+    pub(crate) fn removable(&self, now: Timestamp) -> Option<Removal> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let found = waiting.as_ref()?;
         // A clock that was set back must not keep samples for ever.
@@ -65,6 +75,6 @@ impl Views {
             return None;
         }
         self.removed_for.store(*found.generation, Ordering::Release);
-        waiting.take().map(|waiting| waiting.until)
+        waiting.take().map(|waiting| waiting.removal)
     }
 }

@@ -137,7 +137,7 @@ impl Kept<'_> {
                 if current.is_empty() { Vec::new() } else { vec![metadata_record(entries)] }
             }
             // A record that is damaged although its checksum matches was written so. It is kept for other readers.
-            Ok(Record::Other(_)) | Err(_) => vec![bytes.to_vec()],
+            Ok(Record::Other(_) | Record::Markers(_)) | Err(_) => vec![bytes.to_vec()],
         }
     }
 }
@@ -191,7 +191,7 @@ mod tests {
             writer.next_segment().unwrap();
         }
         writer
-            .log(&[deletion_record(&[LoggedDeletion { reference: 1, min: 0, max: 15 }]), vec![5, 1]])
+            .log(&[deletion_record(&[LoggedDeletion { reference: 1, min: 0, max: 15 }]), vec![99, 1]])
             .unwrap();
         writer.next_segment().unwrap();
         let series = |reference: u64, name: &str| {
@@ -202,12 +202,12 @@ mod tests {
             Record::Floats(times.iter().map(|time| sample(reference, *time)).collect())
         };
         let deletion = Record::Deletions(vec![LoggedDeletion { reference: 1, min: 0, max: 15 }]);
-        let rest = [series(3, "c"), floats(&[10, 20], 3), deletion.clone(), Record::Other(5)];
+        let rest = [series(3, "c"), floats(&[10, 20], 3), deletion.clone(), Record::Other(99)];
         let first = [series(1, "a"), floats(&[20], 1), floats(&[20], 2)];
         assert_eq!(all_records(dir.path()), [&first[..], &rest[..]].concat());
         // The next one reads the first one.
         write(dir.path(), 3, kept(20)).unwrap();
-        let last = [series(3, "c"), floats(&[20], 3), Record::Other(5)];
+        let last = [series(3, "c"), floats(&[20], 3), Record::Other(99)];
         assert_eq!(all_records(dir.path()), [&first[..], &last[..]].concat());
         let names: Vec<String> = fs::read_dir(dir.path())
             .unwrap()
@@ -244,7 +244,7 @@ mod tests {
     fn damage_leaves_the_log_as_it_is() {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = LogWriter::create(dir.path()).unwrap();
-        writer.log(&[vec![5; 100]]).unwrap();
+        writer.log(&[vec![99; 100]]).unwrap();
         writer.next_segment().unwrap();
         let path = list(dir.path()).unwrap()[0].path.clone();
         let mut bytes = fs::read(&path).unwrap();

@@ -11,7 +11,7 @@
 //!                 start: byte 0 unknown, 1 as before, otherwise and varint start - first start
 //! ```
 //!
-//! Exemplars (4) and metadata (6): [`exemplar`](crate::log::exemplar). Places of out-of-order chunks (5) are not read.
+//! Exemplars (4) and metadata (6): [`exemplar`](crate::log::exemplar). Marks (5): [`marker`](crate::log::marker).
 //!
 //! Specified by `tsdb/record/record.go` of
 //! Prometheus 3.14.
@@ -26,6 +26,7 @@ use crate::log::exemplar::{
 };
 use crate::log::histogram;
 use crate::log::labels::{parse_labels, put_labels};
+use crate::log::marker::{LoggedMarker, MARKERS, parse_markers};
 
 /// A series and the number that stands for it in later records.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +68,7 @@ pub(crate) enum Record {
     Deletions(Vec<LoggedDeletion>),
     Exemplars(Vec<LoggedExemplar>),
     Metadata(Vec<LoggedMetadata>),
+    Markers(Vec<LoggedMarker>),
     /// A kind that is not read.
     Other(u8),
 }
@@ -104,6 +106,7 @@ impl Record {
             DELETIONS => parse_deletions(&mut cursor).map(Self::Deletions),
             EXEMPLARS => parse_exemplars(&mut cursor).map(Self::Exemplars),
             METADATA => parse_metadata(&mut cursor).map(Self::Metadata),
+            MARKERS => parse_markers(&mut cursor).map(Self::Markers),
             INTEGER_HISTOGRAMS | INTEGER_CUSTOM => {
                 parse_samples(&mut cursor, |cursor| read(cursor, true)).map(Self::Histograms)
             }

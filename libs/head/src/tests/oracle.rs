@@ -5,7 +5,7 @@ use std::sync::Arc;
 use model::{CounterResetHint, FloatHistogram, Labels, TimeRange};
 use tsdb::Ulid;
 
-use crate::tests::{AllSamples, Random, add_block, at, histogram_bits, labels, open, samples_of};
+use crate::tests::{AllSamples, Random, add_block, at, histogram_bits, labels, open, open_late, samples_of};
 use crate::{AppendRefused, Head};
 
 /// A series of the world, and its last histogram.
@@ -59,20 +59,18 @@ impl Source {
         appender: &mut crate::Appender<'_>,
         time: i64,
         random: &mut Random,
-    ) -> Option<(i64, Vec<u64>)> {
+    ) -> Result<(i64, Vec<u64>), AppendRefused> {
         let series = head.series(&self.labels);
         let start = if self.kind == 1 { time / 1_000_000 * 1_000_000 + 1 } else { 0 };
         if self.kind < 3 {
             let value =
                 if random.below(50) == 0 { model::stale_nan() } else { random.below(1_000) as f64 / 3.0 };
-            appender.append_float(&series, at(time), at(start), value).ok()?;
-            return Some((start, vec![value.to_bits()]));
+            appender.append_float(&series, at(time), at(start), value)?;
+            return Ok((start, vec![value.to_bits()]));
         }
         let histogram = self.next_histogram(random);
-        appender
-            .append_histogram(&series, at(time), at(start), self.kind == 3, Arc::clone(&histogram))
-            .ok()?;
-        Some((start, histogram_bits(&histogram)))
+        appender.append_histogram(&series, at(time), at(start), self.kind == 3, Arc::clone(&histogram))?;
+        Ok((start, histogram_bits(&histogram)))
     }
 }
 
@@ -85,42 +83,170 @@ fn the_head_and_its_blocks_have_every_committed_sample_once() {
     }
 }
 
+/// A sample of a batch: series, time, start and value, and whether it is late.
+type Taken = (String, i64, (i64, Vec<u64>), bool);
+
+/// A head, its blocks, and the list of all samples.
+struct World {
+    seed: u64,
+    dir: tempfile::TempDir,
+    /// The window of out-of-order samples, in milliseconds.
+    window: i64,
+    head: Head,
+    all: AllSamples,
+    cut_until: i64,
+    blocks: Vec<Ulid>,
+    /// The time of the last sample that is in order.
+    last: i64,
+    refused: usize,
+}
+
+impl World {
+    fn new(seed: u64, random: &mut Random) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let window = [0, 20 * 60_000, 3 * 3_600_000][random.below(3)];
+        let (head, _) = open_late(dir.path(), i64::MIN, window);
+        let (all, blocks) = (AllSamples::new(), Vec::new());
+        Self { seed, dir, window, head, all, cut_until: i64::MIN, blocks, last: i64::MIN, refused: 0 }
+    }
+
+    /// Scrapes all sources, some of them late. Without `commit`, nothing is added.
+    fn scrape(&mut self, sources: &mut [Source], time: i64, commit: bool, random: &mut Random) {
+        let Self { seed, window, head, all, last, .. } = self;
+        let mut appender = head.appender();
+        let mut batch: Vec<Taken> = Vec::new();
+        for source in sources.iter_mut().filter(|source| source.is_alive) {
+            let series = source.labels.to_string();
+            let own = time + random.below(5_000) as i64;
+            if let Ok(sample) = source.scrape(head, &mut appender, own, random) {
+                batch.push((series.clone(), own, sample, false));
+            }
+            if *last == i64::MIN || random.below(3) != 0 {
+                continue;
+            }
+            // A sample of the past, at a time that has none.
+            let late = *last - random.below(2 * *window as usize + 600_000) as i64;
+            let of_series = all.get(&series);
+            let is_known = of_series.is_some_and(|samples| samples.contains_key(&late))
+                || batch.iter().any(|(other, time, ..)| *other == series && *time == late);
+            let follows = of_series
+                .and_then(|samples| samples.last_key_value())
+                .is_none_or(|(newest, _)| late > *newest);
+            if is_known || follows {
+                continue;
+            }
+            match source.scrape(head, &mut appender, late, random) {
+                Ok(sample) => {
+                    assert!(*window > 0 && late >= *last - *window, "seed {seed}: {late}");
+                    batch.push((series, late, sample, true));
+                }
+                Err(refused) => {
+                    assert!(*window == 0 || late < *last - *window, "seed {seed}: {late}");
+                    assert!(*window == 0 || refused == AppendRefused::TooOld, "seed {seed}");
+                    self.refused += 1;
+                }
+            }
+        }
+        if !commit {
+            return;
+        }
+        let committed = appender.commit().unwrap();
+        let late = batch.iter().filter(|sample| sample.3).count();
+        assert_eq!(
+            (committed.added, committed.late, committed.refused),
+            (batch.len(), late, 0),
+            "seed {seed}"
+        );
+        for (series, time, sample, is_late) in batch {
+            all.entry(series).or_default().insert(time, sample);
+            if !is_late {
+                *last = time.max(*last);
+            }
+        }
+    }
+
+    /// Kills the process and starts it again.
+    fn restart(&mut self) {
+        let (path, cut_until, window) = (self.dir.path(), self.cut_until, self.window);
+        // The old one must be closed first.
+        let unused = tempfile::tempdir().unwrap();
+        self.head = open(unused.path(), 0).0;
+        let (head, replay) = open_late(path, cut_until, window);
+        let damage = (&replay.damaged, replay.damaged_records, replay.without_series);
+        assert_eq!(damage, (&vec![], 0, 0), "seed {}", self.seed);
+        self.head = head;
+    }
+
+    fn new_id(&mut self) -> Ulid {
+        let id = Ulid::from_parts(self.blocks.len() as u64, 1);
+        self.blocks.push(id);
+        id
+    }
+
+    /// Cuts a block, and often the late samples.
+    fn cut(&mut self, range: (model::Timestamp, model::Timestamp), random: &mut Random) {
+        let id = self.new_id();
+        let meta = self.head.cut_block(self.dir.path(), id, range).unwrap().unwrap();
+        assert_eq!((meta.min_time, meta.max_time), range);
+        self.cut_until = range.1.as_millis();
+        if random.below(4) == 0 {
+            // Killed before the head was truncated.
+            self.restart();
+        }
+        self.head.truncate(range.1).unwrap();
+        self.check("after a block");
+        if random.below(3) == 0 {
+            return;
+        }
+        let cut = self.head.begin_late_cut().unwrap();
+        match random.below(4) {
+            0 => {
+                drop(cut);
+                self.restart();
+            }
+            _ => {
+                let mut number = self.blocks.len() as u64;
+                let new_id = || {
+                    number += 1;
+                    Ulid::from_parts(number - 1, 1)
+                };
+                let blocks = self.head.cut_late_blocks(self.dir.path(), &cut, new_id).unwrap();
+                for meta in &blocks {
+                    assert_eq!(meta.compaction.hints, ["from-out-of-order"]);
+                    let range = 2 * 3_600_000;
+                    assert_eq!(meta.max_time.as_millis() - meta.min_time.as_millis(), range);
+                    assert_eq!(meta.min_time.as_millis() % range, 0);
+                }
+                self.blocks.extend(blocks.iter().map(|meta| meta.ulid));
+                self.head.end_late_cut(cut).unwrap();
+            }
+        }
+        self.check("after blocks of late samples");
+    }
+
+    /// Head and blocks have every sample once.
+    fn check(&self, when: &str) {
+        let mut found = samples_of(&self.head, TimeRange::ALL);
+        for block in &self.blocks {
+            add_block(&self.dir.path().join(block.to_string()), &mut found);
+        }
+        assert!(found == self.all, "seed {}: {when}", self.seed);
+    }
+}
+
 fn world(seed: u64) {
     let random = &mut Random::seeded(seed);
-    let dir = tempfile::tempdir().unwrap();
-    let (mut head, _) = open(dir.path(), i64::MIN);
+    let mut world = World::new(seed, random);
     let mut sources: Vec<Source> = (0..12).map(|number| Source::new(number, random)).collect();
-    let mut all = AllSamples::new();
-    let mut cut_until = i64::MIN;
-    let mut blocks = 0;
     let mut time = 1_700_000_000_000;
     for _ in 0..900 {
         time += 15_000 + random.below(30_000) as i64;
-        let mut appender = head.appender();
-        let mut batch = Vec::new();
-        for source in sources.iter_mut().filter(|source| source.is_alive) {
-            let own = time + random.below(5_000) as i64;
-            if let Some(sample) = source.scrape(&head, &mut appender, own, random) {
-                batch.push((source.labels.to_string(), own, sample));
-            }
-        }
-        if random.below(20) == 0 {
-            drop(appender);
-            continue;
-        }
-        let committed = appender.commit().unwrap();
-        assert_eq!((committed.added, committed.refused), (batch.len(), 0), "seed {seed}");
-        for (series, time, sample) in batch {
-            all.entry(series).or_default().insert(time, sample);
-        }
+        world.scrape(&mut sources, time, random.below(20) != 0, random);
         match random.below(40) {
-            0 => head.store_chunks().unwrap(),
-            1 => head.sync().unwrap(),
+            0 => world.head.store_chunks().unwrap(),
+            1 => world.head.sync().unwrap(),
             // A process that is killed leaves what it has written.
-            2 => {
-                drop(head);
-                head = open(dir.path(), cut_until).0;
-            }
+            2 => world.restart(),
             3 => {
                 let number = sources.len();
                 sources[random.below(number)].is_alive = false;
@@ -128,41 +254,20 @@ fn world(seed: u64) {
             }
             _ => {}
         }
-        if let Some(range) = head.next_block() {
-            let id = Ulid::from_parts(blocks, 1);
-            let meta = head.cut_block(dir.path(), id, range).unwrap().unwrap();
-            assert_eq!((meta.min_time, meta.max_time), range);
-            cut_until = range.1.as_millis();
-            blocks += 1;
-            if random.below(4) == 0 {
-                // Killed before the head was truncated.
-                drop(head);
-                head = open(dir.path(), cut_until).0;
-            }
-            head.truncate(range.1).unwrap();
-            let mut found = samples_of(&head, TimeRange::new(range.1, model::Timestamp::MAX));
-            for block in 0..blocks {
-                add_block(&dir.path().join(Ulid::from_parts(block, 1).to_string()), &mut found);
-            }
-            assert!(found == all, "seed {seed}: after block {blocks}");
+        if let Some(range) = world.head.next_block() {
+            world.cut(range, random);
         }
     }
-    assert!(blocks > 2, "seed {seed}");
-    drop(head);
-    let (head, replay) = open(dir.path(), cut_until);
-    assert_eq!(
-        (&replay.damaged, replay.damaged_records, replay.without_series),
-        (&vec![], 0, 0),
-        "seed {seed}"
-    );
-    let mut found = samples_of(&head, TimeRange::new(at(cut_until), model::Timestamp::MAX));
-    for block in 0..blocks {
-        add_block(&dir.path().join(Ulid::from_parts(block, 1).to_string()), &mut found);
-    }
-    assert!(found == all, "seed {seed}: after the last restart");
+    assert!(world.blocks.len() > 2 && world.refused > 0, "seed {seed}");
+    world.restart();
+    world.check("after the last restart");
     // Series without samples take no memory.
-    head.truncate(at(time + 10_000)).unwrap();
-    assert_eq!((head.stats().series, head.label_names().len()), (0, 0), "seed {seed}");
+    let cut = world.head.begin_late_cut().unwrap();
+    world.head.end_late_cut(cut).unwrap();
+    world.head.truncate(at(time + 10_000)).unwrap();
+    let stats = world.head.stats();
+    assert_eq!((stats.series, stats.chunks, world.head.label_names().len()), (0, 0, 0), "seed {seed}");
+    assert_eq!(std::fs::read_dir(world.dir.path().join("chunks_head")).unwrap().count(), 0, "seed {seed}");
 }
 
 #[test]

@@ -47,7 +47,7 @@ pub(crate) fn dumped(dir: &Path) -> Floats {
     floats
 }
 
-fn floats_of(samples: &AllSamples) -> Floats {
+pub(crate) fn floats_of(samples: &AllSamples) -> Floats {
     let of_series = |(series, samples): (&String, &BTreeMap<i64, (i64, Vec<u64>)>)| {
         (series.clone(), samples.iter().map(|(time, (_, bits))| (*time, bits[0])).collect())
     };
@@ -138,10 +138,21 @@ pub(crate) struct Prometheus {
 impl Prometheus {
     /// Starts it. It scrapes the target every 100 ms; without one, nothing.
     pub(crate) fn start(dir: &Path, data: &Path, target: Option<&str>, args: &[&str]) -> Self {
+        Self::start_with(dir, data, "", target, args)
+    }
+
+    /// The same with more lines of the configuration.
+    pub(crate) fn start_with(
+        dir: &Path,
+        data: &Path,
+        more: &str,
+        target: Option<&str>,
+        args: &[&str],
+    ) -> Self {
         let config = dir.join("prometheus.yml");
         let targets = target.map(|target| format!("\"{target}\"")).unwrap_or_default();
         let text = format!(
-            "global: {{scrape_interval: 100ms}}\nscrape_configs:\n- job_name: t\n  static_configs: [{{targets: [{targets}]}}]\n"
+            "global: {{scrape_interval: 100ms}}\nscrape_configs:\n- job_name: t\n  static_configs: [{{targets: [{targets}]}}]\n{more}"
         );
         fs::write(&config, text).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -206,7 +217,7 @@ fn the_data_folder_of_a_prometheus_that_was_killed_is_read() {
     let theirs = dumped(&data);
     assert!(theirs.len() > 50, "{} series", theirs.len());
     let (head, replay) = open(&data, i64::MIN);
-    assert_eq!((replay.damaged_records, replay.without_series, replay.unread), (0, 0, 0));
+    assert_eq!((replay.damaged_records, replay.without_series, replay.late), (0, 0, 0));
     let ours = floats_of(&samples_of(&head, TimeRange::ALL));
     // promtool prints every NaN as NaN.
     let number = |floats: Floats| -> Floats {

@@ -4,6 +4,7 @@ use tsdb::put_uvarint;
 use super::*;
 use crate::exemplars::Exemplar;
 use crate::log::exemplar::{exemplar_record, metadata_record};
+use crate::log::marker::marker_record;
 use crate::metadata::Metadata;
 
 fn sample<V>(reference: u64, time: i64, start: i64, value: V) -> LoggedSample<V> {
@@ -53,7 +54,11 @@ fn records_of_every_kind_come_back() {
     assert_eq!((record[0], round_trip(&record)), (FLOATS_WITH_STARTS, Record::Floats(started.to_vec())));
     let deletions = vec![LoggedDeletion { reference: 3, min: i64::MIN, max: i64::MAX }];
     assert_eq!(round_trip(&deletion_record(&deletions)), Record::Deletions(deletions));
-    assert_eq!(Record::parse(&[5, 1, 2]), Ok(Record::Other(5)));
+    assert_eq!(Record::parse(&[99, 1, 2]), Ok(Record::Other(99)));
+    // Written by the encoder of Prometheus 3.9.
+    let marker = LoggedMarker { reference: 7, place: 3 << 32 | 8 };
+    let record = [[5u8].as_slice(), &7u64.to_be_bytes(), &[0, 0, 0, 3, 0, 0, 0, 8]].concat();
+    assert_eq!((marker_record(&[marker]), round_trip(&record)), (record, Record::Markers(vec![marker])));
     assert_eq!(Record::parse(&[]), Err(DamagedRecord(0)));
 }
 
@@ -86,6 +91,7 @@ fn damaged_records_are_errors_and_take_no_memory() {
     records.extend(histogram_records(&[sample(1, 2, 3, histogram(false, true))]));
     records.push(float_record(&floats));
     records.push(series_record([(1, &labels), (2, &labels)]));
+    records.push(marker_record(&[LoggedMarker { reference: 1, place: 8 }; 3]));
     let exemplar =
         Exemplar { labels: labels.clone(), value: 1.0, time: Timestamp::EPOCH, has_own_time: true };
     records.push(exemplar_record([(1, &exemplar), (70_000, &exemplar)]));
