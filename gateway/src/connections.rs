@@ -93,11 +93,12 @@ impl ClusterConnections {
         }
     }
 
-    /// The connection with the fewest running requests; QUIC before TCP if equal. A draining connection is chosen only
-    /// when there is no other.
-    pub(crate) fn pick(&self, cluster: &Name) -> Option<ConnectionLease> {
+    /// Of the connections with these ids, the one with the fewest running requests; QUIC before TCP if equal. A draining
+    /// connection is chosen only when there is no other.
+    pub(crate) fn pick(&self, cluster: &Name, sessions: &[SessionId]) -> Option<ConnectionLease> {
         let by_cluster = self.lock();
-        let least = by_cluster.get(cluster)?.iter().min_by_key(|connection| {
+        let possible = by_cluster.get(cluster)?.iter().filter(|connection| sessions.contains(&connection.id));
+        let least = possible.min_by_key(|connection| {
             let draining = connection.draining.load(Ordering::SeqCst);
             (draining, connection.running.load(Ordering::SeqCst), connection.transport)
         })?;
@@ -124,8 +125,10 @@ mod tests {
         ClusterConnection::new(SessionId(id), Arc::new(handler), transport)
     }
 
+    const BOTH: &[SessionId] = &[SessionId(1), SessionId(2)];
+
     fn picked(connections: &ClusterConnections, cluster: &Name) -> (u64, ConnectionLease) {
-        let lease = connections.pick(cluster).unwrap();
+        let lease = connections.pick(cluster, BOTH).unwrap();
         (lease.connection().id.0, lease)
     }
 
@@ -133,7 +136,7 @@ mod tests {
     fn requests_spread_over_connections_and_leave_draining_ones() {
         let cluster: Name = "eu-1".parse().unwrap();
         let connections = ClusterConnections::default();
-        assert!(connections.pick(&cluster).is_none());
+        assert!(connections.pick(&cluster, BOTH).is_none());
         let (quic, tcp) = (connection(1, Transport::Quic), connection(2, Transport::Tcp));
         connections.add(&cluster, tcp.clone());
         connections.add(&cluster, quic.clone());
@@ -151,8 +154,13 @@ mod tests {
 
         tcp.drain();
         assert_eq!(picked(&connections, &cluster).0, 1, "a draining connection is better than none");
+        assert!(
+            connections.pick(&cluster, &[SessionId(3)]).is_none(),
+            "no other connection serves the target"
+        );
+        assert_eq!(connections.pick(&cluster, &[SessionId(2)]).unwrap().connection().id, SessionId(2));
         connections.remove(&cluster, SessionId(1));
         connections.remove(&cluster, SessionId(2));
-        assert!(connections.pick(&cluster).is_none());
+        assert!(connections.pick(&cluster, BOTH).is_none());
     }
 }

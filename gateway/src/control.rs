@@ -7,6 +7,7 @@
 pub(crate) mod cluster;
 pub(crate) mod observability;
 pub(crate) mod poller;
+mod report;
 
 use std::time::{Duration, SystemTime};
 
@@ -14,16 +15,21 @@ use proto::isthmus::mesh::v1::Hello;
 
 /// Time limit for the peer's hello.
 pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
-/// A cluster sends a message at least this often.
+/// How often a cluster repeats its targets to a gateway that does not accept single ones, which takes them for a sign of life.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(2);
 /// A larger difference of two clocks is logged as a warning, because certificates will soon fail to verify.
 pub(crate) const CLOCK_SKEW_WARNING: Duration = Duration::from_secs(30);
 /// Largest control message, in bytes.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
-/// The hello of this gateway.
-pub(crate) fn hello(now: SystemTime) -> Hello {
-    Hello { version: runtime::BuildVersion::current().version.to_owned(), time: Some(now.into()) }
+/// The hello of this gateway. `instance` distinguishes the gateways of a cluster.
+pub(crate) fn hello(now: SystemTime, instance: &str) -> Hello {
+    Hello {
+        version: runtime::BuildVersion::current().version.to_owned(),
+        time: Some(now.into()),
+        instance: instance.to_owned(),
+        single_targets: true,
+    }
 }
 
 /// The difference between the peer's clock and ours, if it is worth a warning.
@@ -50,7 +56,7 @@ mod tests {
     #[test]
     fn clocks_that_differ_by_more_than_half_a_minute_are_reported() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-        let check = |theirs: SystemTime, expected| assert_eq!(skew(&hello(theirs), now), expected);
+        let check = |theirs: SystemTime, expected| assert_eq!(skew(&hello(theirs, ""), now), expected);
         check(now, None);
         check(now + Duration::from_secs(30), None);
         check(now + Duration::from_secs(31), Some(Duration::from_secs(31)));

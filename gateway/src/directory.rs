@@ -4,8 +4,13 @@
 //! comes from its certificate, and a target whose external labels differ from the registration is published as unhealthy,
 //! never as a target of another cluster. An entry exists as long as its cluster is registered, so that a querier knows
 //! which stores are missing from an answer.
+//!
+//! Reading order: `labels` (the check of external labels), `cluster` (one cluster: its sessions and their targets),
+//! `published` (the entries, and which of them have changed), `service`.
 
+mod cluster;
 mod labels;
+mod published;
 pub(crate) mod service;
 
 use std::{
@@ -16,16 +21,15 @@ use std::{
 
 use identity::Name;
 use mesh::{Authority, Transport};
-use proto::{
-    isthmus::mesh::v1::{DirectoryEntry, DirectorySnapshot, Target, Targets},
-    thanos::{LabelSet, info::InfoResponse},
-};
+use proto::isthmus::mesh::v1::{Target, Targets};
 use tokio::sync::watch;
 
-use crate::directory::labels::{bound_labels, check_labels};
-use crate::{metrics::GatewayMetrics, peer_text::bounded};
+use crate::directory::cluster::ClusterState;
+pub(crate) use crate::directory::cluster::Offer;
+use crate::directory::published::{EntryChanges, PublishedEntries};
+use crate::metrics::GatewayMetrics;
 
-/// Targets that one cluster may report; further ones are dropped with a warning.
+/// Targets that a session may report; further ones are dropped with a warning.
 const MAX_TARGETS: usize = 1000;
 
 /// A registered cluster.
@@ -42,205 +46,178 @@ pub(crate) struct SessionId(pub(crate) u64);
 
 /// The directory. All sessions and watchers share it.
 pub(crate) struct Directory {
-    clusters: Mutex<BTreeMap<Name, ClusterState>>,
-    snapshot: watch::Sender<Arc<DirectorySnapshot>>,
+    state: Mutex<DirectoryState>,
+    /// The version of the published entries.
+    version: watch::Sender<u64>,
     metrics: Arc<GatewayMetrics>,
 }
 
-struct ClusterState {
-    environment: String,
-    sessions: BTreeMap<SessionId, SessionRoute>,
-    targets: BTreeMap<Name, TargetState>,
-    /// Why the last session ended or could not be opened. Shown while there is no session.
-    last_error: String,
-}
-
-struct SessionRoute {
-    transport: Transport,
-    round_trip: Duration,
-}
-
-struct TargetState {
-    /// Empty when healthy.
-    error: String,
-    last_check: Option<prost_types::Timestamp>,
-    info: Option<InfoResponse>,
+#[derive(Default)]
+struct DirectoryState {
+    clusters: BTreeMap<Name, ClusterState>,
+    published: PublishedEntries,
 }
 
 impl Directory {
     pub(crate) fn new(metrics: Arc<GatewayMetrics>) -> Self {
-        let (snapshot, _) = watch::channel(Arc::default());
-        Self { clusters: Mutex::default(), snapshot, metrics }
+        let (version, _) = watch::channel(0);
+        Self { state: Mutex::default(), version, metrics }
     }
 
     /// Replaces the registered clusters.
     pub(crate) fn set_registered(&self, registrations: &[ClusterRegistration]) {
-        let mut clusters = self.lock();
+        let mut state = self.lock();
+        let DirectoryState { clusters, published } = &mut *state;
         let names: BTreeSet<_> = registrations.iter().map(|registration| &registration.cluster).collect();
-        let mut changed = clusters.keys().any(|name| !names.contains(name));
-        clusters.retain(|name, _| names.contains(name));
+        clusters.retain(|name, _| {
+            let is_registered = names.contains(name);
+            if !is_registered {
+                published.set_cluster(name, Vec::new());
+            }
+            is_registered
+        });
         for ClusterRegistration { cluster, environment } in registrations {
             let known = clusters.get(cluster);
-            if known.is_none_or(|known| known.environment != *environment) {
-                changed = true;
+            if known.is_none_or(|known| known.environment() != environment) {
                 // Labels were checked against the old environment, so the old state is dropped.
-                clusters.insert(cluster.clone(), ClusterState::new(environment.clone()));
+                let new = ClusterState::new(cluster.clone(), environment.clone());
+                published.set_cluster(cluster, new.entries());
+                clusters.insert(cluster.clone(), new);
             }
         }
-        if changed {
-            self.publish(&clusters);
-        }
+        self.announce(&state);
     }
 
     /// The registration of a cluster.
     pub(crate) fn registration(&self, cluster: &Name) -> Option<ClusterRegistration> {
-        let clusters = self.lock();
-        let state = clusters.get(cluster)?;
-        Some(ClusterRegistration { cluster: cluster.clone(), environment: state.environment.clone() })
+        let state = self.lock();
+        let known = state.clusters.get(cluster)?;
+        Some(ClusterRegistration { cluster: cluster.clone(), environment: known.environment().to_owned() })
     }
 
-    /// Records a session on which the hellos were exchanged.
-    pub(crate) fn session_opened(&self, cluster: &Name, session: SessionId, transport: Transport) {
-        self.change(cluster, |state| {
-            state.sessions.insert(session, SessionRoute { transport, round_trip: Duration::ZERO });
-        });
-    }
-
-    /// Replaces the targets that a cluster has reported.
-    pub(crate) fn targets_reported(
+    /// Records a session on which the hellos were exchanged. `instance` distinguishes the gateways of a cluster.
+    pub(crate) fn session_opened(
         &self,
         cluster: &Name,
         session: SessionId,
-        targets: Targets,
-        round_trip: Duration,
+        instance: &str,
+        transport: Transport,
     ) {
+        self.change(cluster, |state| state.open(session, instance, transport));
+    }
+
+    /// Replaces the targets of a session, with their states.
+    pub(crate) fn targets_reported(&self, cluster: &Name, session: SessionId, targets: Targets) {
+        let mut targets = targets.targets;
+        targets.truncate(MAX_TARGETS + 1);
+        let names = targets.iter().map(|target| target.name.clone()).collect();
         self.change(cluster, |state| {
-            if let Some(route) = state.sessions.get_mut(&session) {
-                route.round_trip = round_trip;
-            }
-            if targets.targets.len() > MAX_TARGETS {
-                let reported = targets.targets.len();
-                tracing::warn!(%cluster, reported, "a cluster reports more than {MAX_TARGETS} targets, the others are dropped");
-            }
-            let bound = bound_labels(cluster, &state.environment);
-            let previous = std::mem::take(&mut state.targets);
-            for target in targets.targets.into_iter().take(MAX_TARGETS) {
-                match target.name.parse::<Name>() {
-                    Ok(name) => {
-                        let before = previous.get(&name).and_then(|target| target.info.clone());
-                        state.targets.insert(name, TargetState::checked(target, before, &bound));
-                    }
-                    Err(error) => tracing::warn!(%cluster, %error, "a reported target is dropped, its name is invalid"),
-                }
+            state.set_names(session, valid_names(cluster, names));
+            for target in targets.into_iter().take(MAX_TARGETS) {
+                state.set_target(session, target);
             }
         });
+    }
+
+    /// Replaces the names of the targets of a session. States of targets that it had before are kept.
+    pub(crate) fn targets_named(&self, cluster: &Name, session: SessionId, names: Vec<String>) {
+        self.change(cluster, |state| state.set_names(session, valid_names(cluster, names)));
+    }
+
+    /// Records the state of one target. It is ignored if the session has not named the target.
+    pub(crate) fn target_reported(&self, cluster: &Name, session: SessionId, target: Target) {
+        let mut state = self.lock();
+        let DirectoryState { clusters, published } = &mut *state;
+        // Reports of a cluster that is no longer registered are ignored.
+        if let Some(known) = clusters.get_mut(cluster)
+            && let Some(name) = known.set_target(session, target)
+            && let Some(entry) = known.entry(&name)
+        {
+            published.set(cluster, entry);
+        }
+        self.announce(&state);
+    }
+
+    /// Records the round-trip time of a session. Small differences are not published.
+    pub(crate) fn round_trip_measured(&self, cluster: &Name, session: SessionId, round_trip: Duration) {
+        self.change(cluster, |state| state.set_round_trip(session, round_trip));
     }
 
     /// Records the end of a session.
     pub(crate) fn session_closed(&self, cluster: &Name, session: SessionId, why: &str) {
-        self.change(cluster, |state| {
-            state.sessions.remove(&session);
-            state.last_error = bounded(why);
-        });
+        self.change(cluster, |state| state.close(session, why));
     }
 
     /// Records why connecting to a cluster failed.
     pub(crate) fn connecting_failed(&self, cluster: &Name, why: &str) {
-        self.change(cluster, |state| state.last_error = bounded(why));
+        self.change(cluster, |state| state.connecting_failed(why));
     }
 
-    /// The published snapshots. The receiver sees the current one at once.
-    pub(crate) fn watch(&self) -> watch::Receiver<Arc<DirectorySnapshot>> {
-        self.snapshot.subscribe()
+    /// Which sessions can serve a target.
+    pub(crate) fn offer(&self, target: &Authority) -> Offer {
+        let state = self.lock();
+        state.clusters.get(target.cluster()).map_or(Offer::Nowhere, |known| known.offer(target.target()))
+    }
+
+    /// The version of the entries. The receiver sees the current one at once.
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// The entries that have changed since a version; since 0, all of them.
+    pub(crate) fn changes(&self, since: u64) -> EntryChanges {
+        self.lock().published.changes(since)
     }
 
     fn change(&self, cluster: &Name, change: impl FnOnce(&mut ClusterState)) {
-        let mut clusters = self.lock();
+        let mut state = self.lock();
+        let DirectoryState { clusters, published } = &mut *state;
         // Reports of a cluster that is no longer registered are ignored.
-        if let Some(state) = clusters.get_mut(cluster) {
-            change(state);
-            self.publish(&clusters);
+        if let Some(known) = clusters.get_mut(cluster) {
+            change(known);
+            published.set_cluster(cluster, known.entries());
+            self.announce(&state);
         }
     }
 
-    fn publish(&self, clusters: &BTreeMap<Name, ClusterState>) {
-        let entries: Vec<_> = clusters.iter().flat_map(|(name, state)| state.entries(name)).collect();
-        let healthy = entries.iter().filter(|entry| entry.healthy).count();
-        self.metrics.directory_size(healthy, entries.len() - healthy);
-        self.snapshot.send_replace(Arc::new(DirectorySnapshot { entries }));
+    /// Wakes the watchers if an entry has changed.
+    fn announce(&self, state: &DirectoryState) {
+        let version = state.published.version();
+        let changed =
+            self.version.send_if_modified(|announced| std::mem::replace(announced, version) != version);
+        if changed {
+            let (healthy, unhealthy) = state.published.counts();
+            self.metrics.directory_size(healthy, unhealthy);
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Name, ClusterState>> {
-        self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, DirectoryState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl ClusterState {
-    fn new(environment: String) -> Self {
-        let last_error = "has not connected since this gateway started".to_owned();
-        Self { environment, sessions: BTreeMap::new(), targets: BTreeMap::new(), last_error }
+/// The names that are valid, at most [`MAX_TARGETS`].
+fn valid_names(cluster: &Name, names: Vec<String>) -> BTreeSet<Name> {
+    if names.len() > MAX_TARGETS {
+        tracing::warn!(%cluster, "a gateway reports more than {MAX_TARGETS} targets, the others are dropped");
     }
-
-    /// One entry for each target. A cluster without targets has one entry of its own, so that it is not missing.
-    fn entries(&self, cluster: &Name) -> Vec<DirectoryEntry> {
-        // QUIC before TCP if there are both, as for new requests.
-        let route = self.sessions.values().min_by_key(|route| route.transport);
-        let template = DirectoryEntry {
-            name: cluster.to_string(),
-            cluster: cluster.to_string(),
-            environment: self.environment.clone(),
-            healthy: false,
-            last_error: match route {
-                Some(_) => format!("cluster {cluster} reports no targets"),
-                None => format!("cluster {cluster} is not connected: {}", self.last_error),
-            },
-            last_check: None,
-            info: None,
-            transport: route.map(|route| route.transport.to_string()).unwrap_or_default(),
-            round_trip_seconds: route.map_or(0.0, |route| route.round_trip.as_secs_f64()),
-            bound_labels: Some(bound_labels(cluster, &self.environment)),
-        };
-        if self.targets.is_empty() {
-            return vec![template];
+    let valid = names.into_iter().take(MAX_TARGETS).filter_map(|name| match name.parse::<Name>() {
+        Ok(name) => Some(name),
+        Err(error) => {
+            tracing::warn!(%cluster, %error, "a reported target is dropped, its name is invalid");
+            None
         }
-        let entry = |(name, target): (&Name, &TargetState)| DirectoryEntry {
-            name: Authority::new(name.clone(), cluster.clone()).to_string(),
-            healthy: route.is_some() && target.error.is_empty(),
-            last_error: if route.is_some() { target.error.clone() } else { template.last_error.clone() },
-            last_check: target.last_check,
-            info: target.info.clone(),
-            ..template.clone()
-        };
-        self.targets.iter().map(entry).collect()
-    }
-}
-
-impl TargetState {
-    /// The state of a target after the check of its labels. While the target is unhealthy, its last valid Info is kept, so
-    /// that a querier knows which queries need it.
-    fn checked(target: Target, before: Option<InfoResponse>, bound: &LabelSet) -> Self {
-        let last_check = target.last_check;
-        let failed = |error: String| Self { error: bounded(&error), last_check, info: before.clone() };
-        if !target.healthy {
-            let error =
-                if target.last_error.is_empty() { "not healthy".to_owned() } else { target.last_error };
-            return failed(error);
-        }
-        match target.info {
-            None => failed("is reported as healthy, but without Info".to_owned()),
-            Some(info) => match check_labels(&info, bound) {
-                Ok(()) => Self { error: String::new(), last_check, info: Some(info) },
-                Err(error) => failed(error),
-            },
-        }
-    }
+    });
+    valid.collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use proto::thanos::Label;
+    use proto::isthmus::mesh::v1::DirectoryEntry;
+    use proto::thanos::{Label, LabelSet, info::InfoResponse};
 
     use super::*;
+    use crate::directory::labels::bound_labels;
     use crate::peer_text::MAX_CHARS;
 
     fn name(text: &str) -> Name {
@@ -266,15 +243,19 @@ mod tests {
         let directory = Directory::new(GatewayMetrics::unregistered());
         let cluster = name("eu-1");
         directory.set_registered(&[registration("eu-1", "production"), registration("us-1", "production")]);
-        directory.session_opened(&cluster, SessionId(1), Transport::Quic);
+        directory.session_opened(&cluster, SessionId(1), "one", Transport::Quic);
         let targets = Targets { targets: vec![healthy("scraper-0", info(EU_1))] };
-        directory.targets_reported(&cluster, SessionId(1), targets, Duration::from_millis(3));
+        directory.targets_reported(&cluster, SessionId(1), targets);
+        directory.round_trip_measured(&cluster, SessionId(1), Duration::from_millis(3));
         (directory, cluster)
     }
 
+    fn all(directory: &Directory) -> Vec<DirectoryEntry> {
+        directory.changes(0).entries.iter().map(|entry| DirectoryEntry::clone(entry)).collect()
+    }
+
     fn entries(directory: &Directory) -> Vec<(String, bool, String)> {
-        let snapshot = directory.watch().borrow().clone();
-        snapshot.entries.iter().map(|e| (e.name.clone(), e.healthy, e.last_error.clone())).collect()
+        all(directory).into_iter().map(|e| (e.name, e.healthy, e.last_error)).collect()
     }
 
     #[test]
@@ -291,30 +272,28 @@ mod tests {
                 ),
             ]
         );
-        let snapshot = directory.watch().borrow().clone();
-        assert_eq!(
-            (snapshot.entries[0].transport.as_str(), snapshot.entries[0].round_trip_seconds),
-            ("quic", 0.003)
-        );
-        assert_eq!(snapshot.entries[0].bound_labels, Some(bound_labels(&name("eu-1"), "production")));
+        let first = &all(&directory)[0];
+        assert_eq!((first.transport.as_str(), first.round_trip_seconds), ("quic", 0.003));
+        assert_eq!(first.bound_labels, Some(bound_labels(&name("eu-1"), "production")));
     }
 
     #[test]
     fn a_disconnected_cluster_is_listed_with_its_info_while_it_is_registered() {
         let (directory, cluster) = connected();
-        directory.session_opened(&cluster, SessionId(2), Transport::Tcp);
+        directory.session_opened(&cluster, SessionId(2), "one", Transport::Tcp);
+        let targets = Targets { targets: vec![healthy("scraper-0", info(EU_1))] };
+        directory.targets_reported(&cluster, SessionId(2), targets);
         directory.session_closed(&cluster, SessionId(1), "connection lost");
         assert!(entries(&directory)[0].1, "one of two sessions is enough");
         directory.session_closed(&cluster, SessionId(2), "timed\nout");
-        let snapshot = directory.watch().borrow().clone();
-        let entry = &snapshot.entries[0];
+        let entry = &all(&directory)[0];
         assert_eq!((entry.healthy, entry.transport.as_str()), (false, ""));
         assert_eq!(entry.last_error, "cluster eu-1 is not connected: timed out");
         assert!(entry.info.is_some());
 
         directory.set_registered(&[registration("us-1", "production")]);
         assert_eq!(entries(&directory).len(), 1);
-        directory.session_opened(&cluster, SessionId(3), Transport::Quic);
+        directory.session_opened(&cluster, SessionId(3), "one", Transport::Quic);
         assert_eq!(entries(&directory).len(), 1, "an unregistered cluster was listed");
     }
 
@@ -323,14 +302,10 @@ mod tests {
         let (directory, cluster) = connected();
         let spoofed = info(&[("cluster", "us-1"), ("environment", "production")]);
         let targets = Targets { targets: vec![healthy("scraper-0", spoofed)] };
-        directory.targets_reported(&cluster, SessionId(1), targets, Duration::ZERO);
-        let snapshot = directory.watch().borrow().clone();
-        assert!(!snapshot.entries[0].healthy);
-        assert_eq!(
-            snapshot.entries[0].info,
-            Some(info(EU_1)),
-            "the last valid Info is kept, the spoofed one is not shown"
-        );
+        directory.targets_reported(&cluster, SessionId(1), targets);
+        let first = &all(&directory)[0];
+        assert!(!first.healthy);
+        assert_eq!(first.info, Some(info(EU_1)), "the last valid Info is kept, the spoofed one is not shown");
     }
 
     #[test]
@@ -341,9 +316,68 @@ mod tests {
         targets[0].name = "../etc".into();
         targets[1].healthy = false;
         targets[1].last_error = "x\n".repeat(5000);
-        directory.targets_reported(&cluster, SessionId(1), Targets { targets }, Duration::ZERO);
+        directory.targets_reported(&cluster, SessionId(1), Targets { targets });
         let entries = entries(&directory);
         assert_eq!(entries.len(), MAX_TARGETS - 1 + 1, "those of eu-1, and the entry of us-1");
         assert!(entries.iter().all(|(_, _, error)| error.len() <= MAX_CHARS && !error.contains('\n')));
+    }
+
+    fn offer(directory: &Directory, target: &str) -> Offer {
+        directory.offer(&target.parse().unwrap())
+    }
+
+    /// Two gateways of a cluster, with one target in common.
+    #[test]
+    fn each_target_is_offered_by_the_sessions_that_have_it() {
+        let (directory, cluster) = connected();
+        directory.session_opened(&cluster, SessionId(2), "two", Transport::Tcp);
+        let (both, one, two) = (&[SessionId(1), SessionId(2)], &[SessionId(1)], &[SessionId(2)]);
+        assert_eq!(offer(&directory, "scraper-1.eu-1"), Offer::Sessions(two.to_vec()), "not known yet");
+        directory.targets_named(&cluster, SessionId(2), vec!["scraper-0".into(), "scraper-1".into()]);
+        assert_eq!(offer(&directory, "scraper-0.eu-1"), Offer::Sessions(one.to_vec()), "it is healthy there");
+        assert_eq!(offer(&directory, "scraper-1.eu-1"), Offer::Sessions(two.to_vec()));
+        assert_eq!(offer(&directory, "scraper-2.eu-1"), Offer::Unknown);
+        assert_eq!(offer(&directory, "scraper-0.us-1"), Offer::Nowhere);
+        for target in ["scraper-0", "scraper-1", "scraper-9"] {
+            directory.target_reported(&cluster, SessionId(2), healthy(target, info(EU_1)));
+        }
+        assert_eq!(offer(&directory, "scraper-0.eu-1"), Offer::Sessions(both.to_vec()));
+        let names = |directory: &Directory| -> Vec<(String, bool)> {
+            entries(directory).into_iter().map(|(name, healthy, _)| (name, healthy)).collect()
+        };
+        let shown = |second| {
+            [
+                ("scraper-0.eu-1".to_owned(), true),
+                ("scraper-1.eu-1".to_owned(), second),
+                ("us-1".to_owned(), false),
+            ]
+        };
+        assert_eq!(names(&directory), shown(true));
+
+        // Its gateway is gone: what only it serves is missing, and says so.
+        directory.session_closed(&cluster, SessionId(2), "killed");
+        assert_eq!(names(&directory), shown(false));
+        let why = entries(&directory)[1].2.clone();
+        assert_eq!(why, "the gateway of cluster eu-1 that serves it is not connected: killed");
+        assert_eq!(offer(&directory, "scraper-1.eu-1"), Offer::Lost);
+        // It comes back without the target: its owner has removed it.
+        directory.session_opened(&cluster, SessionId(3), "two", Transport::Quic);
+        assert_eq!(names(&directory), shown(false));
+        directory.targets_named(&cluster, SessionId(3), vec!["scraper-0".into()]);
+        assert_eq!(names(&directory), [("scraper-0.eu-1".to_owned(), true), ("us-1".to_owned(), false)]);
+        assert_eq!(offer(&directory, "scraper-1.eu-1"), Offer::Unknown);
+    }
+
+    #[test]
+    fn what_does_not_change_wakes_no_watcher() {
+        let (directory, cluster) = connected();
+        let mut versions = directory.watch();
+        versions.borrow_and_update();
+        directory.target_reported(&cluster, SessionId(1), healthy("scraper-0", info(EU_1)));
+        directory.round_trip_measured(&cluster, SessionId(1), Duration::from_millis(7));
+        directory.set_registered(&[registration("eu-1", "production"), registration("us-1", "production")]);
+        assert!(!versions.has_changed().unwrap());
+        directory.round_trip_measured(&cluster, SessionId(1), Duration::from_millis(70));
+        assert!(versions.has_changed().unwrap());
     }
 }

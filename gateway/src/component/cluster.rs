@@ -58,7 +58,7 @@ pub(super) async fn build(
 
     let inbound = Arc::new(InboundProxy::new(identity.cluster().clone(), &role.targets, role.policy.clone()));
     let poller = Poller::new(inbound.clone(), role.info_interval);
-    let sessions = ClusterSessions::new(poller.targets());
+    let sessions = ClusterSessions::new(poller.targets(), data_dir.instance()?);
     let service = Arc::new(ClusterService {
         sessions: sessions.clone(),
         inbound: inbound.clone(),

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::control::{HEARTBEAT, HELLO_TIMEOUT, hello, log_hello};
+use crate::control::{HEARTBEAT, HELLO_TIMEOUT, hello, log_hello, report::TargetReport};
 use crate::task;
 
 /// Messages that may wait for a slow observability gateway; with more, the session waits.
@@ -32,6 +32,8 @@ pub(crate) struct ClusterSessions {
     next: AtomicU64,
     count: watch::Sender<usize>,
     targets: watch::Receiver<Targets>,
+    /// Distinguishes this gateway from others of its cluster.
+    instance: String,
 }
 
 /// A command to a session from other parts of the gateway.
@@ -43,10 +45,11 @@ enum SessionCommand {
 }
 
 impl ClusterSessions {
-    /// No sessions yet. Each session will report `targets` and every change.
-    pub(crate) fn new(targets: watch::Receiver<Targets>) -> Arc<Self> {
+    /// No sessions yet. Each session will report `targets` and every change. `instance` distinguishes this gateway from others
+    /// of its cluster.
+    pub(crate) fn new(targets: watch::Receiver<Targets>, instance: String) -> Arc<Self> {
         let (count, _) = watch::channel(0);
-        Arc::new(Self { open: Mutex::default(), next: AtomicU64::new(0), count, targets })
+        Arc::new(Self { open: Mutex::default(), next: AtomicU64::new(0), count, targets, instance })
     }
 
     /// The number of open sessions, and every change.
@@ -179,16 +182,16 @@ impl ClusterSession {
     }
 
     async fn exchange(&mut self) -> Result<(), Status> {
-        self.send(ToObservability::Hello(hello(SystemTime::now()))).await?;
+        self.send(ToObservability::Hello(hello(SystemTime::now(), &self.control.sessions.instance))).await?;
         let first = tokio::time::timeout(HELLO_TIMEOUT, self.incoming.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("the peer sent no hello in time"))??;
-        match first.and_then(|first| first.message) {
-            Some(FromObservabilityMessage::Hello(hello)) => log_hello(&hello, &self.peer, SystemTime::now()),
-            _ => return Err(Status::failed_precondition("the first message must be a hello")),
-        }
+        let Some(FromObservabilityMessage::Hello(theirs)) = first.and_then(|first| first.message) else {
+            return Err(Status::failed_precondition("the first message must be a hello"));
+        };
+        log_hello(&theirs, &self.peer, SystemTime::now());
         let mut targets = self.control.sessions.targets.clone();
-        let present = targets.borrow_and_update().clone();
-        self.send(ToObservability::Targets(present)).await?;
+        let mut report = TargetReport::new(theirs.single_targets);
+        self.report(&mut report, &mut targets).await?;
 
         let (_open, mut commands) = self.control.sessions.open();
         let handle = self.control.sessions.lock().get(&_open.id).cloned();
@@ -201,14 +204,15 @@ impl ClusterSession {
                     Some(message) => self.receive(message),
                 },
                 Some(command) = commands.recv() => self.execute(command).await?,
-                // Sent again even if nothing changed, as a heartbeat.
-                changed = tokio::time::timeout(HEARTBEAT, targets.changed()) => {
-                    if let Ok(Err(_)) = changed {
+                changed = targets.changed() => {
+                    if changed.is_err() {
                         // The poller was dropped: this gateway stops.
                         return Ok(());
                     }
-                    let present = targets.borrow_and_update().clone();
-                    self.send(ToObservability::Targets(present)).await?;
+                    self.report(&mut report, &mut targets).await?;
+                }
+                () = tokio::time::sleep(HEARTBEAT), if report.must_repeat() => {
+                    self.report(&mut report, &mut targets).await?;
                 }
             }
         }
@@ -235,6 +239,19 @@ impl ClusterSession {
             }
             SessionCommand::Drain => self.send(ToObservability::Drain(Drain {})).await,
         }
+    }
+
+    /// Sends what is new about the targets.
+    async fn report(
+        &self,
+        report: &mut TargetReport,
+        targets: &mut watch::Receiver<Targets>,
+    ) -> Result<(), Status> {
+        let present = targets.borrow_and_update().clone();
+        for message in report.messages(present) {
+            self.send(message).await?;
+        }
+        Ok(())
     }
 
     async fn send(&self, message: ToObservability) -> Result<(), Status> {

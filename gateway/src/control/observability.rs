@@ -27,6 +27,8 @@ use crate::{
     transport::{self, CloseReason, ConnectionEnd, MeshClient, MeshLink},
 };
 
+/// How often a session is compared with the registrations, and its round-trip time is looked at.
+const REVIEW: Duration = Duration::from_secs(2);
 /// Time limit between the failure of a session and the end of its connection, which has the reason.
 const END_GRACE: Duration = Duration::from_millis(500);
 
@@ -130,7 +132,7 @@ impl ObservabilityControl {
         let id = SessionId(link.id());
         let connection = ClusterConnection::new(id, Arc::new(client), link.transport());
         let _counted = self.metrics.connection(cluster, link.transport());
-        self.directory.session_opened(cluster, id, link.transport());
+        self.directory.session_opened(cluster, id, &session.instance, link.transport());
         self.connections.add(cluster, connection.clone());
         progress.send_replace(ConnectionProgress::Up(DrainHandle(Arc::downgrade(&connection))));
         let why = self.exchange(cluster, &link, &connection, &mut session).await;
@@ -146,9 +148,19 @@ impl ObservabilityControl {
         session: &mut ObservabilitySession,
     ) -> String {
         // Whether the peer lives is the transport's to judge: messages of a session may wait behind the data of requests.
+        let mut review = tokio::time::interval(REVIEW);
         loop {
             let message = tokio::select! {
                 message = session.incoming.message() => message,
+                _ = review.tick() => {
+                    if self.directory.registration(cluster).is_none() {
+                        link.close(CloseReason::Denied);
+                        return "the cluster is no longer registered".to_owned();
+                    }
+                    let round_trip = link.round_trip().unwrap_or(session.round_trip);
+                    self.directory.round_trip_measured(cluster, connection.id, round_trip);
+                    continue;
+                }
                 () = connection.drained() => return "the connection was drained".to_owned(),
                 closed = link.closed() => return closed.to_string(),
             };
@@ -163,12 +175,13 @@ impl ObservabilityControl {
             };
             match message {
                 Some(FromClusterMessage::Targets(targets)) => {
-                    if self.directory.registration(cluster).is_none() {
-                        link.close(CloseReason::Denied);
-                        return "the cluster is no longer registered".to_owned();
-                    }
-                    let round_trip = link.round_trip().unwrap_or(session.round_trip);
-                    self.directory.targets_reported(cluster, connection.id, targets, round_trip);
+                    self.directory.targets_reported(cluster, connection.id, targets);
+                }
+                Some(FromClusterMessage::TargetNames(targets)) => {
+                    self.directory.targets_named(cluster, connection.id, targets.names);
+                }
+                Some(FromClusterMessage::Target(target)) => {
+                    self.directory.target_reported(cluster, connection.id, target);
                 }
                 Some(FromClusterMessage::CertificateRequest(request)) => {
                     let answer = self.renew(link, request.csr.to_vec()).await;
@@ -212,13 +225,15 @@ impl ObservabilityControl {
 struct ObservabilitySession {
     outgoing: mpsc::Sender<FromObservability>,
     incoming: Streaming<FromCluster>,
+    /// Distinguishes the gateways of the cluster.
+    instance: String,
     /// Time until the first answer, an upper bound of the round-trip time.
     round_trip: Duration,
 }
 
 async fn open(cluster: &Name, client: &MeshClient, peer: &Peer) -> Result<ObservabilitySession, String> {
     let (outgoing, messages) = mpsc::channel(4);
-    let first = FromObservability { message: Some(ToCluster::Hello(hello(SystemTime::now()))) };
+    let first = FromObservability { message: Some(ToCluster::Hello(hello(SystemTime::now(), ""))) };
     outgoing.try_send(first).map_err(|error| error.to_string())?;
     let channel = transport::channel(cluster.as_str(), client.clone());
     let mut control = ControlClient::with_origin(channel, Uri::from_static("https://control/"))
@@ -228,9 +243,9 @@ async fn open(cluster: &Name, client: &MeshClient, peer: &Peer) -> Result<Observ
     let mut incoming = answer.map_err(|status| bounded(status.message()))?.into_inner();
     let round_trip = began.elapsed();
     let first = incoming.message().await.map_err(|status| bounded(status.message()))?;
-    match first.and_then(|first| first.message) {
-        Some(FromClusterMessage::Hello(hello)) => log_hello(&hello, peer, SystemTime::now()),
-        _ => return Err("the first message is not a hello".to_owned()),
-    }
-    Ok(ObservabilitySession { outgoing, incoming, round_trip })
+    let Some(FromClusterMessage::Hello(theirs)) = first.and_then(|first| first.message) else {
+        return Err("the first message is not a hello".to_owned());
+    };
+    log_hello(&theirs, peer, SystemTime::now());
+    Ok(ObservabilitySession { outgoing, incoming, instance: theirs.instance, round_trip })
 }

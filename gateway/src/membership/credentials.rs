@@ -5,14 +5,16 @@
 //!   credentials.pem    0600  private key and certificate chain, one file so that the two always match
 //!   bundle.pem         0644  roots to trust
 //!   membership.json    0600  results of the join: issuer, environment, addresses of the observability gateway
+//!   instance           0600  distinguishes this gateway from others of its cluster
+//!   lock               0600  locked while a gateway uses the directory
 //! ```
 //!
 //! Each file is replaced as a whole. The credentials are written last, so a directory with credentials is complete.
 
 use std::{
-    fs,
+    fs::{self, File, TryLockError},
     io::ErrorKind,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -25,6 +27,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{clock::sleep_until, config::DialAddress, membership::renewal, metrics::GatewayMetrics};
 
+/// Length of the id of an instance: 16 bytes as hexadecimal digits.
+const INSTANCE_CHARS: usize = 32;
 /// Largest membership file, in bytes.
 const MAX_MEMBERSHIP_BYTES: u64 = 64 << 10;
 /// Time limit of one attempt to renew.
@@ -57,6 +61,8 @@ struct RawMembership {
 pub(crate) enum DataDirError {
     #[error("data_dir {path}: {source}")]
     Folder { path: String, source: std::io::Error },
+    #[error("data_dir {path}: another process uses it; start each gateway with a directory of its own")]
+    Locked { path: String },
     #[error("{path}: {reason}; join again with a new token, or restore the file")]
     Membership { path: String, reason: String },
     #[error(transparent)]
@@ -69,19 +75,45 @@ impl From<DataDirError> for RoleError {
     }
 }
 
-/// The data directory.
+/// The data directory. No other process can open it while this one, or a clone, exists.
 #[derive(Debug, Clone)]
 pub(crate) struct DataDir {
     path: PathBuf,
+    _lock: Arc<File>,
 }
 
 impl DataDir {
     /// Opens the directory and sets its mode to 0700; creates it if it does not exist.
+    ///
+    /// # Errors
+    /// The directory cannot be written, or another process uses it.
     pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-        made.and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o700)))
-            .map_err(|source| DataDirError::Folder { path: path.display().to_string(), source })?;
-        Ok(Self { path: path.to_owned() })
+        let folder = |source| DataDirError::Folder { path: path.display().to_string(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(folder)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(folder)?;
+        let mut options = File::options();
+        let lock = options.write(true).create(true).truncate(false).mode(0o600).open(path.join("lock"));
+        let lock = lock.map_err(folder)?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => DataDirError::Locked { path: path.display().to_string() },
+            TryLockError::Error(source) => folder(source),
+        })?;
+        Ok(Self { path: path.to_owned(), _lock: Arc::new(lock) })
+    }
+
+    /// The id that distinguishes this gateway from others of its cluster: random, and stored when it is first asked for.
+    pub(crate) fn instance(&self) -> Result<String, DataDirError> {
+        let path = self.path.join("instance");
+        let folder = |source| DataDirError::Folder { path: path.display().to_string(), source };
+        if let Ok(stored) = identity::read_bounded(&path, INSTANCE_CHARS as u64)
+            && let Ok(stored) = String::from_utf8(stored)
+            && stored.len() == INSTANCE_CHARS
+        {
+            return Ok(stored);
+        }
+        let new = format!("{:032x}", rand::random::<u128>());
+        identity::write_private(&path, new.as_bytes()).map_err(folder)?;
+        Ok(new)
     }
 
     /// Checks that the results of a join can be stored, before a token is used.
@@ -256,10 +288,26 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data_dir = DataDir::open(&dir.path().join("data")).unwrap();
         data_dir.check_writable().unwrap();
-        assert_eq!(fs::read_dir(data_dir.path()).unwrap().count(), 0);
-        fs::remove_dir(data_dir.path()).unwrap();
+        let names = fs::read_dir(data_dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.collect::<Vec<_>>(), ["lock"]);
+        fs::remove_dir_all(data_dir.path()).unwrap();
         let error = data_dir.check_writable().unwrap_err().to_string();
         assert!(error.starts_with("data_dir ") && error.contains("data: "), "{error}");
+    }
+
+    #[test]
+    fn a_directory_is_used_once_and_keeps_its_instance() {
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::open(dir.path()).unwrap();
+        let instance = data_dir.instance().unwrap();
+        let error = DataDir::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("another process uses it"), "{error}");
+        drop(data_dir);
+        let data_dir = DataDir::open(dir.path()).unwrap();
+        assert_eq!(data_dir.instance().unwrap(), instance);
+        fs::write(dir.path().join("instance"), "damaged").unwrap();
+        let another = data_dir.instance().unwrap();
+        assert!(another != instance && another == data_dir.instance().unwrap());
     }
 
     #[test]

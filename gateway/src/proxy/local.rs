@@ -20,7 +20,7 @@ use crate::proxy::{
 };
 use crate::{
     connections::ClusterConnections,
-    directory::Directory,
+    directory::{Directory, Offer, SessionId},
     metrics::GatewayMetrics,
     policy::MeshMethod,
     transport::{self, StreamErrorKind},
@@ -83,6 +83,21 @@ impl OutboundProxy {
         relay.run(call).await
     }
 
+    /// The sessions that can serve a target.
+    fn sessions(&self, target: &Authority) -> Result<Vec<SessionId>, Status> {
+        let cluster = target.cluster();
+        match self.directory.offer(target) {
+            Offer::Sessions(sessions) => Ok(sessions),
+            Offer::Nowhere => Ok(Vec::new()),
+            Offer::Lost => Err(Status::unavailable(format!(
+                "{target}: the gateway of cluster {cluster} that serves it is not connected"
+            ))),
+            Offer::Unknown => {
+                Err(Status::not_found(format!("{target}: cluster {cluster} has no target of this name")))
+            }
+        }
+    }
+
     /// Sends the request, and once more on another connection if the first one was lost before it answered.
     async fn call(
         &self,
@@ -106,7 +121,8 @@ impl OutboundProxy {
         let body = body.to_bytes();
         let mut first_failure = None;
         loop {
-            let lease = self.connections.pick(target.cluster()).ok_or_else(|| {
+            let sessions = self.sessions(target)?;
+            let lease = self.connections.pick(target.cluster(), &sessions).ok_or_else(|| {
                 let why =
                     first_failure.take().unwrap_or_else(|| "none of its gateways is connected".to_owned());
                 Status::unavailable(format!("{target}: cluster {} is not connected: {why}", target.cluster()))

@@ -199,3 +199,80 @@ async fn a_reload_changes_targets_and_ports_and_interrupts_no_stream() {
     healthy(&obs, "scraper-1.eu-1").await;
     assert_eq!(running.await.unwrap().unwrap(), 20);
 }
+
+/// Two gateways of one cluster serve different stores. A store is missing visibly while its gateway is away.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_gateway_of_a_cluster_serves_its_own_targets() {
+    let world = MeshWorld::new();
+    let obs = world.observability("").await;
+    let (common, one, two) =
+        (TestStore::start(EU_1).await, TestStore::start(EU_1).await, TestStore::start(EU_1).await);
+    let first = world.cluster("eu-1", &[("common", common.address), ("one", one.address)], &obs, "").await;
+    let yaml = cluster("eu-1-b", &[("common", common.address), ("two", two.address)], "");
+    let token = world.token("eu-1", &[obs.addresses.mesh.unwrap()]);
+    let second = world.try_start("eu-1-b", &yaml, Some(&token)).await.unwrap();
+    let ask = async |target: &str| {
+        let mut client = client(&obs, target);
+        client.label_names(LabelNamesRequest::default()).await
+    };
+    for _ in 0..5 {
+        for target in ["common.eu-1", "one.eu-1", "two.eu-1"] {
+            healthy(&obs, target).await;
+            ask(target).await.unwrap();
+        }
+    }
+    let status = ask("three.eu-1").await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound, "{status}");
+    second.stop().await;
+    let entries = directory(&obs, "the target of the second gateway is unhealthy", |entries| {
+        entries.iter().any(|entry| entry.name == "two.eu-1" && !entry.healthy)
+    })
+    .await;
+    let lost = entries.iter().find(|entry| entry.name == "two.eu-1").unwrap();
+    assert!(lost.last_error.contains("that serves it is not connected"), "{lost:?}");
+    assert_eq!(ask("two.eu-1").await.unwrap_err().code(), Code::Unavailable);
+    for target in ["common.eu-1", "one.eu-1"] {
+        ask(target).await.unwrap();
+    }
+    // It comes back and serves the store again.
+    let second = world.try_start("eu-1-b", &yaml, None).await.unwrap();
+    healthy(&obs, "two.eu-1").await;
+    ask("two.eu-1").await.unwrap();
+    drop((first, second));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_in_use_is_refused() {
+    let world = MeshWorld::new();
+    let obs = world.observability("").await;
+    let store = TestStore::start(EU_1).await;
+    let _gateway = world.cluster("eu-1", &[("scraper-0", store.address)], &obs, "").await;
+    let yaml = cluster("eu-1", &[("scraper-0", store.address)], "");
+    let error = world.try_start("eu-1", &yaml, None).await.err().unwrap().to_string();
+    assert!(error.contains("eu-1-data") && error.contains("another process uses it"), "{error}");
+    let error = world.try_start("obs", &observability(""), None).await.err().unwrap().to_string();
+    assert!(error.contains("obs-data") && error.contains("another process uses it"), "{error}");
+}
+
+/// The answers to Info together are larger than a message may be.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_targets_with_large_answers_are_announced() {
+    let world = MeshWorld::new();
+    let obs = world.observability("").await;
+    let long = "x".repeat(6_000);
+    let store =
+        TestStore::start(&[("cluster", "eu-1"), ("environment", "test"), ("padding", long.as_str())]).await;
+    let names: Vec<String> = (0..1000).map(|i| format!("store-{i}")).collect();
+    let targets: Vec<(&str, SocketAddr)> = names.iter().map(|name| (name.as_str(), store.address)).collect();
+    let yaml = cluster("eu-1", &targets, "").replace("info_interval: 100ms", "info_interval: 2s");
+    let token = world.token("eu-1", &[obs.addresses.mesh.unwrap()]);
+    let _gateway = world.try_start("eu-1", &yaml, Some(&token)).await.unwrap();
+    let entries = directory(&obs, "all targets are healthy", |entries| {
+        entries.len() == 1000 && entries.iter().all(|entry| entry.healthy)
+    })
+    .await;
+    assert!(entries.iter().all(|entry| entry.info.is_some()));
+    for target in ["store-0.eu-1", "store-999.eu-1"] {
+        client(&obs, target).label_names(LabelNamesRequest::default()).await.unwrap();
+    }
+}

@@ -1,6 +1,7 @@
 //! A trust domain with its gateways, in one temporary folder.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::PathBuf,
@@ -15,7 +16,7 @@ use gateway::{
 };
 use pki::{InitOptions, Issuer, JoinToken, NewToken, Secret};
 use proto::{
-    isthmus::mesh::v1::{DirectoryEntry, DirectorySnapshot, WatchRequest, directory_client::DirectoryClient},
+    isthmus::mesh::v1::{DirectoryEntry, WatchRequest, directory_client::DirectoryClient},
     thanos::{SeriesRequest, SeriesResponse, store_client::StoreClient},
 };
 use runtime::{CommonArgs, Reload, RoleError, Shutdown};
@@ -190,12 +191,16 @@ pub(crate) async fn directory(
     condition: impl Fn(&[DirectoryEntry]) -> bool,
 ) -> Vec<DirectoryEntry> {
     let mut client = DirectoryClient::new(mesh::direct(&obs.addresses.grpc.to_string()).unwrap());
-    let mut snapshots = client.watch(WatchRequest {}).await.unwrap().into_inner();
-    let mut last = Vec::new();
+    let mut snapshots = client.watch(WatchRequest { changes: true }).await.unwrap().into_inner();
+    let (mut known, mut last) = (BTreeMap::new(), Vec::new());
     let waiting = async {
-        while let Some(DirectorySnapshot { entries }) = snapshots.message().await.unwrap() {
-            last = entries;
-            if condition(&last) {
+        while let Some(snapshot) = snapshots.message().await.unwrap() {
+            for name in snapshot.removed {
+                known.remove(&name);
+            }
+            known.extend(snapshot.entries.into_iter().map(|entry| (entry.name.clone(), entry)));
+            last = known.values().cloned().collect();
+            if !snapshot.continues && condition(&last) {
                 return;
             }
         }
