@@ -13,7 +13,7 @@ use crate::endpoints::group::EndpointGroup;
 
 /// First and maximum delay before the directory is requested again. The delay doubles.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-/// Maximum size of a snapshot. A directory of thousands of stores with many label sets is much smaller.
+/// Maximum size of a message. Gateways send about 1 MiB; those of earlier versions, the whole directory.
 const SNAPSHOT_BYTES: usize = 64 << 20;
 
 /// Watches the directory of the gateway at `address` forever.
@@ -47,39 +47,67 @@ async fn watch(
 ) -> Result<(), tonic::Status> {
     let mut client = wire::directory_client::DirectoryClient::new(channel.clone())
         .max_decoding_message_size(SNAPSHOT_BYTES);
-    let mut snapshots = client.watch(wire::WatchRequest {}).await?.into_inner();
+    let mut snapshots = client.watch(wire::WatchRequest { changes: true }).await?.into_inner();
+    let mut whole = BTreeMap::new();
     while let Some(snapshot) = snapshots.message().await? {
         *pause = BACKOFF.0;
-        apply(address, group, snapshot);
+        if let Err(error) = apply(address, group, &mut whole, snapshot) {
+            group.write().unknown = Some(error.to_string());
+        }
     }
     Ok(())
 }
 
-/// Replaces the known endpoints by those of a snapshot. Endpoints in both keep their connection.
-fn apply(gateway: &str, group: &EndpointGroup, snapshot: wire::DirectorySnapshot) {
-    let mut endpoints = BTreeMap::new();
-    for mut entry in snapshot.entries {
-        let target = entry.name.parse::<Authority>();
-        if let (Err(cause), true) = (&target, entry.healthy) {
-            (entry.healthy, entry.last_error) = (false, cause.to_string());
-        }
-        let known = group.read().endpoints.get(entry.name.as_str()).cloned();
-        let open = || connect(gateway, &entry.name, target.ok().as_ref(), group);
-        match known.map_or_else(open, Ok) {
-            Ok(endpoint) => {
-                let name = Arc::from(entry.name.as_str());
-                update(&endpoint, entry);
-                endpoints.insert(name, endpoint);
-            }
-            Err(error) => return group.write().unknown = Some(error.to_string()),
-        }
+/// Applies a message: changes at once, the whole directory when its last message is there. `whole` is what has arrived of it.
+/// Endpoints that stay keep their connection.
+fn apply(
+    gateway: &str,
+    group: &EndpointGroup,
+    whole: &mut BTreeMap<Arc<str>, Arc<Endpoint>>,
+    snapshot: wire::DirectorySnapshot,
+) -> Result<(), mesh::ChannelError> {
+    let mut received = BTreeMap::new();
+    for entry in snapshot.entries {
+        let endpoint = endpoint(gateway, group, entry)?;
+        received.insert(Arc::from(endpoint.name()), endpoint);
     }
-    let mut group = group.write();
-    for gone in group.endpoints.keys().filter(|name| !endpoints.contains_key(*name)) {
-        tracing::info!(store = %gone, gateway, "store was removed from the directory");
+    let mut content = group.write();
+    let removed: Vec<Arc<str>> = if snapshot.is_change {
+        content.endpoints.extend(received);
+        snapshot.removed.into_iter().map(Arc::from).collect()
+    } else {
+        whole.extend(received);
+        if snapshot.continues {
+            return Ok(());
+        }
+        let before = std::mem::replace(&mut content.endpoints, std::mem::take(whole));
+        before.into_keys().filter(|name| !content.endpoints.contains_key(name)).collect()
+    };
+    content.unknown = None;
+    for name in removed {
+        content.endpoints.remove(&name);
+        tracing::info!(store = %name, gateway, "store was removed from the directory");
     }
-    group.endpoints = endpoints;
-    group.unknown = None;
+    Ok(())
+}
+
+/// The endpoint of an entry, with its state.
+fn endpoint(
+    gateway: &str,
+    group: &EndpointGroup,
+    mut entry: wire::DirectoryEntry,
+) -> Result<Arc<Endpoint>, mesh::ChannelError> {
+    let target = entry.name.parse::<Authority>();
+    if let (Err(cause), true) = (&target, entry.healthy) {
+        (entry.healthy, entry.last_error) = (false, cause.to_string());
+    }
+    let known = group.read().endpoints.get(entry.name.as_str()).cloned();
+    let endpoint = match known {
+        Some(known) => known,
+        None => connect(gateway, &entry.name, target.ok().as_ref(), group)?,
+    };
+    update(&endpoint, entry);
+    Ok(endpoint)
 }
 
 /// A name that is not a target is that of a registered cluster that never connected. Its stores are unknown,

@@ -87,7 +87,8 @@ pub(super) async fn answer(set: &EndpointSet) -> (Vec<String>, Vec<String>) {
 async fn stores_follow_the_directory_and_are_reported_missing_when_they_or_the_gateway_are_unreachable() {
     let store = memory(&[("cluster", "eu-1")], &["api"]);
     let first = entry("scraper-0.eu-1", &*store, &[("cluster", "eu-1")]).await;
-    let snapshot = |entries: Vec<wire::DirectoryEntry>| wire::DirectorySnapshot { entries };
+    let snapshot =
+        |entries: Vec<wire::DirectoryEntry>| wire::DirectorySnapshot { entries, ..Default::default() };
     let (sender, receiver) = watch::channel(snapshot(vec![first.clone()]));
     let (address, server) = gateway(store, receiver);
     let set = set(&[], std::slice::from_ref(&address));
@@ -159,6 +160,55 @@ async fn stores_follow_the_directory_and_are_reported_missing_when_they_or_the_g
     let (_, warnings) = answer(&set).await;
     assert!(warnings.iter().any(|w| w.starts_with("store scraper-0.eu-1: ")), "{warnings:?}");
 
+    shutdown.trigger();
+    task.await.unwrap();
+}
+
+/// A gateway sends a large directory in several messages, and then what changes.
+#[tokio::test]
+async fn a_directory_arrives_in_parts_and_in_changes() {
+    let store = memory(&[("cluster", "eu-1")], &["api"]);
+    let entries = async |names: &[&str]| {
+        let mut entries = Vec::new();
+        for name in names {
+            entries.push(entry(name, &*store, &[]).await);
+        }
+        entries
+    };
+    let part = |entries, continues| wire::DirectorySnapshot { entries, continues, ..Default::default() };
+    let change = |entries, removed: &[&str]| wire::DirectorySnapshot {
+        entries,
+        is_change: true,
+        removed: removed.iter().map(|name| (*name).to_owned()).collect(),
+        continues: false,
+    };
+    let (sender, receiver) = watch::channel(part(entries(&["a.eu-1"]).await, true));
+    let (address, server) = gateway(store.clone(), receiver);
+    let set = set(&[], &[address]);
+    let shutdown = Shutdown::new();
+    let task = tokio::spawn(set.clone().run(|| {}, shutdown.clone()));
+    let names = || {
+        let mut names: Vec<String> = set.endpoints().iter().map(|e| e.name().to_owned()).collect();
+        names.sort();
+        names
+    };
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(names().is_empty(), "the rest is missing");
+    let (_, warnings) = answer(&set).await;
+    assert!(warnings.iter().any(|w| w.contains("directory of gateway")), "{warnings:?}");
+    sender.send(part(entries(&["b.eu-1"]).await, false)).unwrap();
+    wait_for("the whole directory", || names() == ["a.eu-1", "b.eu-1"]).await;
+    let kept = set.endpoints();
+    sender.send(change(entries(&["b.eu-1", "c.eu-1"]).await, &["a.eu-1", "z.eu-1"])).unwrap();
+    wait_for("the changes", || names() == ["b.eu-1", "c.eu-1"]).await;
+    let same = |name: &str| {
+        let of = |list: &[Arc<Endpoint>]| list.iter().find(|e| e.name() == name).cloned().unwrap();
+        Arc::ptr_eq(&of(&kept), &of(&set.endpoints()))
+    };
+    assert!(same("b.eu-1"), "it keeps its connection");
+    sender.send(part(entries(&["d.eu-1"]).await, false)).unwrap();
+    wait_for("another whole directory", || names() == ["d.eu-1"]).await;
+    server.shutdown_background();
     shutdown.trigger();
     task.await.unwrap();
 }
