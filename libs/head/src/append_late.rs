@@ -11,7 +11,6 @@ use crate::error::{HeadError, at};
 use crate::head::{Head, LATE_LOG_DIR};
 use crate::log::marker::{LoggedMarker, marker_record};
 use crate::log::record::{LoggedHistogram, LoggedSample, float_record, histogram_records};
-use crate::log::writer::LogWriter;
 use crate::series::Series;
 use crate::value::{TimedValue, Value};
 
@@ -43,9 +42,9 @@ impl Head {
         }
         let log = match &mut *log {
             Some(log) => log,
-            None => log.insert(LogWriter::create(&dir).map_err(&in_log)?),
+            None => log.insert(self.create_late_log().map_err(&in_log)?),
         };
-        log.log(&records(&samples)).map_err(&in_log)?;
+        log.log(records(&samples), samples.len() as u64).map_err(&in_log)?;
         let (mut added, mut full) = (0, Vec::new());
         for LateSample { series, sample } in samples {
             let mut state = series.lock();
@@ -60,7 +59,7 @@ impl Head {
             full.iter().filter_map(|series| self.store_late(series).ok().flatten()).collect();
         if !markers.is_empty() {
             // Without the marks, a restart has these samples twice in memory, and readers see them once.
-            let _ = log.log(&[marker_record(&markers)]);
+            let _ = log.log(vec![marker_record(&markers)], 0);
         }
         Ok(added)
     }

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -160,16 +160,10 @@ impl ChunkFiles {
 
     fn append_kind(&self, chunks: &[(u64, &Chunk)], is_late: bool) -> io::Result<Vec<ChunkPlace>> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = chunks.chunks(1_000).try_fold(Vec::new(), |mut places, part| {
+        chunks.chunks(1_000).try_fold(Vec::new(), |mut places, part| {
             places.extend(self.append_part(&mut writer, part, is_late)?);
             Ok(places)
-        });
-        if result.is_err() {
-            // The file may end within a chunk. The next chunks begin a new file.
-            writer.number = writer.number.saturating_add(1);
-            writer.file = None;
-        }
-        result
+        })
     }
 
     fn append_part(
@@ -189,7 +183,15 @@ impl ChunkFiles {
             max_time = max_time.max(chunk.range.max.as_millis());
         }
         if let Some((file, length)) = &mut writer.file {
-            file.write_all(&out)?;
+            if let Err(error) = file.write_all(&out) {
+                // The file may end within a chunk. If it cannot be cut, the next chunks begin a new one.
+                let cut = file.set_len(*length).and_then(|()| file.seek(SeekFrom::Start(*length)));
+                if cut.is_err() {
+                    writer.number = writer.number.saturating_add(1);
+                    writer.file = None;
+                }
+                return Err(error);
+            }
             *length += out.len() as u64;
         }
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
@@ -214,9 +216,16 @@ impl ChunkFiles {
             writer.file = None;
         }
         let path = self.dir.join(format!("{:06}", writer.number));
-        let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        file.write_all(&HEADER)?;
-        let open = OpenFile { file: Arc::new(file.try_clone()?), max_time: i64::MIN, late: 0 };
+        let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        let copy = match file.write_all(&HEADER).and_then(|()| file.try_clone()) {
+            Ok(copy) => copy,
+            Err(error) => {
+                // The next attempt creates it again: the numbers of files follow each other.
+                fs::remove_file(&path)?;
+                return Err(error);
+            }
+        };
+        let open = OpenFile { file: Arc::new(copy), max_time: i64::MIN, late: 0 };
         self.files.write().unwrap_or_else(PoisonError::into_inner).insert(writer.number, open);
         writer.file = Some((file, HEADER.len() as u64));
         Ok(HEADER.len() as u64)

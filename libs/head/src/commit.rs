@@ -48,7 +48,8 @@ impl Appender<'_> {
     /// Logs the batch and adds it to the series.
     ///
     /// # Errors
-    /// When the log cannot be written. Nothing is added then, except if it is the log of out-of-order samples: then only these are
+    /// When the log cannot be written, and the samples that are only in memory have reached their limit
+    /// ([`HeadOptions::most_unlogged_bytes`](crate::HeadOptions::most_unlogged_bytes)). Nothing is added then, except if it is the log of out-of-order samples: then only these are
     /// not added.
     pub fn commit(mut self) -> Result<Committed, HeadError> {
         let head = self.head;
@@ -148,7 +149,8 @@ impl Appender<'_> {
         let created =
             created.map(|part| series_record(part.iter().map(|series| (series.reference, &series.labels))));
         let records: Vec<Vec<u8>> = created.chain(records).collect();
-        log.log(&records).map_err(at(&self.head.dir.join(LOG_DIR)))?;
+        let samples = self.floats.len() + self.histograms.len();
+        log.log(records, samples as u64).map_err(at(&self.head.dir.join(LOG_DIR)))?;
         unlogged.clear();
         Ok(())
     }

@@ -98,8 +98,7 @@ impl Head {
         let in_log = at(&dir);
         let last = {
             let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-            log.next_segment().map_err(&in_log)?;
-            log.number()
+            log.next_segment().map_err(&in_log)?
         };
         let Some(first) = list(&dir).map_err(&in_log)?.first().map(|segment| segment.number) else {
             return Ok(());

@@ -10,9 +10,9 @@ use tsdb::{BlockMeta, BlockOptions, BlockWriter, Compaction, Ulid};
 use crate::chunk_files::StoredChunk;
 use crate::error::{HeadError, at};
 use crate::head::{CHUNKS_DIR, Head, LATE_LOG_DIR};
+use crate::log::buffered::BufferedLog;
 use crate::log::marker::{LoggedMarker, marker_record};
 use crate::log::segments::list;
-use crate::log::writer::LogWriter;
 use crate::merge::{inside, merged, without};
 use crate::series::{Series, boundary_after};
 use crate::value::decoded;
@@ -50,7 +50,7 @@ impl Head {
         };
         late.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         if log.is_none() && !(late.is_empty() && list(&dir).map_err(at(&dir))?.is_empty()) {
-            *log = Some(LogWriter::create(&dir).map_err(at(&dir))?);
+            *log = Some(self.create_late_log().map_err(at(&dir))?);
         }
         let (mut series, mut markers) = (Vec::with_capacity(late.len()), Vec::new());
         for of_series in late {
@@ -177,11 +177,10 @@ fn stored(series: &Series, count: usize) -> Vec<StoredChunk> {
 }
 
 /// Marks the samples so far as stored, and begins a new segment. Returns its number.
-fn next_segment(log: &mut LogWriter, markers: &[LoggedMarker]) -> std::io::Result<u32> {
+fn next_segment(log: &mut BufferedLog, markers: &[LoggedMarker]) -> std::io::Result<u32> {
     let records: Vec<Vec<u8>> = markers.chunks(1 << 16).map(marker_record).collect();
-    log.log(&records)?;
-    log.next_segment()?;
-    Ok(log.number())
+    log.log(records, 0)?;
+    log.next_segment()
 }
 
 fn late_block(id: Ulid, times: (Timestamp, Timestamp)) -> BlockOptions {

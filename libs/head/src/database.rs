@@ -36,12 +36,21 @@ pub struct DatabaseOptions {
     pub most_exemplars: usize,
     /// How much earlier than the last sample of the head a sample may be that is out of order: 0 by default, which accepts none.
     pub out_of_order_window: Duration,
+    /// Most bytes of samples that are only in memory, because a log cannot be written: 128 MiB by default.
+    pub most_unlogged_bytes: usize,
 }
 
 impl Default for DatabaseOptions {
     fn default() -> Self {
-        let HeadOptions { block_range, most_exemplars, out_of_order_window, .. } = HeadOptions::default();
-        Self { block_range, keep_for: None, keep_bytes: None, most_exemplars, out_of_order_window }
+        let head = HeadOptions::default();
+        Self {
+            block_range: head.block_range,
+            keep_for: None,
+            keep_bytes: None,
+            most_exemplars: head.most_exemplars,
+            out_of_order_window: head.out_of_order_window,
+            most_unlogged_bytes: head.most_unlogged_bytes,
+        }
     }
 }
 
@@ -111,6 +120,7 @@ impl Database {
             min_time: min_time.unwrap_or(Timestamp::MIN),
             most_exemplars: options.most_exemplars,
             out_of_order_window: options.out_of_order_window,
+            most_unlogged_bytes: options.most_unlogged_bytes,
         };
         let (head, replay) = Head::open_locked(dir, head_options, lock)?;
         let database = Self {
@@ -156,6 +166,17 @@ impl Database {
         is_kept: &dyn Fn(Ulid) -> bool,
     ) -> Result<Maintained, HeadError> {
         let mut done = Maintained::default();
+        let cut = self.cut_due(now, &mut done);
+        // Also after an error: on a full disk, this makes room.
+        for block in self.expired(is_kept)? {
+            self.remove(&block)?;
+            done.removed.push(block.meta().ulid);
+        }
+        cut.map(|()| done)
+    }
+
+    /// Writes complete chunks to files, and cuts blocks that are due.
+    fn cut_due(&self, now: Timestamp, done: &mut Maintained) -> Result<(), HeadError> {
         self.head.store_chunks()?;
         self.remove_cut(now)?;
         while !self.views.is_waiting()
@@ -166,21 +187,16 @@ impl Database {
                 self.add_block(id)?;
                 done.cut.push(id);
             }
+            // As in Prometheus, out-of-order samples are written to blocks after those that are in order.
+            self.is_late_due.store(true, Ordering::Relaxed);
             self.views.was_cut(Removal::Before(range.1), now);
             self.remove_cut(now)?;
         }
-        // As in Prometheus, out-of-order samples are written to blocks after those that are in order.
-        if !done.cut.is_empty() {
-            self.is_late_due.store(true, Ordering::Relaxed);
-        }
-        if !self.views.is_waiting() && self.is_late_due.swap(false, Ordering::Relaxed) {
+        if !self.views.is_waiting() && self.is_late_due.load(Ordering::Relaxed) {
             done.cut.extend(self.cut_late(now)?);
+            self.is_late_due.store(false, Ordering::Relaxed);
         }
-        for block in self.expired(is_kept)? {
-            self.remove(&block)?;
-            done.removed.push(block.meta().ulid);
-        }
-        Ok(done)
+        Ok(())
     }
 
     /// Removes from the head what is in blocks that all views know.

@@ -15,7 +15,7 @@ use crate::exemplars::ExemplarBuffer;
 use crate::files::bytes_of;
 use crate::index::HeadIndex;
 use crate::late::LateSamples;
-use crate::log::writer::LogWriter;
+use crate::log::buffered::{BufferedLog, Unlogged};
 use crate::metadata::MetadataPool;
 use crate::series::Series;
 
@@ -38,6 +38,9 @@ pub struct HeadOptions {
     pub most_exemplars: usize,
     /// How much earlier than the last sample of the head a sample may be that is out of order: 0 by default, which accepts none.
     pub out_of_order_window: Duration,
+    /// Most bytes of samples that are only in memory, because a log cannot be written: 128 MiB by default, about ten million floats. When
+    /// they are reached, batches are refused. It holds for each of the two logs.
+    pub most_unlogged_bytes: usize,
 }
 
 impl Default for HeadOptions {
@@ -47,6 +50,7 @@ impl Default for HeadOptions {
             min_time: Timestamp::MIN,
             most_exemplars: 100_000,
             out_of_order_window: Duration::ZERO,
+            most_unlogged_bytes: 128 << 20,
         }
     }
 }
@@ -61,7 +65,7 @@ impl Default for HeadOptions {
 pub struct Head {
     pub(crate) dir: PathBuf,
     pub(crate) block_range: i64,
-    pub(crate) log: Mutex<LogWriter>,
+    pub(crate) log: Mutex<BufferedLog>,
     pub(crate) files: ChunkFiles,
     pub(crate) index: RwLock<HeadIndex>,
     /// Series that no record of the log names yet. A commit logs them before its samples, also those of other batches.
@@ -78,7 +82,8 @@ pub struct Head {
     late_window: AtomicI64,
     /// The log of out-of-order samples; none before the first one. Who appends such samples holds it, so that a mark for a chunk comes
     /// after the records of all its samples.
-    pub(crate) late_log: Mutex<Option<LogWriter>>,
+    pub(crate) late_log: Mutex<Option<BufferedLog>>,
+    most_unlogged_bytes: usize,
     lock: File,
 }
 
@@ -106,7 +111,7 @@ impl Head {
         let chunks_dir = dir.join(CHUNKS_DIR);
         let (files, chunks, damaged) = ChunkFiles::open(&chunks_dir).map_err(at(&chunks_dir))?;
         let log_dir = dir.join(LOG_DIR);
-        let log = LogWriter::create(&log_dir).map_err(at(&log_dir))?;
+        let log = BufferedLog::create(&log_dir, options.most_unlogged_bytes).map_err(at(&log_dir))?;
         let range = millis(options.block_range).max(1);
         let head = Self {
             dir: dir.to_owned(),
@@ -122,22 +127,44 @@ impl Head {
             metadata: MetadataPool::default(),
             late_window: AtomicI64::new(millis(options.out_of_order_window)),
             late_log: Mutex::default(),
+            most_unlogged_bytes: options.most_unlogged_bytes,
             lock,
         };
         Ok((head, chunks, damaged))
     }
 
-    /// Waits until all samples that were committed are on the disk.
+    /// Waits until all samples that were committed are on the disk. Also writes those that are only in memory, because the log could not be
+    /// written when they were committed.
     ///
     /// # Errors
-    /// When the disk reports an error.
+    /// When the disk is full or reports an error. Samples of later batches are not affected.
     pub fn sync(&self) -> Result<(), HeadError> {
         {
-            let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
             log.sync().map_err(at(&self.dir.join(LOG_DIR)))?;
         }
-        let late_log = self.late_log.lock().unwrap_or_else(PoisonError::into_inner);
-        late_log.as_ref().map_or(Ok(()), LogWriter::sync).map_err(at(&self.dir.join(LATE_LOG_DIR)))
+        let mut late_log = self.late_log.lock().unwrap_or_else(PoisonError::into_inner);
+        late_log.as_mut().map_or(Ok(()), BufferedLog::sync).map_err(at(&self.dir.join(LATE_LOG_DIR)))
+    }
+
+    /// Samples that are only in memory, because a log cannot be written. None if all are logged. The next commit or sync tries again.
+    pub fn unlogged(&self) -> Option<Unlogged> {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner).unlogged();
+        let late = self.late_log.lock().unwrap_or_else(PoisonError::into_inner);
+        match (log, late.as_ref().and_then(BufferedLog::unlogged)) {
+            (Some(log), Some(late)) => Some(Unlogged {
+                problem: log.problem,
+                samples: log.samples + late.samples,
+                bytes: log.bytes + late.bytes,
+                refused: log.refused + late.refused,
+            }),
+            (log, late) => log.or(late),
+        }
+    }
+
+    /// Begins the log of out-of-order samples.
+    pub(crate) fn create_late_log(&self) -> std::io::Result<BufferedLog> {
+        BufferedLog::create(&self.dir.join(LATE_LOG_DIR), self.most_unlogged_bytes)
     }
 
     /// Changes [`HeadOptions::out_of_order_window`]. Samples that were accepted stay.

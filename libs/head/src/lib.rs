@@ -48,6 +48,7 @@ pub use database::{Database, DatabaseOptions, LocalBlock, Maintained, OpenedData
 pub use error::HeadError;
 pub use exemplars::{Exemplar, ExemplarRefused, SeriesExemplars};
 pub use head::{Head, HeadOptions, HeadStats};
+pub use log::buffered::Unlogged;
 pub use metadata::Metadata;
 pub use replay::{DamagedPart, Replay};
 pub use select::{FoundSeries, HeadSelection, HeadSeries};

@@ -14,6 +14,7 @@
 //! A record does not cross segments. It is compressed as a whole, then cut into fragments. The first record that cannot be
 //! read ends its segment: what lies behind it cannot be found.
 
+pub(crate) mod buffered;
 pub(crate) mod checkpoint;
 pub(crate) mod exemplar;
 mod histogram;

@@ -2,6 +2,7 @@
 
 mod database;
 mod exemplars;
+mod full_disk;
 mod late;
 mod oracle;
 mod prometheus;

@@ -37,10 +37,22 @@ pub(crate) struct Kept<'a> {
 ///
 /// # Errors
 /// When a file cannot be read or written, or a segment is damaged. The log is then as before.
-pub(crate) fn write(dir: &Path, last: u32, mut kept: Kept<'_>) -> io::Result<()> {
+pub(crate) fn write(dir: &Path, last: u32, kept: Kept<'_>) -> io::Result<()> {
     let unfinished = dir.join(format!("{}.tmp", checkpoint_name(last)));
     remove_dir(&unfinished)?;
-    let mut writer = LogWriter::create(&unfinished)?;
+    let result = write_unfinished(dir, &unfinished, last, kept);
+    if result.is_err() {
+        // On a full disk, it would be in the way.
+        let _ = remove_dir(&unfinished);
+    }
+    result?;
+    fs::rename(&unfinished, dir.join(checkpoint_name(last)))?;
+    File::open(dir)?.sync_all()?;
+    remove_replaced(dir)
+}
+
+fn write_unfinished(dir: &Path, unfinished: &Path, last: u32, mut kept: Kept<'_>) -> io::Result<()> {
+    let mut writer = LogWriter::create(unfinished)?;
     let mut sources = Vec::new();
     let mut first = 0;
     if let Some(checkpoint) = last_checkpoint(dir)? {
@@ -67,11 +79,7 @@ pub(crate) fn write(dir: &Path, last: u32, mut kept: Kept<'_>) -> io::Result<()>
         }
     }
     writer.log(&group)?;
-    writer.sync()?;
-    drop(writer);
-    fs::rename(&unfinished, dir.join(checkpoint_name(last)))?;
-    File::open(dir)?.sync_all()?;
-    remove_replaced(dir)
+    writer.sync()
 }
 
 /// Removes unfinished checkpoints, those that a later one replaces, and the segments that the last one replaces.

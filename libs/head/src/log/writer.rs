@@ -1,7 +1,7 @@
 //! Writes records to segments.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::log::segments::{list, segment_name};
@@ -13,7 +13,7 @@ const DATA_BYTES: usize = PAGE_BYTES - HEADER_BYTES;
 /// Appends records to the last segment of a log.
 ///
 /// A record is in the file when [`LogWriter::log`] returns, and on the disk after [`LogWriter::sync`]. If a write fails, the
-/// segment is cut to its last whole record, and the next record begins a new one.
+/// segment is cut to its last whole record, and continued there. If that fails, too, the next record begins a new one.
 pub(crate) struct LogWriter {
     dir: PathBuf,
     number: u32,
@@ -22,9 +22,10 @@ pub(crate) struct LogWriter {
     page: usize,
     /// Pages before the current one.
     pages: usize,
-    /// Length of the file up to the last record.
+    /// Length of the file up to the last record, and `page` and `pages` there.
     written: u64,
-    /// Whether a write failed, so that the file may end within a record.
+    written_page: (usize, usize),
+    /// Whether a write failed and the file may end within a record.
     is_broken: bool,
     /// Bytes to write for the records of one call.
     out: Vec<u8>,
@@ -54,6 +55,7 @@ impl LogWriter {
             page: 0,
             pages: 0,
             written: 0,
+            written_page: (0, 0),
             is_broken: false,
             out: Vec::new(),
             compressed: Vec::new(),
@@ -67,16 +69,25 @@ impl LogWriter {
         self.number
     }
 
-    /// Appends records. If that fails, the first ones may be in the log nevertheless.
+    /// Whether records fit into segments.
     ///
     /// # Errors
-    /// When the file cannot be written, or a record does not fit into a segment.
-    pub(crate) fn log(&mut self, records: &[Vec<u8>]) -> io::Result<()> {
+    /// When one does not.
+    pub(crate) fn check(&self, records: &[Vec<u8>]) -> io::Result<()> {
         let most = self.segment_bytes / PAGE_BYTES * DATA_BYTES;
         if let Some(record) = records.iter().find(|record| record.len() > most) {
             let text = format!("a record of {} bytes does not fit into a segment", record.len());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
+        Ok(())
+    }
+
+    /// Appends records. If that fails, the first ones may be in the log nevertheless.
+    ///
+    /// # Errors
+    /// When the file cannot be written, or a record does not fit into a segment.
+    pub(crate) fn log(&mut self, records: &[Vec<u8>]) -> io::Result<()> {
+        self.check(records)?;
         if self.is_broken {
             self.next_segment()?;
         }
@@ -99,7 +110,22 @@ impl LogWriter {
         let file = create(&self.dir, self.number + 1)?;
         self.number += 1;
         (self.file, self.page, self.pages, self.written, self.is_broken) = (file, 0, 0, 0, false);
+        self.written_page = (0, 0);
         Ok(())
+    }
+
+    /// Cuts the segment after the last whole record.
+    fn cut(&mut self) -> io::Result<()> {
+        self.file.set_len(self.written)?;
+        self.file.seek(SeekFrom::Start(self.written))?;
+        (self.page, self.pages) = self.written_page;
+        Ok(())
+    }
+
+    /// Writes to another file from now on, and returns the one before.
+    #[cfg(test)]
+    pub(crate) fn replace_file(&mut self, file: File) -> File {
+        std::mem::replace(&mut self.file, file)
     }
 
     /// Waits until all records are on the disk.
@@ -170,8 +196,11 @@ impl LogWriter {
         let out = std::mem::take(&mut self.out);
         let result = self.file.write_all(&out);
         match &result {
-            Ok(()) => self.written += out.len() as u64,
-            Err(_) => self.is_broken = true,
+            Ok(()) => {
+                self.written += out.len() as u64;
+                self.written_page = (self.page, self.pages);
+            }
+            Err(_) => self.is_broken = self.cut().is_err(),
         }
         self.out = out;
         self.out.clear();
@@ -180,8 +209,13 @@ impl LogWriter {
 }
 
 fn create(dir: &Path, number: u32) -> io::Result<File> {
-    let file = OpenOptions::new().write(true).create_new(true).open(dir.join(segment_name(number)))?;
-    File::open(dir)?.sync_all()?;
+    let path = dir.join(segment_name(number));
+    let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+    if let Err(error) = File::open(dir).and_then(|dir| dir.sync_all()) {
+        // The next attempt creates it again.
+        let _ = fs::remove_file(&path);
+        return Err(error);
+    }
     Ok(file)
 }
 
@@ -251,5 +285,21 @@ mod tests {
         assert_eq!(error.to_string(), "a record of 32768 bytes does not fit into a segment");
         writer.log(&[vec![4; 10]]).unwrap();
         assert_eq!(read_all(dir.path()).0, [vec![1; 10], vec![4; 10]]);
+    }
+
+    /// A device that is always full, and cannot be cut.
+    #[test]
+    fn after_a_write_that_failed_the_next_segment_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = LogWriter::create(dir.path()).unwrap();
+        writer.log(&[vec![1; 10]]).unwrap();
+        let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let segment = writer.replace_file(file);
+        let error = writer.log(&[vec![2; 100_000]]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert!(writer.is_broken && writer.log(&[vec![2; 10]]).is_err());
+        writer.replace_file(segment);
+        writer.log(&[vec![3; 10]]).unwrap();
+        assert_eq!(read_all(dir.path()), (vec![vec![1; 10], vec![3; 10]], 2));
     }
 }
