@@ -28,7 +28,7 @@ pub(crate) use files::FilePattern;
 pub(crate) use message::{with_store_name, without_store_name};
 
 use config_file::ConfiguredEndpoint;
-use files::{Files, Listing};
+use files::{Listing, files};
 use fixed::{EndpointOrigin, FixedSource};
 use group::EndpointGroup;
 use mesh::ChannelOptions;
@@ -100,7 +100,7 @@ impl EndpointSet {
         let work = async {
             let followers = self.gateways.iter().map(|(address, group)| directory::follow(address, group));
             let follow = futures::future::join_all(followers);
-            let mut files = Files::new(self.options.files.clone());
+            let mut files = files(&self.options.files);
             self.apply_files(files.scan());
             let apply = |listing| self.apply_files(listing);
             let files = files.follow(self.options.file_interval, Arc::clone(&self.files_changed), apply);
@@ -186,7 +186,7 @@ impl EndpointSet {
         let mut fixed = self.fixed.write().unwrap_or_else(PoisonError::into_inner);
         let known: Vec<FixedSource> =
             fixed.extract_if(.., |source| source.origin == EndpointOrigin::File).collect();
-        for address in listing.addresses {
+        for address in listing.items {
             if fixed.iter().any(|source| source.spec.address == address) {
                 continue;
             }

@@ -48,6 +48,10 @@ pub enum AddressFamilies {
     One,
     /// Those of both.
     Both,
+    /// Those of IPv4.
+    V4,
+    /// Those of IPv6.
+    V6,
 }
 
 /// A host that offers a service (a record of type SRV).
@@ -104,6 +108,8 @@ impl DnsResolver {
                     (Err(cause), Err(_)) => return Err(cause),
                 }
             }
+            AddressFamilies::V4 => self.of_type(host, QuestionType::A).await?,
+            AddressFamilies::V6 => self.of_type(host, QuestionType::Aaaa).await?,
             AddressFamilies::One => match self.of_type(host, QuestionType::A).await? {
                 v4 if !v4.is_empty() => v4,
                 _ => self.of_type(host, QuestionType::Aaaa).await?,

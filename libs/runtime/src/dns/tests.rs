@@ -32,6 +32,8 @@ async fn hosts_services_and_aliases_are_found() {
     let resolver = DnsResolver::with_servers(vec![server.address()]);
     assert_eq!(addresses(&resolver, "a.test", AddressFamilies::One).await, ["10.0.0.1"]);
     assert_eq!(addresses(&resolver, "A.Test.", AddressFamilies::Both).await, ["10.0.0.1", "fd00::1"]);
+    assert_eq!(addresses(&resolver, "a.test", AddressFamilies::V4).await, ["10.0.0.1"]);
+    assert_eq!(addresses(&resolver, "a.test", AddressFamilies::V6).await, ["fd00::1"]);
     assert_eq!(addresses(&resolver, "six.test", AddressFamilies::One).await, ["fd00::6"]);
     assert_eq!(addresses(&resolver, "alias.test", AddressFamilies::One).await, ["10.0.0.1"]);
     assert_eq!(addresses(&resolver, "127.0.0.9", AddressFamilies::One).await, ["127.0.0.9"]);
