@@ -12,6 +12,7 @@ mod remote_write;
 mod storage;
 mod values;
 
+pub(crate) use discovery::read_group;
 pub use discovery::{
     DiscoveryConfig, DnsDiscoveryConfig, DnsRecordKind, FileDiscoveryConfig, HttpDiscoveryConfig, TargetGroup,
 };

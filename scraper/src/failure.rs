@@ -8,6 +8,9 @@ pub enum ScrapeFailure {
     /// The target did not send an exposition.
     #[error("{0}")]
     Fetch(String),
+    /// The exposition is longer than allowed, which the text says.
+    #[error("{0}")]
+    BodyLimit(String),
     /// The exposition cannot be read.
     #[error("{0}")]
     Parse(String),

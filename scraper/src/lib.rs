@@ -1,17 +1,30 @@
-//! Scrapes: what becomes of an exposition.
+//! Scrapes: Prometheus without queries and rules.
 //!
-//! A [`TargetSeries`] turns the expositions of one target into samples of a [`head::Head`]: it attaches the labels of the target,
-//! applies relabelling and limits, marks series that vanish as stale, and writes `up` and the other series about the scrape, as
-//! Prometheus does. It has no network and no clock.
+//! A [`ScrapeManager`] discovers the targets of a [`PrometheusConfig`], scrapes each on its own schedule, and appends what they expose to a
+//! [`head::Database`]. A [`TargetSeries`] turns the expositions of one target into samples: it attaches the labels of the target, applies
+//! relabelling and limits, marks series that vanish as stale, and writes `up` and the other series about the scrape, as Prometheus does.
 
+mod clock;
 mod config;
+mod discovery;
 mod failure;
+mod fetch;
+mod job;
 mod limits;
+mod manager;
+mod metrics;
 mod report;
 mod rules;
+mod schedule;
+mod scrape_loop;
 mod series;
+mod setup;
+mod shared;
+mod target;
 mod target_labels;
+mod target_state;
 
+pub use clock::Clock;
 pub use config::{
     DiscoveryConfig, DnsDiscoveryConfig, DnsRecordKind, FileDiscoveryConfig, GlobalConfig,
     HttpDiscoveryConfig, NameEscaping, NameValidation, PrometheusConfig, RemoteWriteConfig,
@@ -19,9 +32,13 @@ pub use config::{
     TargetGroup,
 };
 pub use failure::ScrapeFailure;
+pub use manager::{ScrapeManager, ScrapeOptions};
 pub use report::ScrapeReport;
 pub use rules::ScrapeRules;
 pub use series::{Exposition, ExpositionFormat, TargetSeries};
+
+/// What targets see as the client.
+const USER_AGENT: &str = concat!("isthmus/", env!("CARGO_PKG_VERSION"));
 
 #[cfg(test)]
 mod tests;

@@ -18,7 +18,7 @@ pub struct ScrapeReport {
     pub out_of_order: usize,
     /// Samples of series that have another one at the same time.
     pub duplicates: usize,
-    /// Samples in the time of a block.
+    /// Samples in the time of a block, or more than ten minutes after the scrape.
     pub too_old: usize,
     /// Why the scrape failed, if it did.
     pub failure: Option<ScrapeFailure>,

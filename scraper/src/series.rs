@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use exposition::{
     Entry, ProtobufEntry, ProtobufParser, ProtobufSample, ProtobufValue, SampleText, TextFormat, TextParser,
@@ -25,6 +26,11 @@ pub struct Exposition<'a> {
     pub format: ExpositionFormat,
 }
 
+impl Exposition<'_> {
+    /// An answer without anything.
+    pub const EMPTY: Self = Self { body: &[], format: ExpositionFormat::Text(TextFormat::Prometheus) };
+}
+
 /// The format of an exposition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpositionFormat {
@@ -34,6 +40,9 @@ pub enum ExpositionFormat {
     Protobuf,
 }
 
+/// A sample may be at most so many milliseconds after its scrape: 10 minutes, as in Prometheus.
+const MOST_AHEAD: i64 = 600_000;
+
 /// The series of one target.
 pub struct TargetSeries {
     /// The labels of the target.
@@ -41,6 +50,8 @@ pub struct TargetSeries {
     rules: Arc<ScrapeRules>,
     /// By the text of the series; for protobuf, by its labels as a text.
     known: HashMap<Box<[u8]>, KnownSeries>,
+    /// Series of the last scrape that was before other rules. Those that are not in the next one become stale.
+    replaced: Vec<KnownSeries>,
     /// The number of the current scrape.
     scrape: u64,
     reporter: Reporter,
@@ -81,11 +92,19 @@ impl TargetSeries {
     /// The series of a target with these labels, which has not been scraped yet.
     pub fn new(labels: Labels, rules: Arc<ScrapeRules>) -> Self {
         let reporter = Reporter::new(&labels);
-        Self { labels, rules, known: HashMap::new(), scrape: 0, reporter }
+        Self { labels, rules, known: HashMap::new(), replaced: Vec::new(), scrape: 0, reporter }
+    }
+
+    /// Takes other rules from the next scrape on. What is known of series is kept if they have `same_series` with these rules.
+    pub fn set_rules(&mut self, rules: Arc<ScrapeRules>, same_series: bool) {
+        self.rules = rules;
+        if !same_series {
+            self.replaced.extend(std::mem::take(&mut self.known).into_values());
+        }
     }
 
     /// Appends a scrape at `time`: the samples, staleness markers for what is gone, and the series about the scrape. A scrape that fails
-    /// has no samples, and all series become stale. `seconds` is how long it took.
+    /// has no samples, and all series become stale. `elapsed` is how long it has taken so far.
     ///
     /// # Errors
     /// When the log of the head cannot be written. Nothing is appended then.
@@ -93,16 +112,16 @@ impl TargetSeries {
         &mut self,
         head: &Head,
         time: Timestamp,
-        fetched: Result<Exposition<'_>, String>,
-        seconds: f64,
+        fetched: Result<Exposition<'_>, ScrapeFailure>,
+        elapsed: &dyn Fn() -> Duration,
     ) -> Result<ScrapeReport, HeadError> {
         self.scrape += 1;
         let mut report = ScrapeReport::default();
         let mut appender = head.appender();
         // Prometheus forgets no series after an empty exposition.
         let is_empty = fetched.as_ref().is_ok_and(|exposition| exposition.body.is_empty());
-        let read = fetched.map_err(ScrapeFailure::Fetch);
-        let read = read.and_then(|exposition| self.read(head, &mut appender, time, exposition, &mut report));
+        let read =
+            fetched.and_then(|exposition| self.read(head, &mut appender, time, exposition, &mut report));
         let limit = self.rules.sample_limit;
         let is_over = limit > 0 && report.kept > limit;
         let read = read.and(if is_over { Err(ScrapeFailure::SampleLimit(limit)) } else { Ok(()) });
@@ -122,7 +141,7 @@ impl TargetSeries {
             head,
             &mut appender,
             time,
-            ScrapeResult { report: &report, failure: &failure, seconds },
+            ScrapeResult { report: &report, failure: &failure, seconds: elapsed().as_secs_f64() },
         );
         appender.commit()?;
         report.failure = failure;
@@ -221,6 +240,10 @@ impl TargetSeries {
             return Ok(());
         }
         let own_time = sample.timestamp.filter(|_| self.rules.honor_timestamps);
+        if own_time.is_some_and(|own| own > time.as_millis().saturating_add(MOST_AHEAD)) {
+            report.too_old += 1;
+            return Ok(());
+        }
         let at = own_time.map_or(time, Timestamp::from_millis);
         let is_tracked = own_time.is_none() || self.rules.track_timestamps_staleness;
         if own_time.is_none() && known.sampled == self.scrape {
@@ -272,6 +295,14 @@ impl TargetSeries {
     /// for all of them.
     fn mark_vanished(&mut self, appender: &mut Appender<'_>, time: Timestamp, succeeded: bool) {
         let scrape = self.scrape;
+        // Their samples under the new rules are before these in the batch, and win.
+        for known in std::mem::take(&mut self.replaced) {
+            if known.is_tracked
+                && let Some(handle) = &known.handle
+            {
+                mark_stale(appender, handle, known.kind, time);
+            }
+        }
         for known in self.known.values_mut() {
             let is_there = succeeded && known.sampled == scrape;
             if known.is_tracked

@@ -1,10 +1,16 @@
 //! Scrapes of a target, by themselves and beside a real Prometheus.
 
 mod config;
+mod faults;
+mod fetching;
+mod manager;
 mod prometheus;
+mod target;
+mod world;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use exposition::TextFormat;
 use head::{Head, HeadOptions};
@@ -31,7 +37,7 @@ fn floats(head: &Head) -> Floats {
     out
 }
 
-fn text(body: &str) -> Result<Exposition<'_>, String> {
+fn text(body: &str) -> Result<Exposition<'_>, ScrapeFailure> {
     Ok(Exposition { body: body.as_bytes(), format: ExpositionFormat::Text(TextFormat::Prometheus) })
 }
 
@@ -51,9 +57,10 @@ impl Target {
         Self { _dir: dir, head, series: TargetSeries::new(labels, Arc::new(rules)), time: 0 }
     }
 
-    fn scrape(&mut self, fetched: Result<Exposition<'_>, String>) -> ScrapeReport {
+    fn scrape(&mut self, fetched: Result<Exposition<'_>, ScrapeFailure>) -> ScrapeReport {
         self.time += 1_000;
-        self.series.append(&self.head, Timestamp::from_millis(self.time), fetched, 0.5).unwrap()
+        let time = Timestamp::from_millis(self.time);
+        self.series.append(&self.head, time, fetched, &|| Duration::from_millis(500)).unwrap()
     }
 
     /// The values of a series over the scrapes.
@@ -71,7 +78,7 @@ fn series_that_vanish_and_targets_that_fail_become_stale() {
     assert_eq!(target.scrape(text("a 1\nb 2\n")).new_series, 2);
     assert_eq!(target.scrape(text("a 2\n")).new_series, 0);
     assert_eq!(target.scrape(text("a 3\nb 3\n")).new_series, 1);
-    let failed = target.scrape(Err("connection refused".to_owned()));
+    let failed = target.scrape(Err(ScrapeFailure::Fetch("connection refused".to_owned())));
     assert_eq!(failed.failure, Some(ScrapeFailure::Fetch("connection refused".to_owned())));
     let broken = target.scrape(text("a 4\nb one\n"));
     assert_eq!(broken.failure.unwrap().to_string(), "line 2: \"one\" is not a number");

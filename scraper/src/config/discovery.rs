@@ -131,7 +131,7 @@ pub(crate) fn read_discoveries(
 }
 
 /// Reads a group of targets: `targets` and `labels`.
-fn read_group(path: String, node: &YamlNode, mistakes: &Mistakes) -> TargetGroup {
+pub(crate) fn read_group(path: String, node: &YamlNode, mistakes: &Mistakes) -> TargetGroup {
     let mut fields = YamlFields::new(path, node, mistakes);
     let targets = fields.list("targets", |path, item| match item.scalar() {
         Ok(address) => Labels::from_pairs([("__address__", address)]).ok(),

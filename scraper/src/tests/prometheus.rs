@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::*;
 
@@ -145,9 +145,11 @@ fn a_prometheus_that_scrapes_the_same_target_has_the_same_samples() {
     assert!(times.len() >= SCRAPES, "{}", times.len());
     for (number, time) in times.iter().enumerate() {
         let (status, body) = answer(number);
-        let fetched =
-            if status == 200 { text(&body) } else { Err("server returned HTTP status 500".to_owned()) };
-        series.append(&head, Timestamp::from_millis(*time), fetched, 0.0).unwrap();
+        let fetched = match status {
+            200 => text(&body),
+            _ => Err(ScrapeFailure::Fetch("server returned HTTP status 500".to_owned())),
+        };
+        series.append(&head, Timestamp::from_millis(*time), fetched, &|| Duration::ZERO).unwrap();
     }
     let mut ours = floats(&head);
     for samples in ours.values_mut().flat_map(|samples| samples.values_mut()) {
