@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, de};
-use serde_saphyr::Spanned;
+use serde_saphyr::{NonFiniteFloatPolicy, Spanned};
 
 use crate::yaml::mistake::Mistake;
 
@@ -53,7 +53,9 @@ impl YamlNode {
     /// # Errors
     /// The text is not valid YAML.
     pub fn parse(text: &str) -> Result<Self, Mistake> {
-        let parsed: Result<Self, _> = serde_saphyr::from_str(text);
+        // `.inf` is a number like any other; a field that needs a finite one says so.
+        let options = serde_saphyr::options! { non_finite_float_policy: NonFiniteFloatPolicy::PassThrough };
+        let parsed: Result<Self, _> = serde_saphyr::from_str_with_options(text, options);
         let mut node = parsed.map_err(|error| {
             let error = error.without_snippet();
             let line = error.location().map(|location| location.line()).filter(|line| *line > 0);
@@ -267,5 +269,6 @@ mod tests {
         );
         check("[ 1.50, 007 , 'ä', 1e3]", &["1.50", "007", "ä", "1e3"]);
         check("- &a 1.10\n- *a", &["1.10", "1.10"]);
+        check("[.inf, -.INF, .nan]", &[".inf", "-.INF", ".nan"]);
     }
 }
