@@ -45,7 +45,7 @@ pub use exemplars::{Exemplar, ExemplarSeries};
 pub use float::{format_float, write_float, write_timestamp};
 pub use frames::{MAX_FRAME_BYTES, ReadFrameDecoder, ReadFrameError};
 pub use json::{write_labels, write_string, write_string_plain};
-pub use params::{MAX_STEPS, MAX_TIME, MIN_TIME, ParamError, Params, RangeQuery};
+pub use params::{MAX_STEPS, MAX_TIME, MIN_TIME, ParamError, Params, RangeQuery, parse_time};
 pub use read::{ChunkEncoding, ReadChunk, ReadData, ReadError, ReadQuery, ReadSeries, ReadStream};
 pub use result::{Boundaries, HistogramBucket, HistogramPoint, ResultWriter};
 pub use rules::{Alert, AlertState, AlertingRule, RecordingRule, Rule, RuleGroup, RuleStrategy};

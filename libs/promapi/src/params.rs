@@ -286,7 +286,11 @@ fn parse_float(text: &str) -> Option<f64> {
     text.parse().ok().filter(|value: &f64| value.is_finite())
 }
 
-fn parse_time(name: &str, text: &str) -> Result<Timestamp, ParamError> {
+/// Parses an instant: seconds as a float, or RFC 3339. `name` is that of the parameter, for the error.
+///
+/// # Errors
+/// `cannot parse "x" to a valid timestamp`.
+pub fn parse_time(name: &str, text: &str) -> Result<Timestamp, ParamError> {
     if let Some(seconds) = parse_float(text) {
         // Larger values do not fit into a millisecond timestamp.
         if seconds.abs() <= i64::MAX as f64 / 1000.0 {
