@@ -83,4 +83,14 @@ impl Rule {
             RuleKind::Alerting(alerting) => Some(alerting),
         }
     }
+
+    /// Whether `other` is defined in the same way. Its line does not matter.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let settings = |rule: &Self| {
+            let alerting = rule.alerting()?;
+            Some((alerting.hold, alerting.keep_firing_for, alerting.annotations.clone()))
+        };
+        (&self.name, &self.query, &self.labels) == (&other.name, &other.query, &other.labels)
+            && settings(self) == settings(other)
+    }
 }

@@ -27,6 +27,7 @@ mod value;
 use std::rc::Rc;
 
 pub use context::{AlertValues, TemplateContext, TemplateQuery};
+pub(crate) use format::scientific;
 
 use crate::template::exec::Machine;
 use crate::template::parse::Parsed;

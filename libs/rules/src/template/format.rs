@@ -69,6 +69,11 @@ pub(super) fn general(value: f64, precision: usize) -> String {
     Float { alternate: false, value }.general(Some(precision))
 }
 
+/// A float like `%e` with the fewest digits: `1e+00`.
+pub(crate) fn scientific(value: f64) -> String {
+    if value.is_finite() { Float { alternate: false, value }.scientific(None) } else { go_g(value) }
+}
+
 /// A float and the flag `#`.
 struct Float {
     alternate: bool,

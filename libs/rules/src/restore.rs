@@ -1,0 +1,109 @@
+//! Restores the state of alerts after a restart, from what was stored before it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use model::{Labels, METRIC_NAME, Matcher, TimeRange, Timestamp, is_stale_nan};
+
+use crate::alerts::{ALERTS_FOR_STATE, Alerts};
+use crate::answer::ALERT_NAME;
+use crate::rule::Rule;
+
+/// How state is restored.
+#[derive(Clone, Debug)]
+pub struct RestoreOptions {
+    /// Alerts that were stored longer ago than this are not restored. Longer than the longest expected outage; a very long time
+    /// restores alerts that have nothing to do with those of today.
+    pub outage_tolerance: Duration,
+    /// A restored alert is pending for at least this long, so that an outage by itself lets none fire. Rules with a shorter `for`
+    /// are not restored.
+    pub grace_period: Duration,
+    /// Labels that stored series have and alerts do not: external labels and replica labels.
+    pub ignored_labels: Vec<String>,
+}
+
+/// The series that are needed to restore a rule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RestoreQuery {
+    /// A series has to match all of them.
+    pub matchers: Vec<Matcher>,
+    /// The samples that matter. Only the last one of each series is used.
+    pub range: TimeRange,
+}
+
+/// The last sample of a series of a [`RestoreQuery`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredState {
+    /// The series.
+    pub labels: Labels,
+    /// When the sample was stored.
+    pub at: Timestamp,
+    /// Since when the alert was active, in seconds since the epoch; or a staleness marker.
+    pub value: f64,
+}
+
+/// What to ask for the rule; `None` if its state is not restored.
+pub(crate) fn query(rule: &Rule, at: Timestamp, options: &RestoreOptions) -> Option<RestoreQuery> {
+    let hold = rule.alerting()?.hold;
+    if hold < options.grace_period {
+        return None;
+    }
+    let mut matchers =
+        vec![Matcher::equal(METRIC_NAME, ALERTS_FOR_STATE), Matcher::equal(ALERT_NAME, &rule.name)];
+    // The value of a template is different in each alert; alerts are found by all of their labels anyway.
+    let fixed = rule.labels.iter().filter(|(name, value)| {
+        !value.contains("{{")
+            && !value.is_empty()
+            && !options.ignored_labels.contains(name)
+            && *name != ALERT_NAME
+    });
+    matchers.extend(fixed.map(|(name, value)| Matcher::equal(name, value)));
+    let tolerance = i64::try_from(options.outage_tolerance.as_millis()).unwrap_or(i64::MAX);
+    Some(RestoreQuery { matchers, range: TimeRange::new(at.offset_millis(tolerance.saturating_neg()), at) })
+}
+
+/// Sets since when alerts are active.
+pub(crate) fn restore(
+    alerts: &mut Alerts,
+    hold: Duration,
+    stored: &[StoredState],
+    at: Timestamp,
+    options: &RestoreOptions,
+) {
+    let ignored =
+        |name: &str| name == METRIC_NAME || options.ignored_labels.iter().any(|ignored| ignored == name);
+    let mut exact: BTreeMap<Labels, &StoredState> = BTreeMap::new();
+    let mut reduced: BTreeMap<Labels, &StoredState> = BTreeMap::new();
+    for state in stored {
+        exact.insert(state.labels.without(|name| name == METRIC_NAME), state);
+        // Of replicas, the one that wrote last counts.
+        let newest = reduced.entry(state.labels.without(ignored)).or_insert(state);
+        if state.at > newest.at {
+            *newest = state;
+        }
+    }
+    for alert in alerts.iter_mut() {
+        let found = exact.get(&alert.labels).or_else(|| reduced.get(&alert.labels.without(ignored)));
+        if let Some(state) = found.filter(|state| !is_stale_nan(state.value)) {
+            alert.active_at = active_since(state, hold, at, options.grace_period);
+        }
+    }
+}
+
+/// Since when an alert is active that was stored as `state`.
+fn active_since(state: &StoredState, hold: Duration, at: Timestamp, grace: Duration) -> Timestamp {
+    let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    // Seconds beyond the range of times become its limits.
+    let stored = Timestamp::from_millis((state.value as i64).saturating_mul(1000));
+    let pending = state.at.millis_since(stored);
+    let remaining = millis(hold).saturating_sub(pending);
+    if remaining <= 0 {
+        // It was firing, and fires again in the next evaluation.
+        stored
+    } else if remaining < millis(grace) {
+        at.offset_millis(millis(grace)).offset_millis(-millis(hold))
+    } else {
+        // The outage does not count.
+        stored.offset_millis(at.millis_since(state.at))
+    }
+}
