@@ -112,11 +112,12 @@ pub(super) async fn build(
         async move { reloading.apply(config).await }
     });
 
+    let stopping = startup.shutdown();
     startup.probes().ready();
     tracing::info!(%identity, mesh = %mesh, "the observability gateway has started; the mesh accepts gateways with a certificate of the trust domain, and clusters with a join token");
     let router = axum::Router::new().fallback_service(LocalProxyService::named(outbound));
     *startup.services() = RoutesBuilder::from(router);
-    startup.services().add_service(DirectoryServer::new(DirectoryService::new(directory)));
+    startup.services().add_service(DirectoryServer::new(DirectoryService::new(directory, stopping)));
     let at_end = async move {
         ports.closed().await;
         for links in &*all_links.lock().unwrap_or_else(PoisonError::into_inner) {

@@ -7,6 +7,7 @@ use prost::Message;
 use proto::isthmus::mesh::v1::{
     DirectoryEntry, DirectorySnapshot, WatchRequest, directory_server::Directory as DirectoryApi,
 };
+use runtime::Shutdown;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
@@ -20,12 +21,13 @@ const MESSAGE_BYTES: usize = 1 << 20;
 /// `isthmus.mesh.v1.Directory`.
 pub(crate) struct DirectoryService {
     directory: Arc<Directory>,
+    stop: Shutdown,
 }
 
 impl DirectoryService {
-    /// Serves the entries of `directory`.
-    pub(crate) fn new(directory: Arc<Directory>) -> Self {
-        Self { directory }
+    /// Serves the entries of `directory`. Watches end with `stop`, so that they do not delay the end of the server.
+    pub(crate) fn new(directory: Arc<Directory>, stop: Shutdown) -> Self {
+        Self { directory, stop }
     }
 }
 
@@ -98,9 +100,13 @@ impl DirectoryApi for DirectoryService {
             sent: None,
             pending: VecDeque::new(),
         };
-        let stream = futures::stream::unfold(watcher, |mut watcher| async move {
-            let message = watcher.next().await?;
-            Some((Ok(message), watcher))
+        let stop = self.stop.clone();
+        let stream = futures::stream::unfold(watcher, move |mut watcher| {
+            let stop = stop.clone();
+            async move {
+                let message = stop.until_triggered(watcher.next()).await??;
+                Some((Ok(message), watcher))
+            }
         });
         Ok(Response::new(Box::pin(stream)))
     }

@@ -1,7 +1,11 @@
 //! Both directions of dialling, both transports, and the directory.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
+use proto::isthmus::mesh::v1::{WatchRequest, directory_client::DirectoryClient};
 use proto::thanos::LabelNamesRequest;
 use tonic::Code;
 
@@ -274,5 +278,32 @@ async fn a_thousand_targets_with_large_answers_are_announced() {
     assert!(entries.iter().all(|entry| entry.info.is_some()));
     for target in ["store-0.eu-1", "store-999.eu-1"] {
         client(&obs, target).label_names(LabelNamesRequest::default()).await.unwrap();
+    }
+}
+
+/// A querier watches the directory for as long as the gateway lives, which must not delay its end. Requests finish.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_stops_finishes_its_requests_and_ends_watches() {
+    for stops in ["observability", "cluster"] {
+        let world = MeshWorld::new();
+        let obs = world.observability("").await;
+        let store = TestStore::start(EU_1).await;
+        let gateway = world.cluster("eu-1", &[("scraper-0", store.address)], &obs, "").await;
+        healthy(&obs, "scraper-0.eu-1").await;
+        let mut watcher = DirectoryClient::new(mesh::direct(&obs.addresses.grpc.to_string()).unwrap());
+        let mut watched = watcher.watch(WatchRequest { changes: true }).await.unwrap().into_inner();
+        watched.message().await.unwrap().unwrap();
+        let mut reader = client(&obs, "scraper-0.eu-1");
+        let stream = reader.series(messages(15, Duration::from_millis(100))).await.unwrap().into_inner();
+        let reading = tokio::spawn(count(stream));
+        let began = Instant::now();
+        match stops {
+            "observability" => obs.stop().await,
+            _ => gateway.stop().await,
+        }
+        let took = began.elapsed();
+        assert_eq!(reading.await.unwrap().unwrap(), 15, "{stops}");
+        // The grace period is 5 s.
+        assert!(took < Duration::from_secs(4), "{stops}: stopped after {took:?}");
     }
 }
