@@ -23,6 +23,7 @@ mod metrics;
 mod peer_text;
 mod policy;
 mod proxy;
+mod race;
 mod task;
 pub mod transport;
 

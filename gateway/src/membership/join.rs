@@ -17,13 +17,14 @@ use pki::{JoinToken, KeyAndCsr};
 use proto::isthmus::pki::v1::{EnrolRequest, EnrolResponse, enrolment_client::EnrolmentClient};
 use runtime::RoleError;
 use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::Code;
 
 use crate::{
     membership::credentials::{DataDir, DataDirError, Membership},
     peer_text::bounded,
+    race::race,
     task::{self, BoxingExecutor},
     transport::{
         self, Body, StreamError,
@@ -120,7 +121,15 @@ async fn connect(
     token: &JoinToken,
     address: &str,
 ) -> Result<TlsStream<TcpStream>, String> {
-    let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+    let resolved = lookup_host(address).await.map_err(|error| error.to_string())?;
+    let stream = race(resolved, TcpStream::connect).await.map_err(|failed| match &failed[..] {
+        [] => "the host name has no address".to_owned(),
+        [(_, error)] => error.to_string(),
+        several => {
+            let each = several.iter().map(|(address, error)| format!("{address}: {error}"));
+            each.collect::<Vec<_>>().join(", ")
+        }
+    })?;
     let name = ServerName::try_from(token.issuer().dns_name()).map_err(|error| error.to_string())?;
     let stream = connector.connect(name, stream).await.map_err(|error| tls_reason(&error))?;
     if stream.get_ref().1.alpn_protocol() != Some(ALPN_ENROLMENT) {

@@ -23,6 +23,7 @@ use tower::{Layer, Service, ServiceExt};
 
 use crate::{
     config::{ClusterTarget, DialAddress, is_never_a_target},
+    race::race,
     task::{self, BoxingExecutor},
     transport::h2::{Http2Io, Http2RequestBody, Http2Sender, handshake},
 };
@@ -247,23 +248,22 @@ impl Service<Request<Body>> for TargetService {
 
 /// Connects to the first address that answers, except addresses that are never a target.
 async fn connect_to_first(addresses: impl Iterator<Item = SocketAddr>) -> Result<TcpStream, String> {
-    let mut last = "the host name has no address".to_owned();
-    for address in addresses {
-        if is_never_a_target(&address.ip()) {
-            last =
-                "the host name resolves to a link-local, multicast or unspecified address, which cannot be a target"
-                    .to_owned();
-            continue;
+    let (never, possible): (Vec<_>, Vec<_>) = addresses.partition(|address| is_never_a_target(&address.ip()));
+    let failed = match race(possible, TcpStream::connect).await {
+        Ok(stream) => {
+            let _ = stream.set_nodelay(true);
+            return Ok(stream);
         }
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
-            }
-            Err(error) => last = error.to_string(),
+        Err(failed) => failed,
+    };
+    Err(match (failed.last(), never.is_empty()) {
+        (Some((_, error)), _) => error.to_string(),
+        (None, true) => "the host name has no address".to_owned(),
+        (None, false) => {
+            "the host name resolves to a link-local, multicast or unspecified address, which cannot be a target"
+                .to_owned()
         }
-    }
-    Err(last)
+    })
 }
 
 #[cfg(test)]

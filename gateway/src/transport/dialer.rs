@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{FutureExt, TryFutureExt};
 use identity::{Expectations, client_config};
 use mesh::Transport;
 use quinn::crypto::rustls::QuicClientConfig;
@@ -17,6 +18,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
+use crate::race::race;
 use crate::transport::{
     ConnectError, ConnectionEnd, ConnectionEvent, ConnectionFailure, MeshConnection, MeshLink, MeshNode,
     TransportChoice,
@@ -25,8 +27,8 @@ use crate::transport::{
     settings::{ALPN_QUIC, ALPN_TCP, tune_tcp},
 };
 
-/// A name may resolve to many addresses; at most this many are tried before the next wait.
-const MAX_ADDRESSES: usize = 4;
+/// Time between two attempts to reach a port that refuses datagrams.
+const QUIC_AGAIN: Duration = Duration::from_millis(200);
 /// After a connection that lasted this long, the wait before the next attempt starts at its minimum again.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
 
@@ -155,13 +157,13 @@ impl Dialer {
     /// Tries QUIC while a TCP connection is in use. A failure changes nothing.
     async fn probe(&mut self) -> Option<MeshConnection> {
         self.probe_at = Instant::now() + self.probe_waits.next();
-        for address in self.resolve().await.ok()? {
-            if let Ok(connection) = self.dial_quic(address).await {
-                (self.node.events)(&ConnectionEvent::Recovered { address });
-                return Some(connection);
-            }
-        }
-        None
+        let addresses = self.resolve().await.ok()?;
+        self.open_endpoints(&addresses);
+        let this = &*self;
+        let dial = |address| this.dial_quic(address).map_ok(move |connection| (address, connection)).boxed();
+        let (address, connection) = race(addresses, dial).await.ok()?;
+        (self.node.events)(&ConnectionEvent::Recovered { address });
+        Some(connection)
     }
 
     /// A random time between zero and a bound that doubles with each attempt ("full jitter").
@@ -175,7 +177,7 @@ impl Dialer {
         let name = &self.target.address;
         match lookup_host(name).await {
             Ok(found) => {
-                let found: Vec<_> = found.take(MAX_ADDRESSES).collect();
+                let found: Vec<_> = found.collect();
                 if found.is_empty() { Err(format!("{name}: no address")) } else { Ok(found) }
             }
             Err(error) => Err(format!("{name}: {error}")),
@@ -183,36 +185,38 @@ impl Dialer {
     }
 
     async fn dial_name(&mut self) -> Result<MeshConnection, DialError> {
-        let mut last = DialError::Name(String::new());
-        for address in self.resolve().await.map_err(DialError::Name)? {
-            let dialled = match self.target.transport_choice {
-                TransportChoice::Auto => self.dial(address).await,
-                TransportChoice::Quic => self.dial_quic(address).await,
-                TransportChoice::Tcp => self.dial_tcp(address).await,
-            };
-            match dialled {
-                Ok(connection) => return Ok(connection),
-                Err(error) => last = DialError::Connect(error),
-            }
-        }
-        Err(last)
+        let addresses = self.resolve().await.map_err(DialError::Name)?;
+        self.open_endpoints(&addresses);
+        let this = &*self;
+        let dialled = race(addresses, |address| match this.target.transport_choice {
+            TransportChoice::Auto => this.dial(address).boxed(),
+            TransportChoice::Quic => this.dial_quic(address).boxed(),
+            TransportChoice::Tcp => this.dial_tcp(address).boxed(),
+        });
+        dialled.await.map_err(|failures| {
+            // A refusal says more than an address that does not answer.
+            let errors = failures.into_iter().map(|(_, error)| error);
+            let telling = errors.max_by_key(|error| error.failure == ConnectionFailure::Refused);
+            telling.map_or_else(
+                || DialError::Name(format!("{}: no address", self.target.address)),
+                DialError::Connect,
+            )
+        })
     }
 
     /// Dials with QUIC, and also with TCP when QUIC has not answered within `fallback_after`. The QUIC attempt continues:
-    /// on a long link its answer may only be late, and a late refusal still decides.
-    async fn dial(&mut self, address: SocketAddr) -> Result<MeshConnection, ConnectError> {
-        // Without a UDP socket, dialling below fails with "no UDP socket", which counts as no answer.
-        let _ = self.endpoint(address);
-        let this = &*self;
-        let mut quic = std::pin::pin!(this.dial_quic_at(address));
+    /// on a long link its answer may only be late, and a late refusal still decides. A peer that is starting refuses
+    /// datagrams for a moment, so that a port without QUIC is tried again until then.
+    async fn dial(&self, address: SocketAddr) -> Result<MeshConnection, ConnectError> {
+        let mut quic = std::pin::pin!(self.dial_quic_again(address));
         let quic_may_answer = tokio::select! {
             dialled = &mut quic => match dialled {
                 Err(error) if error.failure == ConnectionFailure::NoAnswer => false,
                 decided => return decided,
             },
-            () = sleep(this.node.settings.fallback_after) => true,
+            () = sleep(self.node.settings.fallback_after) => true,
         };
-        let mut tcp = std::pin::pin!(this.dial_tcp(address));
+        let mut tcp = std::pin::pin!(self.dial_tcp(address));
         let dialled = if quic_may_answer {
             tokio::select! {
                 biased;
@@ -229,41 +233,51 @@ impl Dialer {
             tcp.await
         };
         if dialled.is_ok() {
-            (this.node.events)(&ConnectionEvent::FellBack { address });
+            (self.node.events)(&ConnectionEvent::FellBack { address });
         }
         dialled
     }
 
-    async fn dial_quic(&mut self, address: SocketAddr) -> Result<MeshConnection, ConnectError> {
-        self.endpoint(address)?;
-        self.dial_quic_at(address).await
-    }
-
-    /// Creates the socket for the address family of `address` if it does not exist.
-    fn endpoint(&mut self, address: SocketAddr) -> Result<(), ConnectError> {
-        let endpoint = &mut self.endpoints[usize::from(address.is_ipv6())];
-        if endpoint.is_none() {
-            let any = match address {
-                SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-                SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
-            };
-            let made = bind_udp(any).and_then(|udp| {
-                quinn::Endpoint::new(
-                    quinn::EndpointConfig::default(),
-                    None,
-                    udp,
-                    Arc::new(quinn::TokioRuntime),
-                )
-            });
-            *endpoint = Some(
-                made.map_err(|error| self::error(address, ConnectionFailure::NoAnswer, error.to_string()))?,
-            );
+    /// Dials with QUIC, again and again while nothing answers, for the time of one handshake.
+    async fn dial_quic_again(&self, address: SocketAddr) -> Result<MeshConnection, ConnectError> {
+        let give_up = Instant::now() + self.node.settings.handshake_timeout;
+        loop {
+            let dialled = self.dial_quic(address).await;
+            let is_silent = matches!(&dialled, Err(error) if error.failure == ConnectionFailure::NoAnswer);
+            if !is_silent || self.endpoint(address).is_none() || Instant::now() + QUIC_AGAIN >= give_up {
+                return dialled;
+            }
+            sleep(QUIC_AGAIN).await;
         }
-        Ok(())
     }
 
-    async fn dial_quic_at(&self, address: SocketAddr) -> Result<MeshConnection, ConnectError> {
-        let Some(endpoint) = &self.endpoints[usize::from(address.is_ipv6())] else {
+    fn endpoint(&self, address: SocketAddr) -> Option<&quinn::Endpoint> {
+        self.endpoints[usize::from(address.is_ipv6())].as_ref()
+    }
+
+    /// Creates the sockets for the families of these addresses, if they do not exist. Without one, QUIC does not answer.
+    fn open_endpoints(&mut self, addresses: &[SocketAddr]) {
+        for address in addresses {
+            let endpoint = &mut self.endpoints[usize::from(address.is_ipv6())];
+            if endpoint.is_none() {
+                let any = match address {
+                    SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+                    SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+                };
+                let made = bind_udp(any).and_then(|udp| {
+                    let runtime = Arc::new(quinn::TokioRuntime);
+                    quinn::Endpoint::new(quinn::EndpointConfig::default(), None, udp, runtime)
+                });
+                match made {
+                    Ok(made) => *endpoint = Some(made),
+                    Err(error) => tracing::warn!(%error, "no UDP socket, TCP is used"),
+                }
+            }
+        }
+    }
+
+    async fn dial_quic(&self, address: SocketAddr) -> Result<MeshConnection, ConnectError> {
+        let Some(endpoint) = self.endpoint(address) else {
             return Err(error(address, ConnectionFailure::NoAnswer, "no UDP socket".into()));
         };
         let connecting = endpoint

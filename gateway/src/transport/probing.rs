@@ -2,36 +2,42 @@
 
 use std::time::Duration;
 
+/// A QUIC connection that lasted this long is trusted.
+const LASTED: Duration = Duration::from_secs(60);
+
 /// The waits between the attempts to use QUIC again: from short to long, doubled after each.
 ///
-/// The first wait is short, because UDP is often silent only for a moment: a peer that starts while it is dialled may miss the
-/// datagrams and accept the TCP connection. A QUIC connection that did not last does not make the waits short again: where UDP
-/// passes handshakes and little else, each change would break the requests of the moment.
+/// The first wait is short, because UDP is often silent only for a moment. A QUIC connection that did not last makes the waits
+/// long, up to [`LASTED`]: where UDP passes handshakes and little else, each change would break the requests of the moment.
 #[derive(Debug)]
 pub(super) struct ProbeWaits {
     first: Duration,
     most: Duration,
     next: Duration,
+    /// The wait after a QUIC connection that did not last; zero while QUIC is trusted.
+    distrust: Duration,
 }
 
 impl ProbeWaits {
     /// Waits within these bounds.
     pub(super) fn new((first, most): (Duration, Duration)) -> Self {
-        Self { first, most, next: first }
+        Self { first, most, next: first, distrust: Duration::ZERO }
     }
 
     /// The time to wait for the next attempt.
     pub(super) fn next(&mut self) -> Duration {
-        let wait = self.next;
-        self.next = wait.saturating_mul(2).min(self.most);
+        let wait = self.next.max(self.distrust);
+        self.next = self.next.saturating_mul(2).min(self.most);
         wait
     }
 
     /// A QUIC connection of this age has ended.
     pub(super) fn quic_ended(&mut self, age: Duration) {
-        if age >= self.most {
-            self.next = self.first;
-        }
+        self.next = self.first;
+        self.distrust = match age >= LASTED {
+            true => Duration::ZERO,
+            false => self.distrust.saturating_mul(2).min(LASTED).max(self.most),
+        };
     }
 }
 
@@ -45,17 +51,21 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_longest() {
-        let mut waits = ProbeWaits::new((Duration::from_secs(1), Duration::from_secs(60)));
-        assert_eq!(seconds(&mut waits, 8), [1, 2, 4, 8, 16, 32, 60, 60]);
+        let mut waits = ProbeWaits::new((Duration::from_secs(1), Duration::from_secs(4)));
+        assert_eq!(seconds(&mut waits, 5), [1, 2, 4, 4, 4]);
     }
 
     #[test]
-    fn only_a_quic_connection_that_lasted_makes_the_waits_short_again() {
-        let mut waits = ProbeWaits::new((Duration::from_secs(1), Duration::from_secs(60)));
-        assert_eq!(seconds(&mut waits, 4), [1, 2, 4, 8]);
-        waits.quic_ended(Duration::from_secs(59));
-        assert_eq!(seconds(&mut waits, 1), [16]);
-        waits.quic_ended(Duration::from_secs(60));
+    fn a_quic_connection_that_does_not_last_is_not_trusted() {
+        let mut waits = ProbeWaits::new((Duration::from_secs(1), Duration::from_secs(4)));
+        assert_eq!(seconds(&mut waits, 2), [1, 2]);
+        let mut longest = Vec::new();
+        for _ in 0..6 {
+            waits.quic_ended(Duration::from_secs(59));
+            longest.extend(seconds(&mut waits, 1));
+        }
+        assert_eq!(longest, [4, 8, 16, 32, 60, 60]);
+        waits.quic_ended(LASTED);
         assert_eq!(seconds(&mut waits, 2), [1, 2]);
     }
 }

@@ -46,7 +46,7 @@ pub struct TransportSettings {
     pub handshake_timeout: Duration,
     /// TCP is tried when QUIC has not answered within this time. Default 1.5 s.
     pub fallback_after: Duration,
-    /// Bounds of the wait until QUIC is tried again while TCP is used; it doubles with each attempt. Default 1 s to 60 s. An
+    /// Bounds of the wait until QUIC is tried again while TCP is used; it doubles with each attempt. Default 1 s to 4 s. An
     /// attempt is a handshake, and does not affect the TCP connection.
     pub probe_quic: (Duration, Duration),
     /// Bounds of the random wait between attempts to connect. Default 100 ms to 15 s.
@@ -68,7 +68,7 @@ impl Default for TransportSettings {
             idle_timeout: Duration::from_secs(6),
             handshake_timeout: Duration::from_secs(5),
             fallback_after: Duration::from_millis(1500),
-            probe_quic: (Duration::from_secs(1), Duration::from_secs(60)),
+            probe_quic: (Duration::from_secs(1), Duration::from_secs(4)),
             backoff: (Duration::from_millis(100), Duration::from_secs(15)),
             max_handshakes: 1024,
         }

@@ -417,3 +417,22 @@ async fn an_address_in_use_is_named() {
         MeshListener::bind(&node, taken, Expectations::default(), false).await.unwrap_err().to_string();
     assert!(error.starts_with(&format!("listen address {taken}: ")), "{error}");
 }
+
+/// A peer that starts refuses datagrams for a moment, and may accept TCP before.
+#[tokio::test]
+async fn a_peer_that_is_starting_is_reached_over_quic() {
+    let ca = Ca::new();
+    let (mut listener, _, _) = listen(&ca, LOOPBACK).await;
+    let (proxy, _) = tcp_only_proxy(listener.local_addr(), false).await;
+    let (node, events) = ca.node("eu-1");
+    let mut dialer = Dialer::new(&node, target(proxy, TransportChoice::Auto)).unwrap();
+    let starting = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let forwarding = udp_forwarder(UdpSocket::bind(proxy).unwrap(), listener.local_addr());
+        (accept(&mut listener).await, forwarding)
+    };
+    let (dialled, (_accepted, forwarding)) = tokio::join!(soon("a connection", dialer.next()), starting);
+    assert_eq!(dialled.link().transport(), Transport::Quic);
+    assert!(!events.all().iter().any(|event| event.contains("FellBack")), "{:?}", events.all());
+    forwarding.abort();
+}
