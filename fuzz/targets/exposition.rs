@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use exposition::{Entry, ProtobufParser, TextFormat, TextParser, series_labels};
+use exposition::{Entry, ProtobufParser, TextFormat, TextParser, exemplar_labels, series_labels};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
@@ -10,6 +10,9 @@ fuzz_target!(|input: &[u8]| {
         for entry in TextParser::new(input, format) {
             if let Ok(Entry::Sample(sample)) = entry {
                 let _ = series_labels(sample.series, format);
+                if let Some(exemplar) = sample.exemplar {
+                    let _ = exemplar_labels(exemplar.labels, format);
+                }
             }
         }
     }

@@ -31,25 +31,7 @@ pub fn series_labels(series: &[u8], format: TextFormat) -> Result<Labels, ParseE
     }
     scanner.skip_spaces();
     if scanner.peek() == Some(b'{') {
-        let mut problem = None;
-        let scanned = scanner.labels(|label| {
-            let pair = match label {
-                ScannedLabel::MetricName(name) => {
-                    names += 1;
-                    unescaped(name, "the name of a metric").map(|name| (METRIC_NAME.into(), name))
-                }
-                ScannedLabel::Pair(name, value) => unescaped(name, "the name of a label")
-                    .and_then(|name| Ok((name, unescaped(value, "the value of a label")?))),
-            };
-            match pair {
-                Ok(pair) => pairs.push(pair),
-                Err(found) => problem = problem.take().or(Some(found)),
-            }
-        });
-        scanned.map_err(failed)?;
-        if let Some(problem) = problem {
-            return Err(failed(problem));
-        }
+        names += scan_pairs(&mut scanner, &mut pairs).map_err(failed)?;
     }
     if scanner.at < series.len() {
         return Err(failed(scanner.unexpected("the end of the series")));
@@ -59,6 +41,49 @@ pub fn series_labels(series: &[u8], format: TextFormat) -> Result<Labels, ParseE
         1 => Labels::from_pairs(pairs).map_err(|error| failed(ParseProblem::Labels(error.to_string()))),
         _ => Err(failed(ParseProblem::TwoNames)),
     }
+}
+
+/// Parses the labels of an exemplar, from their text in braces. Labels with empty values are left out.
+///
+/// # Errors
+/// As [`series_labels`]; an exemplar has no name.
+pub fn exemplar_labels(text: &[u8], format: TextFormat) -> Result<Labels, ParseError> {
+    let failed = |problem| ParseError { line: 1, problem };
+    let mut pairs = Vec::new();
+    let mut scanner = Scanner { text, at: 0, format };
+    if scanner.peek() != Some(b'{') {
+        return Err(failed(scanner.unexpected("the labels of an exemplar")));
+    }
+    if scan_pairs(&mut scanner, &mut pairs).map_err(failed)? > 0 {
+        return Err(failed(ParseProblem::TwoNames));
+    }
+    if scanner.at < text.len() {
+        return Err(failed(scanner.unexpected("the end of the labels")));
+    }
+    Labels::from_pairs(pairs).map_err(|error| failed(ParseProblem::Labels(error.to_string())))
+}
+
+/// Adds the labels in braces, and returns how many names of metrics are among them.
+fn scan_pairs<'a>(
+    scanner: &mut Scanner<'a>,
+    pairs: &mut Vec<(Cow<'a, str>, Cow<'a, str>)>,
+) -> Result<usize, ParseProblem> {
+    let (mut names, mut problem) = (0, None);
+    scanner.labels(|label| {
+        let pair = match label {
+            ScannedLabel::MetricName(name) => {
+                names += 1;
+                unescaped(name, "the name of a metric").map(|name| (METRIC_NAME.into(), name))
+            }
+            ScannedLabel::Pair(name, value) => unescaped(name, "the name of a label")
+                .and_then(|name| Ok((name, unescaped(value, "the value of a label")?))),
+        };
+        match pair {
+            Ok(pair) => pairs.push(pair),
+            Err(found) => problem = problem.take().or(Some(found)),
+        }
+    })?;
+    problem.map_or(Ok(names), Err)
 }
 
 /// A label as it stands in the text, without its quotes.

@@ -23,7 +23,7 @@ mod text;
 
 pub use error::{ParseError, ParseProblem};
 pub use format::TextFormat;
-pub use labels::series_labels;
+pub use labels::{exemplar_labels, series_labels};
 pub use model::MetricKind;
 pub use protobuf::{
     ProtobufEntry, ProtobufError, ProtobufExemplar, ProtobufParser, ProtobufSample, ProtobufValue,

@@ -93,6 +93,8 @@ pub struct ProtobufParser<'a> {
     rest: &'a [u8],
     /// Whether classic histograms are read, too, where there are native ones.
     keep_classic: bool,
+    /// Whether native histograms are read as classic ones.
+    ignore_native: bool,
     number: u64,
     family: Option<Family<'a>>,
     is_done: bool,
@@ -108,14 +110,23 @@ struct Family<'a> {
 impl<'a> ProtobufParser<'a> {
     /// A parser of a whole exposition. With `keep_classic`, a metric that has a native and a classic histogram gives both.
     pub fn new(exposition: &'a [u8], keep_classic: bool) -> Self {
-        Self { rest: exposition, keep_classic, number: 0, family: None, is_done: false }
+        Self { rest: exposition, keep_classic, ignore_native: false, number: 0, family: None, is_done: false }
+    }
+
+    /// The same, which reads native histograms as classic ones, also where they have no classic buckets.
+    #[must_use]
+    pub fn without_native(self) -> Self {
+        Self { ignore_native: true, ..self }
     }
 
     fn next_entry(&mut self) -> Result<Option<ProtobufEntry>, String> {
         if let Some(family) = &mut self.family
             && let Some(bytes) = family.metrics.next()
         {
-            return family.samples(bytes, self.keep_classic).map(ProtobufEntry::Samples).map(Some);
+            return family
+                .samples(bytes, self.keep_classic, self.ignore_native)
+                .map(ProtobufEntry::Samples)
+                .map(Some);
         }
         self.family = None;
         loop {
@@ -194,7 +205,12 @@ impl<'a> Family<'a> {
     }
 
     /// The samples of a metric.
-    fn samples(&self, bytes: &[u8], keep_classic: bool) -> Result<Vec<ProtobufSample>, String> {
+    fn samples(
+        &self,
+        bytes: &[u8],
+        keep_classic: bool,
+        ignore_native: bool,
+    ) -> Result<Vec<ProtobufSample>, String> {
         if bytes.len() > MOST_METRIC_BYTES {
             return Err(format!("a metric has {} bytes, more than {MOST_METRIC_BYTES}", bytes.len()));
         }
@@ -211,7 +227,7 @@ impl<'a> Family<'a> {
             MetricKind::Summary => out.add_summary(&metric.summary.clone().unwrap_or_default())?,
             MetricKind::Histogram | MetricKind::GaugeHistogram => {
                 let histogram = metric.histogram.clone().unwrap_or_default();
-                let is_native = native::is_native(&histogram);
+                let is_native = !ignore_native && native::is_native(&histogram);
                 if is_native {
                     out.add_native(&histogram)?;
                 }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::*;
-use crate::series_labels;
+use crate::{exemplar_labels, series_labels};
 
 const PROMETHEUS: TextFormat = TextFormat::Prometheus;
 const OPEN_METRICS: TextFormat = TextFormat::OpenMetrics;
@@ -217,8 +217,26 @@ fn random_bytes_are_read_or_refused_and_the_parser_ends() {
             for entry in entries.into_iter().flatten() {
                 if let Entry::Sample(sample) = entry {
                     let _ = series_labels(sample.series, format);
+                    if let Some(exemplar) = sample.exemplar {
+                        let _ = exemplar_labels(exemplar.labels, format);
+                    }
+                    let _ = exemplar_labels(sample.series, format);
                 }
             }
         }
     }
+}
+
+#[test]
+fn labels_of_exemplars_have_no_name() {
+    let check = |text: &str, expected: Result<&str, &str>| {
+        let read = exemplar_labels(text.as_bytes(), OPEN_METRICS);
+        let read = read.map(|labels| labels.to_string()).map_err(|error| error.problem.to_string());
+        assert_eq!(read.as_deref().map_err(String::as_str), expected, "{text}");
+    };
+    check("{}", Ok("{}"));
+    check(r#"{trace="a",span="\"b\""}"#, Ok(r#"{span="\"b\"", trace="a"}"#));
+    check(r#"{"a"}"#, Err("a series has two names"));
+    check(r#"{a="1"} 5"#, Err("expected the end of the labels, found \" 5\""));
+    check("a", Err("expected the labels of an exemplar, found \"a\""));
 }
