@@ -62,6 +62,7 @@ pub struct Appender<'a> {
     pub(crate) late: Vec<LateSample>,
     pub(crate) exemplars: Vec<(Arc<Series>, Exemplar)>,
     pub(crate) metadata: Vec<(Arc<Series>, Metadata)>,
+    discards_late: bool,
 }
 
 /// A sample that was accepted.
@@ -92,6 +93,7 @@ impl Head {
             late: Vec::new(),
             exemplars: Vec::new(),
             metadata: Vec::new(),
+            discards_late: false,
         }
     }
 
@@ -196,6 +198,12 @@ impl Appender<'_> {
         }
     }
 
+    /// Whether samples that are earlier than the last one of their series are refused, even if the head accepts late ones. Staleness
+    /// markers are appended like this: they must not come between samples.
+    pub fn set_discards_late(&mut self, discards: bool) {
+        self.discards_late = discards;
+    }
+
     fn add_late(&mut self, series: &SeriesHandle, sample: TimedValue) {
         self.late.push(LateSample { series: Arc::clone(&series.0), sample });
     }
@@ -215,6 +223,7 @@ impl Appender<'_> {
             }
         };
         match self.head.accepts_late(time) {
+            true if self.discards_late => Err(refused),
             true => Ok(Place::Late),
             false if self.head.has_late_window() => Err(AppendRefused::TooOld),
             false => Err(refused),
