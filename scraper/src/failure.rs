@@ -20,6 +20,12 @@ pub enum ScrapeFailure {
     /// The labels of a series exceed a limit.
     #[error("{0}")]
     LabelLimit(String),
+    /// A native histogram has too many buckets, whatever its resolution.
+    #[error("histogram bucket limit exceeded ({0})")]
+    BucketLimit(usize),
+    /// A name is not accepted.
+    #[error("invalid metric name or label names: {0}")]
+    Names(Labels),
     /// Relabelling removed the name of a metric.
     #[error("missing metric name ({0})")]
     NoName(Labels),

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use head::Metadata;
 use model::Labels;
 use promapi::{ActiveTarget, DroppedTarget, TargetDiscovery};
 use runtime::{Shutdown, format_duration};
@@ -11,6 +12,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::discovery::Discovery;
 use crate::scrape_loop::{Refusal, ScrapeLoop};
+use crate::series::TargetMetadata;
 use crate::setup::JobSetup;
 use crate::shared::Shared;
 use crate::target::{Populated, Target, discovered_labels, populate};
@@ -52,6 +54,7 @@ struct RunningTarget {
     /// Before relabelling, by the last discovery.
     discovered: Labels,
     state: Arc<TargetState>,
+    metadata: TargetMetadata,
     gone: Shutdown,
 }
 
@@ -170,6 +173,7 @@ impl Job {
                         target: Arc::new(target),
                         discovered,
                         state: Arc::default(),
+                        metadata: TargetMetadata::default(),
                         gone: Shutdown::new(),
                     };
                     new.push(self.scrape_loop(&running));
@@ -221,6 +225,7 @@ impl Job {
             shared: Arc::clone(&self.shared),
             target: Arc::clone(&running.target),
             state: Arc::clone(&running.state),
+            metadata: running.metadata.clone(),
             setup: self.setup.subscribe(),
             refusal: Arc::clone(&self.refusal),
             gone: running.gone.clone(),
@@ -244,6 +249,13 @@ impl Job {
         }
         *refusal =
             is_over.then(|| format!("target_limit exceeded (number of targets: {targets}, limit: {limit})"));
+    }
+
+    /// What each target says about its metrics.
+    pub(crate) fn metadata(&self) -> Vec<(Labels, Vec<(String, Metadata)>)> {
+        let state = self.state();
+        let running = state.targets.values();
+        running.map(|running| (running.target.labels.clone(), running.metadata.list())).collect()
     }
 
     /// Adds the targets. `global_url` makes a URL that other machines can use.

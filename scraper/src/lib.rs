@@ -7,6 +7,7 @@
 mod clock;
 mod config;
 mod discovery;
+mod exposed;
 mod failure;
 mod fetch;
 mod job;
@@ -31,11 +32,12 @@ pub use config::{
     RemoteWriteMessage, RemoteWriteQueue, ScrapeConfig, ScrapeLimits, ScrapeProtocol, StorageConfig,
     TargetGroup,
 };
+pub use exposed::{Exposition, ExpositionFormat};
 pub use failure::ScrapeFailure;
 pub use manager::{ScrapeManager, ScrapeOptions};
 pub use report::ScrapeReport;
 pub use rules::ScrapeRules;
-pub use series::{Exposition, ExpositionFormat, TargetSeries};
+pub use series::{TargetMetadata, TargetSeries};
 
 /// What targets see as the client.
 const USER_AGENT: &str = concat!("isthmus/", env!("CARGO_PKG_VERSION"));

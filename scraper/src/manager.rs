@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use head::Database;
+use head::{Database, Metadata};
+use model::Labels;
 use promapi::TargetDiscovery;
 use runtime::{ConfigMistakes, Registry, Shutdown, ShutdownGate};
 use tokio::sync::Semaphore;
@@ -26,6 +27,8 @@ pub struct ScrapeOptions {
     pub external_host: Option<String>,
     /// Distinguishes this program from its replicas, which scrape the same targets at other times: usually the name of the machine.
     pub seed: String,
+    /// Whether it is stored when counters began; see [`ScrapeRules`](crate::ScrapeRules).
+    pub start_timestamps: bool,
     /// Threads that parse and append expositions at once; at least 1.
     pub workers: usize,
 }
@@ -33,7 +36,13 @@ pub struct ScrapeOptions {
 impl Default for ScrapeOptions {
     fn default() -> Self {
         let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { clock: Clock::system(), external_host: None, seed: host_name(), workers }
+        Self {
+            clock: Clock::system(),
+            external_host: None,
+            seed: host_name(),
+            start_timestamps: false,
+            workers,
+        }
     }
 }
 
@@ -89,7 +98,7 @@ impl ScrapeManager {
             if jobs.get(&config.job_name).is_some_and(|job| job.setup().config == *config) {
                 continue;
             }
-            let setup = JobSetup::new(Arc::clone(config));
+            let setup = JobSetup::new(Arc::clone(config), self.options.start_timestamps);
             setups.extend(
                 mistakes.note(setup.map_err(|why| format!("scrape_configs: {}: {why}", config.job_name))),
             );
@@ -123,6 +132,12 @@ impl ScrapeManager {
             job.list(&mut listed, &|url| self.global_url(url));
         }
         listed
+    }
+
+    /// What each target says about its metrics, by the labels of the target: names, and type, help and unit.
+    pub fn metadata(&self) -> Vec<(Labels, Vec<(String, Metadata)>)> {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.values().flat_map(|job| job.metadata()).collect()
     }
 
     /// Waits for `shutdown` and then until all scrapes have ended. Series do not become stale, because the program may go on after

@@ -36,6 +36,8 @@ pub(crate) struct ScrapeMetrics {
     intervals: Family<IntervalLabel, Histogram, fn() -> Histogram>,
     exceeded_samples: Counter,
     exceeded_body: Counter,
+    exceeded_buckets: Counter,
+    exemplars_out_of_order: Counter,
     exceeded_labels: Counter,
     exceeded_targets: Counter,
     duplicates: Counter,
@@ -56,6 +58,8 @@ impl Default for ScrapeMetrics {
             intervals: Family::new_with_constructor(intervals),
             exceeded_samples: Counter::default(),
             exceeded_body: Counter::default(),
+            exceeded_buckets: Counter::default(),
+            exemplars_out_of_order: Counter::default(),
             exceeded_labels: Counter::default(),
             exceeded_targets: Counter::default(),
             duplicates: Counter::default(),
@@ -83,6 +87,16 @@ impl ScrapeMetrics {
             "prometheus_target_scrapes_exceeded_body_size_limit",
             "Scrapes that failed because the body was larger than the limit",
             &self.exceeded_body,
+        );
+        counter(
+            "prometheus_target_scrapes_exceeded_native_histogram_bucket_limit",
+            "Scrapes that failed because a native histogram had more buckets than the limit",
+            &self.exceeded_buckets,
+        );
+        counter(
+            "prometheus_target_scrapes_exemplar_out_of_order",
+            "Exemplars that were refused because they are earlier than the last one of their series",
+            &self.exemplars_out_of_order,
         );
         counter(
             "prometheus_target_scrape_pool_exceeded_label_limits",
@@ -162,8 +176,10 @@ impl ScrapeMetrics {
         self.duplicates.inc_by(report.duplicates as u64);
         self.out_of_order.inc_by(report.out_of_order as u64);
         self.out_of_bounds.inc_by(report.too_old as u64);
+        self.exemplars_out_of_order.inc_by(report.exemplars_out_of_order as u64);
         match &report.failure {
             Some(ScrapeFailure::SampleLimit(_)) => drop(self.exceeded_samples.inc()),
+            Some(ScrapeFailure::BucketLimit(_)) => drop(self.exceeded_buckets.inc()),
             Some(ScrapeFailure::LabelLimit(_)) => drop(self.exceeded_labels.inc()),
             Some(ScrapeFailure::BodyLimit(_)) => drop(self.exceeded_body.inc()),
             _ => {}

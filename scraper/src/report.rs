@@ -20,6 +20,8 @@ pub struct ScrapeReport {
     pub duplicates: usize,
     /// Samples in the time of a block, or more than ten minutes after the scrape.
     pub too_old: usize,
+    /// Exemplars that are earlier than the last one of their series.
+    pub exemplars_out_of_order: usize,
     /// Why the scrape failed, if it did.
     pub failure: Option<ScrapeFailure>,
 }
@@ -79,6 +81,7 @@ impl Reporter {
 
     /// Marks the series as stale.
     pub(crate) fn end(&self, appender: &mut Appender<'_>, time: Timestamp) {
+        appender.set_discards_late(true);
         for handle in self.handles.iter().flatten() {
             let _ = appender.append_float(handle, time, Timestamp::EPOCH, model::stale_nan());
         }

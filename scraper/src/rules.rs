@@ -13,6 +13,16 @@ pub struct ScrapeRules {
     pub track_timestamps_staleness: bool,
     /// Whether classic histograms are kept beside native ones.
     pub keep_classic: bool,
+    /// Whether native histograms are read. Otherwise, they are classic ones.
+    pub native_histograms: bool,
+    /// Whether it is stored when counters began. Chunks then have encodings that Thanos, and Prometheus before 3.14, cannot read.
+    pub start_timestamps: bool,
+    /// Whether names other than letters, digits and underscores make a scrape fail.
+    pub legacy_names: bool,
+    /// Most buckets of a native histogram, which is reduced until it has no more.
+    pub bucket_limit: usize,
+    /// The greatest resolution of native histograms, which are reduced to it.
+    pub max_schema: i32,
     /// Relabelling of metrics.
     pub metric_relabeling: Relabeling,
     /// Most samples of a scrape, after relabelling.
@@ -26,13 +36,18 @@ pub struct ScrapeRules {
 }
 
 impl Default for ScrapeRules {
-    /// The defaults of Prometheus.
+    /// The defaults of Prometheus, with native histograms.
     fn default() -> Self {
         Self {
             honor_labels: false,
             honor_timestamps: true,
             track_timestamps_staleness: false,
             keep_classic: false,
+            native_histograms: true,
+            start_timestamps: false,
+            legacy_names: false,
+            bucket_limit: 0,
+            max_schema: 8,
             metric_relabeling: Relabeling::default(),
             sample_limit: 0,
             label_limit: 0,

@@ -8,10 +8,11 @@ use runtime::{GateGuard, Shutdown, format_duration};
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval_at, sleep};
 
+use crate::exposed::Exposition;
 use crate::failure::ScrapeFailure;
 use crate::report::ScrapeReport;
 use crate::schedule::{ScrapeTimes, until_first};
-use crate::series::{Exposition, TargetSeries};
+use crate::series::{TargetMetadata, TargetSeries};
 use crate::setup::JobSetup;
 use crate::shared::Shared;
 use crate::target::Target;
@@ -25,6 +26,7 @@ pub(crate) struct ScrapeLoop {
     pub(crate) shared: Arc<Shared>,
     pub(crate) target: Arc<Target>,
     pub(crate) state: Arc<TargetState>,
+    pub(crate) metadata: TargetMetadata,
     pub(crate) setup: watch::Receiver<Arc<JobSetup>>,
     pub(crate) refusal: Refusal,
     /// Triggered when the target is gone.
@@ -65,7 +67,7 @@ impl ScrapeLoop {
         ticks.tick().await;
         let mut times = ScrapeTimes::new(self.shared.clock.nanos(), interval);
         let setup = Arc::clone(&self.setup.borrow());
-        let series = TargetSeries::new(self.target.labels.clone(), Arc::clone(&setup.rules));
+        let series = self.series(&setup);
         let mut progress = Progress { series, setup, last: None, is_refusing: false, is_failing: false };
         loop {
             // A scrape that began is completed, even if the target is gone meanwhile.
@@ -118,13 +120,18 @@ impl ScrapeLoop {
         });
         let Some((series, report)) = appended.await else {
             // The thread panicked, and what it knew is lost.
-            let series = TargetSeries::new(self.target.labels.clone(), Arc::clone(&setup.rules));
+            let series = self.series(&setup);
             return Progress { series, setup, ..progress };
         };
         progress = Progress { series, setup, ..progress };
         let stored = report.map_err(|error| error.to_string());
         self.note(began, started, stored, &mut progress);
         progress
+    }
+
+    fn series(&self, setup: &JobSetup) -> TargetSeries {
+        let series = TargetSeries::new(self.target.labels.clone(), Arc::clone(&setup.rules));
+        series.with_metadata(self.metadata.clone())
     }
 
     /// Takes the settings of now.

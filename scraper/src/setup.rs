@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use model::{RelabelConfig, Relabeling};
 
-use crate::config::ScrapeConfig;
+use crate::config::{NameValidation, ScrapeConfig};
 use crate::fetch::Fetcher;
 use crate::rules::ScrapeRules;
+use crate::series::max_schema;
 
 /// A scrape configuration with its client and its compiled rules.
 #[derive(Clone, Debug)]
@@ -22,7 +23,7 @@ pub(crate) struct JobSetup {
 impl JobSetup {
     /// # Errors
     /// A file of the TLS settings, or a proxy of the environment, cannot be used.
-    pub(crate) fn new(config: Arc<ScrapeConfig>) -> Result<Self, String> {
+    pub(crate) fn new(config: Arc<ScrapeConfig>, start_timestamps: bool) -> Result<Self, String> {
         let compile =
             |rules: &[RelabelConfig]| Relabeling::new(rules.to_vec()).map_err(|why| why.to_string());
         let limit = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
@@ -32,6 +33,11 @@ impl JobSetup {
             honor_timestamps: config.honor_timestamps,
             track_timestamps_staleness: config.track_timestamps_staleness,
             keep_classic: config.always_classic,
+            native_histograms: config.native_histograms,
+            start_timestamps,
+            legacy_names: config.validation == NameValidation::Legacy,
+            bucket_limit: limit(config.bucket_limit),
+            max_schema: max_schema(config.min_bucket_factor),
             metric_relabeling: compile(&config.metric_relabel_configs)?,
             sample_limit: limit(limits.samples),
             label_limit: limit(limits.labels),

@@ -1,6 +1,7 @@
 //! Scrapes of a target, by themselves and beside a real Prometheus.
 
 mod config;
+mod extras;
 mod faults;
 mod fetching;
 mod manager;
@@ -16,7 +17,9 @@ use exposition::TextFormat;
 use head::{Head, HeadOptions};
 use model::{Labels, Relabeling, TimeRange, Timestamp};
 
-use crate::{Exposition, ExpositionFormat, ScrapeFailure, ScrapeReport, ScrapeRules, TargetSeries};
+use crate::{
+    Exposition, ExpositionFormat, ScrapeFailure, ScrapeReport, ScrapeRules, TargetMetadata, TargetSeries,
+};
 
 /// Floats by series and time, as text: `stale` for a staleness marker.
 type Floats = BTreeMap<String, BTreeMap<i64, String>>;
@@ -46,6 +49,7 @@ struct Target {
     _dir: tempfile::TempDir,
     head: Head,
     series: TargetSeries,
+    metadata: TargetMetadata,
     time: i64,
 }
 
@@ -54,7 +58,9 @@ impl Target {
         let dir = tempfile::tempdir().unwrap();
         let (head, _) = Head::open(dir.path(), HeadOptions::default()).unwrap();
         let labels = Labels::from_pairs([("instance", "a:1"), ("job", "t")]).unwrap();
-        Self { _dir: dir, head, series: TargetSeries::new(labels, Arc::new(rules)), time: 0 }
+        let metadata = TargetMetadata::default();
+        let series = TargetSeries::new(labels, Arc::new(rules)).with_metadata(metadata.clone());
+        Self { _dir: dir, head, series, metadata, time: 0 }
     }
 
     fn scrape(&mut self, fetched: Result<Exposition<'_>, ScrapeFailure>) -> ScrapeReport {

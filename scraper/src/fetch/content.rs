@@ -7,8 +7,8 @@ use exposition::TextFormat;
 use flate2::read::MultiGzDecoder;
 
 use crate::config::ScrapeProtocol;
+use crate::exposed::ExpositionFormat;
 use crate::failure::ScrapeFailure;
-use crate::series::ExpositionFormat;
 
 /// An answer with status 200.
 #[derive(Debug)]
