@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::{Arc, PoisonError};
 
-use crate::chunk_files::StoredChunk;
+use crate::chunk_format::StoredChunk;
 use crate::error::{HeadError, at};
 use crate::head::{Head, LATE_LOG_DIR};
 use crate::log::marker::{LoggedMarker, marker_record};

@@ -1,10 +1,4 @@
-//! Chunks of the head that are complete, in files, in the format of Prometheus (`tsdb/chunks/head_chunks.go`).
-//!
-//! ```text
-//! chunks_head/000003     be32 magic, byte 1, three zeros, then chunks; at most 128 MiB
-//! chunk                  be64 series, be64 min time, be64 max time, byte encoding (bit 7: out of order),
-//!                        uvarint length, data, be32 CRC-32C of all of this
-//! ```
+//! Chunks of the head that are complete, in files.
 //!
 //! These files only save memory and time: the log has the same samples. So they are synced when they are complete, and a file
 //! that is damaged is cut before the damage.
@@ -16,57 +10,14 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use bytes::Bytes;
-use model::{TimeRange, Timestamp};
-use tsdb::{ByteCursor, Chunk, Encoding, put_bytes};
+use tsdb::Chunk;
 
-const MAGIC: u32 = 0x0130_BC91;
-const HEADER: [u8; 8] = [0x01, 0x30, 0xBC, 0x91, 1, 0, 0, 0];
+use crate::chunk_format::{
+    ChunkPlace, FoundChunk, HEADER, NO_SERIES, StoredChunk, parse_chunk, parse_file, put_chunk,
+};
+use crate::error::{HeadError, at};
+
 const FILE_BYTES: u64 = 128 << 20;
-const OUT_OF_ORDER: u8 = 0x80;
-
-/// A number that no series has.
-const NO_SERIES: u64 = 0;
-
-/// Where a chunk is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ChunkPlace {
-    file: u32,
-    offset: u32,
-    /// Bytes with header and checksum.
-    length: u32,
-}
-
-/// A chunk of a series in a file.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct StoredChunk {
-    pub(crate) range: TimeRange,
-    pub(crate) place: ChunkPlace,
-}
-
-impl ChunkPlace {
-    /// Its number in the log of out-of-order samples.
-    pub(crate) fn number(self) -> u64 {
-        u64::from(self.file) << 32 | u64::from(self.offset)
-    }
-}
-
-/// A chunk that was found in a file.
-#[derive(Clone, Debug)]
-pub(crate) struct FoundChunk {
-    /// The number of its series in the log.
-    pub(crate) series: u64,
-    pub(crate) range: TimeRange,
-    pub(crate) place: ChunkPlace,
-    pub(crate) is_out_of_order: bool,
-}
-
-impl FoundChunk {
-    /// Whether it is out of order, and its samples are in a block.
-    pub(crate) fn is_forgotten(&self) -> bool {
-        self.is_out_of_order && self.series == NO_SERIES
-    }
-}
 
 /// The files of a head.
 pub(crate) struct ChunkFiles {
@@ -96,50 +47,55 @@ pub(crate) struct DamagedFile {
     pub(crate) path: PathBuf,
     pub(crate) at: u64,
     pub(crate) lost: u64,
+    /// Whether that was zeros. A Prometheus that was killed leaves them, because it allocates files before it writes them.
+    pub(crate) is_zero: bool,
 }
 
 impl ChunkFiles {
-    /// Opens the files in a directory, which is created if it is missing, and finds their chunks.
-    ///
-    /// A damaged file is cut before the damage.
+    /// Finds the chunks in the files of a directory, and the damage. Nothing is written: the caller calls [`ChunkFiles::repair`].
     ///
     /// # Errors
-    /// When a file cannot be read or cut.
-    pub(crate) fn open(dir: &Path) -> io::Result<(Self, Vec<FoundChunk>, Vec<DamagedFile>)> {
-        fs::create_dir_all(dir)?;
+    /// When a file cannot be read, or was written by a later version.
+    pub(crate) fn scan(dir: &Path) -> Result<(Self, Vec<FoundChunk>, Vec<DamagedFile>), HeadError> {
         let (mut files, mut chunks, mut damaged) = (BTreeMap::new(), Vec::new(), Vec::new());
         let mut number = 1;
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let Some(found) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        for (found, path) in numbered(dir).map_err(at(dir))? {
             number = number.max(found.saturating_add(1));
-            let bytes = fs::read(entry.path())?;
+            let bytes = fs::read(&path).map_err(at(&path))?;
             let before = chunks.len();
-            let good = parse_file(found, &bytes, &mut chunks);
+            let parsed = parse_file(found, &bytes, &mut chunks);
+            let good = parsed.map_err(|what| HeadError::Newer { path: path.clone(), what })?;
             if good < bytes.len() {
+                let is_zero = good > 0 && bytes[good..].iter().all(|&byte| byte == 0);
                 let lost = (bytes.len() - good) as u64;
-                // A Prometheus that was killed leaves zeros, because it allocates files before it writes them.
-                if good == 0 || bytes[good..].iter().any(|&byte| byte != 0) {
-                    damaged.push(DamagedFile { path: entry.path(), at: good as u64, lost });
-                }
+                damaged.push(DamagedFile { path: path.clone(), at: good as u64, lost, is_zero });
                 if good == 0 {
-                    fs::remove_file(entry.path())?;
                     continue;
                 }
-                OpenOptions::new().write(true).open(entry.path())?.set_len(good as u64)?;
             }
             let (late, in_order): (Vec<_>, Vec<_>) =
                 chunks[before..].iter().partition(|chunk| chunk.is_out_of_order);
             let max_time = in_order.iter().map(|chunk| chunk.range.max.as_millis()).max();
-            let file = Arc::new(OpenOptions::new().read(true).write(true).open(entry.path())?);
+            let file = OpenOptions::new().read(true).write(true).open(&path).map_err(at(&path))?;
             let max_time = max_time.unwrap_or(i64::MIN);
             let late = late.iter().filter(|chunk| !chunk.is_forgotten()).count();
-            files.insert(found, OpenFile { file, max_time, late });
+            files.insert(found, OpenFile { file: Arc::new(file), max_time, late });
         }
         chunks.sort_by_key(|chunk| (chunk.place.file, chunk.place.offset));
         let writer = Mutex::new(Writer { number, file: None });
         Ok((Self { dir: dir.to_owned(), writer, files: RwLock::new(files) }, chunks, damaged))
+    }
+
+    /// Cuts damaged files before the damage, and creates the directory if it is missing.
+    ///
+    /// # Errors
+    /// When a file cannot be cut.
+    pub(crate) fn repair(&self, damaged: &[DamagedFile]) -> io::Result<()> {
+        fs::create_dir_all(&self.dir)?;
+        damaged.iter().try_for_each(|file| match file.at {
+            0 => fs::remove_file(&file.path),
+            at => OpenOptions::new().write(true).open(&file.path)?.set_len(at),
+        })
     }
 
     /// Appends chunks with the numbers of their series, and returns where they are.
@@ -246,7 +202,7 @@ impl ChunkFiles {
         let file = self.file(place.file)?;
         let mut bytes = vec![0; place.length as usize];
         file.read_exact_at(&mut bytes, u64::from(place.offset))?;
-        let found = parse_chunk(&bytes).filter(|(_, length)| *length == bytes.len());
+        let found = parse_chunk(&bytes).ok().filter(|(_, length)| *length == bytes.len());
         found.map(|(found, _)| found.chunk).ok_or_else(|| {
             let name = self.dir.join(format!("{:06}", place.file));
             let text = format!("{} at byte {}: a chunk is damaged", name.display(), place.offset);
@@ -309,62 +265,19 @@ impl ChunkFiles {
     }
 }
 
-fn put_chunk(out: &mut Vec<u8>, series: u64, chunk: &Chunk, is_late: bool) {
-    let begin = out.len();
-    out.extend_from_slice(&series.to_be_bytes());
-    out.extend_from_slice(&chunk.range.min.as_millis().to_be_bytes());
-    out.extend_from_slice(&chunk.range.max.as_millis().to_be_bytes());
-    out.push(chunk.encoding.byte() | if is_late { OUT_OF_ORDER } else { 0 });
-    put_bytes(out, &chunk.data);
-    let checksum = crc32c::crc32c(&out[begin..]);
-    out.extend_from_slice(&checksum.to_be_bytes());
-}
-
-struct ParsedChunk {
-    series: u64,
-    chunk: Chunk,
-    is_out_of_order: bool,
-}
-
-/// The chunk at the begin of `bytes` and its length; none if it is damaged.
-fn parse_chunk(bytes: &[u8]) -> Option<(ParsedChunk, usize)> {
-    let mut cursor = ByteCursor::new(bytes);
-    let series = cursor.be64()?;
-    let [min, max] = [cursor.be64()?, cursor.be64()?].map(|time| Timestamp::from_millis(time as i64));
-    let encoding = cursor.take(1)?[0];
-    let data = cursor.bytes()?;
-    let end = cursor.at();
-    if cursor.be32()? != crc32c::crc32c(&bytes[..end]) {
-        return None;
-    }
-    let chunk = Chunk {
-        range: TimeRange::new(min, max),
-        encoding: Encoding::from_byte(encoding & !OUT_OF_ORDER)?,
-        data: Bytes::copy_from_slice(data),
+/// The files in a directory with numbers as names; none if there is no such directory.
+fn numbered(dir: &Path) -> io::Result<Vec<(u32, PathBuf)>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
     };
-    Some((ParsedChunk { series, chunk, is_out_of_order: encoding & OUT_OF_ORDER != 0 }, cursor.at()))
-}
-
-/// Appends the chunks of a file and returns where the first damage begins, or its length. Zeros at the end are no chunk: a
-/// crash can leave them.
-fn parse_file(file: u32, bytes: &[u8], out: &mut Vec<FoundChunk>) -> usize {
-    let mut cursor = ByteCursor::new(bytes);
-    if cursor.be32() != Some(MAGIC) || cursor.take(4) != Some(&HEADER[4..]) {
-        return 0;
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        files.extend(number.map(|number| (number, entry.path())));
     }
-    let mut at = HEADER.len();
-    while at < bytes.len() {
-        let Some((found, length)) = parse_chunk(&bytes[at..]) else { return at };
-        let (Ok(offset), Ok(place_length)) = (u32::try_from(at), u32::try_from(length)) else { return at };
-        out.push(FoundChunk {
-            series: found.series,
-            range: found.chunk.range,
-            place: ChunkPlace { file, offset, length: place_length },
-            is_out_of_order: found.is_out_of_order,
-        });
-        at += length;
-    }
-    at
+    Ok(files)
 }
 
 #[cfg(test)]

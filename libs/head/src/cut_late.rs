@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use model::{TimeRange, Timestamp};
 use tsdb::{BlockMeta, BlockOptions, BlockWriter, Compaction, Ulid};
 
-use crate::chunk_files::StoredChunk;
+use crate::chunk_format::StoredChunk;
 use crate::error::{HeadError, at};
 use crate::head::{CHUNKS_DIR, Head, LATE_LOG_DIR};
 use crate::log::buffered::BufferedLog;

@@ -11,12 +11,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use model::{TimeRange, Timestamp};
-use tsdb::{Block, BlockError, BlockMeta, UNFINISHED_SUFFIX, Ulid, parse_block_id};
+use tsdb::{Block, BlockError, BlockMeta, BlockProblem, MetaError, UNFINISHED_SUFFIX, Ulid, parse_block_id};
 
 use crate::cut_late::LATE_HINT;
 use crate::error::{HeadError, at};
 use crate::files::bytes_of;
-use crate::head::{Head, HeadOptions, lock};
+use crate::folder::FolderLock;
+use crate::head::{Head, HeadOptions};
 use crate::replay::Replay;
 use crate::views::{Removal, Views};
 
@@ -100,10 +101,10 @@ impl Database {
     /// Opens a data folder, which is created if it is missing. It may be that of a Prometheus.
     ///
     /// # Errors
-    /// When another process uses it, or a file cannot be read or written. A damaged block is not an error.
+    /// When another process uses it, or it is not a data folder; when a later version wrote it; when a file cannot be read or written. In
+    /// the first three cases, nothing was written. A damaged block is not an error.
     pub fn open(dir: &Path, options: DatabaseOptions) -> Result<(Self, OpenedDatabase), HeadError> {
-        let lock = lock(dir)?;
-        remove_unfinished(dir).map_err(at(dir))?;
+        let lock = FolderLock::lock(dir)?;
         let (mut blocks, mut damaged) = (Vec::new(), Vec::new());
         for id in block_ids(dir).map_err(at(dir))? {
             match LocalBlock::open(dir, id) {
@@ -111,7 +112,9 @@ impl Database {
                 Err(error) => damaged.push(error),
             }
         }
-        remove_superseded(&mut blocks)?;
+        if let Some(newer) = damaged.iter().find(|error| is_newer(error)) {
+            return Err(HeadError::Newer { path: dir.join(&*newer.block), what: newer_part(newer) });
+        }
         blocks.sort_by_key(|block| (block.meta().min_time, block.meta().ulid));
         let min_time =
             blocks.iter().filter(|block| !block.is_late()).map(|block| block.meta().max_time).max();
@@ -123,6 +126,9 @@ impl Database {
             most_unlogged_bytes: options.most_unlogged_bytes,
         };
         let (head, replay) = Head::open_locked(dir, head_options, lock)?;
+        // Nothing is removed before it is known that all can be read.
+        remove_unfinished(dir).map_err(at(dir))?;
+        remove_superseded(&mut blocks)?;
         let database = Self {
             dir: dir.to_owned(),
             options,
@@ -296,6 +302,24 @@ impl LocalBlock {
     /// Whether it has late samples only, so that its end is not that of the head.
     fn is_late(&self) -> bool {
         self.meta().compaction.hints.iter().any(|hint| hint == LATE_HINT)
+    }
+}
+
+/// Whether a later version wrote a block.
+fn is_newer(error: &BlockError) -> bool {
+    match &error.problem {
+        BlockProblem::Version { found, newest } => found > newest,
+        BlockProblem::Meta(MetaError::Version(version)) => *version > BlockMeta::NEWEST_VERSION,
+        _ => false,
+    }
+}
+
+/// What of a block is not known.
+fn newer_part(error: &BlockError) -> String {
+    match &error.problem {
+        BlockProblem::Version { found, .. } => format!("version {found} of {}", error.part),
+        BlockProblem::Meta(MetaError::Version(version)) => format!("version {version} of meta.json"),
+        problem => problem.to_string(),
     }
 }
 

@@ -20,6 +20,22 @@ pub enum HeadError {
     /// Another process uses the directory.
     #[error("{}: another process uses this data folder", .0.display())]
     Locked(PathBuf),
+    /// The directory has other things and nothing of a data folder. Nothing was written to it.
+    #[error("{}: this is not a data folder, it contains {found}; choose an empty folder", dir.display())]
+    Foreign {
+        /// The directory.
+        dir: PathBuf,
+        /// Some of what is there.
+        found: String,
+    },
+    /// A later version wrote something that this one cannot read. Nothing was written to the directory.
+    #[error("{}: {what} is not known to this version; a later one wrote it, use that one", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// What is not known.
+        what: String,
+    },
     /// A block that was just written cannot be read.
     #[error(transparent)]
     Damaged(Box<BlockError>),

@@ -1,7 +1,6 @@
 //! The head: recent samples in memory, in the log, and in chunk files.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -9,10 +8,12 @@ use std::time::Duration;
 
 use model::{TimeRange, Timestamp};
 
-use crate::chunk_files::{ChunkFiles, StoredChunk};
+use crate::chunk_files::ChunkFiles;
+use crate::chunk_format::StoredChunk;
 use crate::error::{HeadError, at};
 use crate::exemplars::ExemplarBuffer;
 use crate::files::bytes_of;
+use crate::folder::FolderLock;
 use crate::index::HeadIndex;
 use crate::late::LateSamples;
 use crate::log::buffered::{BufferedLog, Unlogged};
@@ -25,7 +26,6 @@ pub(crate) const LOG_DIR: &str = "wal";
 pub(crate) const CHUNKS_DIR: &str = "chunks_head";
 /// The directory of the log of out-of-order samples.
 pub(crate) const LATE_LOG_DIR: &str = "wbl";
-const LOCK_FILE: &str = "lock";
 
 /// How a head is opened.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +84,7 @@ pub struct Head {
     /// after the records of all its samples.
     pub(crate) late_log: Mutex<Option<BufferedLog>>,
     most_unlogged_bytes: usize,
-    lock: File,
+    pub(crate) lock: FolderLock,
 }
 
 /// What a head contains.
@@ -101,17 +101,17 @@ pub struct HeadStats {
 }
 
 impl Head {
-    /// An empty head in a directory that is locked.
+    /// An empty head in a directory that is locked. Nothing is written.
     pub(crate) fn empty(
         dir: &Path,
         options: HeadOptions,
-        lock: File,
-    ) -> Result<(Self, Vec<crate::chunk_files::FoundChunk>, Vec<crate::chunk_files::DamagedFile>), HeadError>
+        lock: FolderLock,
+    ) -> Result<(Self, Vec<crate::chunk_format::FoundChunk>, Vec<crate::chunk_files::DamagedFile>), HeadError>
     {
         let chunks_dir = dir.join(CHUNKS_DIR);
-        let (files, chunks, damaged) = ChunkFiles::open(&chunks_dir).map_err(at(&chunks_dir))?;
+        let (files, chunks, damaged) = ChunkFiles::scan(&chunks_dir)?;
         let log_dir = dir.join(LOG_DIR);
-        let log = BufferedLog::create(&log_dir, options.most_unlogged_bytes).map_err(at(&log_dir))?;
+        let log = BufferedLog::new(&log_dir, options.most_unlogged_bytes);
         let range = millis(options.block_range).max(1);
         let head = Self {
             dir: dir.to_owned(),
@@ -164,7 +164,9 @@ impl Head {
 
     /// Begins the log of out-of-order samples.
     pub(crate) fn create_late_log(&self) -> std::io::Result<BufferedLog> {
-        BufferedLog::create(&self.dir.join(LATE_LOG_DIR), self.most_unlogged_bytes)
+        let mut log = BufferedLog::new(&self.dir.join(LATE_LOG_DIR), self.most_unlogged_bytes);
+        log.begin()?;
+        Ok(log)
     }
 
     /// Changes [`HeadOptions::out_of_order_window`]. Samples that were accepted stay.
@@ -266,23 +268,4 @@ pub(crate) fn joined(a: Option<TimeRange>, b: Option<TimeRange>) -> Option<TimeR
 
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-impl Drop for Head {
-    fn drop(&mut self) {
-        // A child process that is just being started has the file, too: closing it is not enough.
-        let _ = self.lock.unlock();
-    }
-}
-
-/// Locks a data folder for this process.
-pub(crate) fn lock(dir: &Path) -> Result<File, HeadError> {
-    fs::create_dir_all(dir).map_err(at(dir))?;
-    let path = dir.join(LOCK_FILE);
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(at(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(HeadError::Locked(dir.to_owned())),
-        Err(TryLockError::Error(error)) => Err(at(&path)(error)),
-    }
 }

@@ -3,7 +3,7 @@
 use model::{TimeRange, Timestamp};
 use tsdb::{AppendError, Chunk};
 
-use crate::chunk_files::StoredChunk;
+use crate::chunk_format::StoredChunk;
 use crate::value::{TimedValue, encoded};
 
 /// Samples of a series that wait for a chunk, as in Prometheus (`OutOfOrderCapMax`).

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::chunk_files::{FoundChunk, StoredChunk};
+use crate::chunk_format::{FoundChunk, StoredChunk};
 use crate::head::Head;
 use crate::series::Series;
 

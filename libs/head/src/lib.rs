@@ -20,6 +20,7 @@
 mod append_late;
 mod appender;
 mod chunk_files;
+mod chunk_format;
 mod commit;
 mod cut;
 mod cut_late;
@@ -27,6 +28,7 @@ mod database;
 mod error;
 mod exemplars;
 mod files;
+mod folder;
 mod head;
 mod index;
 mod late;

@@ -8,14 +8,16 @@ use std::sync::{Arc, PoisonError};
 
 use model::{TimeRange, Timestamp};
 
-use crate::chunk_files::{FoundChunk, StoredChunk};
+use crate::chunk_files::DamagedFile;
+use crate::chunk_format::{FoundChunk, StoredChunk};
 use crate::error::{HeadError, at};
-use crate::head::{Head, HeadOptions, LATE_LOG_DIR, LOG_DIR, lock};
+use crate::folder::FolderLock;
+use crate::head::{CHUNKS_DIR, Head, HeadOptions, LATE_LOG_DIR, LOG_DIR};
 use crate::late_chunks::LateChunks;
 use crate::log::checkpoint;
 use crate::log::exemplar::{LoggedExemplar, LoggedMetadata};
 use crate::log::marker::LoggedMarker;
-use crate::log::reader::{SegmentReader, Torn};
+use crate::log::reader::{NEWER, SegmentReader, Torn, is_compressed};
 use crate::log::record::{LoggedDeletion, LoggedHistogram, LoggedSample, Record};
 use crate::log::segments::{Segment, last_checkpoint, list};
 use crate::series::{Refused, Series};
@@ -34,7 +36,7 @@ pub struct Replay {
     pub chunks: usize,
     /// Damaged files: each was cut before the damage.
     pub damaged: Vec<DamagedPart>,
-    /// Records that are damaged although their checksum matches.
+    /// Records that cannot be read although their checksum matches.
     pub damaged_records: u64,
     /// Out-of-order samples that were read from their log. Those in chunk files are not counted.
     pub late: u64,
@@ -62,51 +64,69 @@ impl Head {
     /// it. Later segments are read.
     ///
     /// # Errors
-    /// When another process uses the directory, or a file cannot be read or written.
+    /// When another process uses the directory, or it is not a data folder; when a later version wrote it; when a file cannot be read or
+    /// written. In the first three cases, nothing was written.
     pub fn open(dir: &Path, options: HeadOptions) -> Result<(Self, Replay), HeadError> {
-        Self::open_locked(dir, options, lock(dir)?)
+        Self::open_locked(dir, options, FolderLock::lock(dir)?)
     }
 
-    /// The same for a directory that is locked.
+    /// The same for a directory that is locked. Nothing is written before all is read.
     pub(crate) fn open_locked(
         dir: &Path,
         options: HeadOptions,
-        lock: File,
+        lock: FolderLock,
     ) -> Result<(Self, Replay), HeadError> {
-        let log_dir = dir.join(LOG_DIR);
-        let in_log = at(&log_dir);
-        checkpoint::remove_replaced(&log_dir).map_err(&in_log)?;
-        let mut segments = Vec::new();
-        if let Some(checkpoint) = last_checkpoint(&log_dir).map_err(&in_log)? {
-            segments.extend(list(&checkpoint.path).map_err(&in_log)?);
-        }
-        segments.extend(list(&log_dir).map_err(&in_log)?);
-        let (head, chunks, damaged) = Self::empty(dir, options, lock)?;
-        let mut replay = Replay { chunks: chunks.len(), ..Replay::default() };
-        for file in damaged {
-            let reason = "a chunk is damaged";
-            replay.damaged.push(DamagedPart {
-                path: file.path,
-                at: file.at,
-                lost: file.lost,
-                reason,
-                saved: None,
-            });
-        }
+        let (log_dir, late_dir) = (dir.join(LOG_DIR), dir.join(LATE_LOG_DIR));
+        let (mut head, chunks, damaged) = Self::empty(dir, options, lock)?;
         let late = LateChunks::new(head.files.first_file());
-        let mut reader = Reader { head: &head, stored: HashMap::new(), late, replay };
+        let replay = Replay { chunks: chunks.len(), ..Replay::default() };
+        let mut reader = Reader { head: &head, stored: HashMap::new(), late, torn: Vec::new(), replay };
         reader.add_chunks(chunks, options.min_time);
-        for segment in segments {
-            reader.read_segment(&segment, Reader::add)?;
+        for segment in segments(&log_dir).map_err(at(&log_dir))? {
+            reader.read_segment(segment, Reader::add)?;
         }
         reader.replay.without_series += reader.late.release_unknown(&head);
-        let late_dir = dir.join(LATE_LOG_DIR);
         for segment in list(&late_dir).map_err(at(&late_dir))? {
-            reader.read_segment(&segment, Reader::add_late)?;
+            reader.read_segment(segment, Reader::add_late)?;
         }
-        let replay = reader.replay;
+        let Reader { torn, mut replay, .. } = reader;
+        head.lock.keep();
+        head.repair(&mut replay, damaged, torn)?;
         Ok((head, replay))
     }
+
+    /// Cuts what is damaged off files, removes what a checkpoint replaces, and begins the log.
+    fn repair(
+        &self,
+        replay: &mut Replay,
+        damaged: Vec<DamagedFile>,
+        torn: Vec<(PathBuf, Torn)>,
+    ) -> Result<(), HeadError> {
+        let (log_dir, chunks_dir) = (self.dir.join(LOG_DIR), self.dir.join(CHUNKS_DIR));
+        self.files.repair(&damaged).map_err(at(&chunks_dir))?;
+        for DamagedFile { path, at, lost, .. } in damaged.into_iter().filter(|file| !file.is_zero) {
+            let reason = "a chunk is damaged";
+            replay.damaged.push(DamagedPart { path, at, lost, reason, saved: None });
+        }
+        for (path, torn) in torn {
+            let saved = Some(cut_off(&path, &torn).map_err(at(&path))?);
+            let Torn { at, lost, reason } = torn;
+            replay.damaged.push(DamagedPart { path, at, lost, reason, saved });
+        }
+        checkpoint::remove_replaced(&log_dir).map_err(at(&log_dir))?;
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.begin().map_err(at(&log_dir))?;
+        Ok(())
+    }
+}
+
+/// The segments of the last checkpoint of a log, and those that it does not replace.
+fn segments(dir: &Path) -> std::io::Result<Vec<Segment>> {
+    let checkpoint = last_checkpoint(dir)?;
+    let replaced = checkpoint.as_ref().map(|checkpoint| checkpoint.number);
+    let mut segments = checkpoint.map_or_else(|| Ok(Vec::new()), |checkpoint| list(&checkpoint.path))?;
+    segments.extend(list(dir)?.into_iter().filter(|segment| Some(segment.number) > replaced));
+    Ok(segments)
 }
 
 struct Reader<'a> {
@@ -114,6 +134,8 @@ struct Reader<'a> {
     /// The chunks in files, by the number of their series.
     stored: HashMap<u64, Vec<StoredChunk>>,
     late: LateChunks,
+    /// Segments that cannot be read to their end.
+    torn: Vec<(PathBuf, Torn)>,
     replay: Replay,
 }
 
@@ -133,27 +155,30 @@ impl Reader<'_> {
         }
     }
 
-    fn read_segment(&mut self, segment: &Segment, add: impl Fn(&mut Self, Record)) -> Result<(), HeadError> {
-        let in_segment = at(&segment.path);
-        let mut reader = SegmentReader::open(&segment.path).map_err(&in_segment)?;
-        while let Some(record) = reader.next_record().map_err(&in_segment)? {
+    fn read_segment(&mut self, segment: Segment, add: impl Fn(&mut Self, Record)) -> Result<(), HeadError> {
+        let Segment { path, .. } = segment;
+        let mut reader = SegmentReader::open(&path).map_err(at(&path))?;
+        while let Some(record) = reader.next_record().map_err(at(&path))? {
             match Record::parse(record) {
+                // A flipped bit in the type of a record lets it look as if it were not compressed.
+                Ok(Record::Other(_)) if is_compressed(record) => self.replay.damaged_records += 1,
+                Ok(Record::Other(kind)) => {
+                    let what = format!("kind {kind} of a record");
+                    return Err(HeadError::Newer { path, what });
+                }
                 Ok(record) => add(self, record),
                 Err(_) => self.replay.damaged_records += 1,
             }
         }
-        if let Some(torn) = reader.torn() {
-            let saved = cut_off(&segment.path, &torn).map_err(&in_segment)?;
-            let Torn { at, lost, reason } = torn;
-            self.replay.damaged.push(DamagedPart {
-                path: segment.path.clone(),
-                at,
-                lost,
-                reason,
-                saved: Some(saved),
-            });
+        match reader.torn() {
+            Some(torn) if torn.reason == NEWER => {
+                Err(HeadError::Newer { path, what: torn.reason.to_owned() })
+            }
+            torn => {
+                self.torn.extend(torn.map(|torn| (path, torn)));
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     fn add(&mut self, record: Record) {

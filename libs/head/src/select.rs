@@ -8,7 +8,7 @@ use std::vec::IntoIter;
 use model::{Labels, METRIC_NAME, Matcher, TimeRange};
 use tsdb::Chunk;
 
-use crate::chunk_files::StoredChunk;
+use crate::chunk_format::StoredChunk;
 use crate::error::{HeadError, at};
 use crate::exemplars::SeriesExemplars;
 use crate::head::{CHUNKS_DIR, Head};

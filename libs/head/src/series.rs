@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use model::{Labels, Sample, TimeRange, Timestamp};
 use tsdb::{AppendError, Chunk, Encoding, OpenChunk, SAMPLES_PER_CHUNK};
 
-use crate::chunk_files::StoredChunk;
+use crate::chunk_format::StoredChunk;
 use crate::late::LateSamples;
 use crate::metadata::Metadata;
 use crate::value::{TimedValue, Value};

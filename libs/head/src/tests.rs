@@ -6,6 +6,7 @@ mod full_disk;
 mod late;
 mod oracle;
 mod prometheus;
+mod refusals;
 mod torn;
 
 use std::collections::BTreeMap;

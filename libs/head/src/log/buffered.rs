@@ -2,13 +2,15 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::log::writer::LogWriter;
 
 /// A log that goes on in memory, up to a limit, while its files cannot be written. Records keep their order.
 pub(crate) struct BufferedLog {
-    writer: LogWriter,
+    dir: PathBuf,
+    /// None before the first segment.
+    writer: Option<LogWriter>,
     kept: VecDeque<Batch>,
     kept_bytes: usize,
     most_bytes: usize,
@@ -37,13 +39,22 @@ pub struct Unlogged {
 }
 
 impl BufferedLog {
-    /// Begins a new segment after those in `dir`. At most this many bytes of records are kept in memory.
+    /// A log in `dir`, to which nothing is written yet. At most this many bytes of records are kept in memory.
+    pub(crate) fn new(dir: &Path, most_bytes: usize) -> Self {
+        let (dir, kept) = (dir.to_owned(), VecDeque::new());
+        Self { dir, writer: None, kept, kept_bytes: 0, most_bytes, problem: None, refused: 0 }
+    }
+
+    /// Begins a new segment after those in the directory, which is created if it is missing.
     ///
     /// # Errors
     /// When a file cannot be created.
-    pub(crate) fn create(dir: &Path, most_bytes: usize) -> io::Result<Self> {
-        let writer = LogWriter::create(dir)?;
-        Ok(Self { writer, kept: VecDeque::new(), kept_bytes: 0, most_bytes, problem: None, refused: 0 })
+    pub(crate) fn begin(&mut self) -> io::Result<&mut LogWriter> {
+        let writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => LogWriter::create(&self.dir)?,
+        };
+        Ok(self.writer.insert(writer))
     }
 
     /// Appends records with this many samples, or keeps them if they cannot be written.
@@ -51,8 +62,8 @@ impl BufferedLog {
     /// # Errors
     /// When they cannot be written, and records that are kept have reached the limit; when a record does not fit into a segment.
     pub(crate) fn log(&mut self, records: Vec<Vec<u8>>, samples: u64) -> io::Result<()> {
-        self.writer.check(&records)?;
-        let result = self.write_kept().and_then(|()| self.writer.log(&records));
+        self.begin()?.check(&records)?;
+        let result = self.write_kept().and_then(|()| self.begin()?.log(&records));
         let Err(error) = result else { return Ok(()) };
         let bytes: usize = records.iter().map(Vec::len).sum();
         self.problem = Some(error.to_string());
@@ -72,10 +83,12 @@ impl BufferedLog {
 
     /// Writes the records that were kept.
     fn write_kept(&mut self) -> io::Result<()> {
-        while let Some(batch) = self.kept.front() {
-            self.writer.log(&batch.records)?;
+        while let Some(batch) = self.kept.pop_front() {
+            if let Err(error) = self.begin().and_then(|writer| writer.log(&batch.records)) {
+                self.kept.push_front(batch);
+                return Err(error);
+            }
             self.kept_bytes -= batch.records.iter().map(Vec::len).sum::<usize>();
-            self.kept.pop_front();
         }
         (self.problem, self.refused) = (None, 0);
         Ok(())
@@ -87,7 +100,7 @@ impl BufferedLog {
     /// When some cannot be written, or the disk reports an error.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         self.write_kept()?;
-        self.writer.sync()
+        self.writer.as_ref().map_or(Ok(()), LogWriter::sync)
     }
 
     /// Completes the segment and begins the next one. Returns its number. Records that cannot be written are kept for it.
@@ -96,14 +109,15 @@ impl BufferedLog {
     /// When the files cannot be written.
     pub(crate) fn next_segment(&mut self) -> io::Result<u32> {
         let _ = self.write_kept();
-        self.writer.next_segment()?;
-        Ok(self.writer.number())
+        let writer = self.begin()?;
+        writer.next_segment()?;
+        Ok(writer.number())
     }
 
     /// The writer, to make it fail.
     #[cfg(test)]
     pub(crate) fn writer(&mut self) -> &mut LogWriter {
-        &mut self.writer
+        self.begin().unwrap()
     }
 
     /// What is only in memory; none if everything is in the log.

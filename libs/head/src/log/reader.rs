@@ -19,6 +19,10 @@ pub(crate) struct Torn {
     pub(crate) reason: &'static str,
 }
 
+/// The reason of a segment that a later version wrote: its records have a type or a compression that is not known. A flipped bit can
+/// do that to one record, but not to two that follow each other.
+pub(crate) const NEWER: &str = "the type of the records";
+
 /// Reads the records of one segment, in order.
 pub(crate) struct SegmentReader {
     file: File,
@@ -143,8 +147,10 @@ impl SegmentReader {
                 return Ok(Err("a checksum does not match"));
             }
             let fragment = Fragment { kind: header[0] & 7, compression: header[0] & !7 };
-            if fragment.kind > 4 {
-                return Ok(Err("a record has an unknown type"));
+            if let Some(reason) = unknown_type(header[0]) {
+                let follows =
+                    is_whole_of_unknown_type(&self.page[self.at + HEADER_BYTES + length..self.filled]);
+                return Ok(Err(if length > 0 && follows { NEWER } else { reason }));
             }
             self.data.extend_from_slice(data);
             self.at += HEADER_BYTES + length;
@@ -196,10 +202,36 @@ impl SegmentReader {
                     return Err("a record is too large");
                 }
             }
-            _ => return Err("a record has an unknown compression"),
+            _ => return Err(UNKNOWN_COMPRESSION),
         }
         Ok(())
     }
+}
+
+/// Whether these bytes are data that snappy has compressed.
+pub(crate) fn is_compressed(bytes: &[u8]) -> bool {
+    let length = snap::raw::decompress_len(bytes).unwrap_or(usize::MAX);
+    length <= MOST_RECORD_BYTES && snap::raw::Decoder::new().decompress_vec(bytes).is_ok()
+}
+
+const UNKNOWN_COMPRESSION: &str = "a record has an unknown compression";
+
+/// What is not known of the first byte of a fragment.
+fn unknown_type(byte: u8) -> Option<&'static str> {
+    match (byte & 7, byte & !7) {
+        (5.., _) => Some("a record has an unknown type"),
+        (_, 0 | SNAPPY | ZSTD) => None,
+        _ => Some(UNKNOWN_COMPRESSION),
+    }
+}
+
+/// Whether a page continues with a fragment of an unknown type that is not damaged.
+fn is_whole_of_unknown_type(rest: &[u8]) -> bool {
+    let Some((header, rest)) = rest.split_at_checked(HEADER_BYTES) else { return false };
+    let length = usize::from(u16::from_be_bytes([header[1], header[2]]));
+    let checksum = u32::from_be_bytes([header[3], header[4], header[5], header[6]]);
+    let data = rest.get(..length).filter(|data| !data.is_empty());
+    unknown_type(header[0]).is_some() && data.is_some_and(|data| crc32c::crc32c(data) == checksum)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::log::segments::{list, segment_name};
+use crate::log::segments::{last_checkpoint, list, segment_name};
 use crate::log::{HEADER_BYTES, PAGE_BYTES, SEGMENT_BYTES, SNAPPY};
 
 /// Bytes of data in a page with one fragment.
@@ -47,7 +47,9 @@ impl LogWriter {
     /// The same with segments of another size, a multiple of a page.
     pub(crate) fn with_segments(dir: &Path, segment_bytes: usize) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
-        let number = list(dir)?.last().map_or(0, |last| last.number + 1);
+        let last = list(dir)?.last().map(|last| last.number);
+        // A segment that a checkpoint replaces would be removed.
+        let number = last.max(last_checkpoint(dir)?.map(|last| last.number)).map_or(0, |last| last + 1);
         Ok(Self {
             dir: dir.to_owned(),
             number,
