@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use head::{Head, HeadOptions};
+use head::{Head, HeadError, HeadOptions};
 use libfuzzer_sys::fuzz_target;
 use model::TimeRange;
 
@@ -19,9 +19,13 @@ fuzz_target!(|input: &[u8]| {
     std::fs::write(dir.join("wbl/00000000"), late).expect("a segment");
     std::fs::write(dir.join("chunks_head/000001"), chunks).expect("a chunk file");
     let read = || {
-        let (head, replay) = Head::open(&dir, HeadOptions::default()).expect("the files can be read");
-        (head.select(&[], TimeRange::ALL).filter(|series| series.is_ok()).count(), replay.damaged.len())
+        let (head, replay) = match Head::open(&dir, HeadOptions::default()) {
+            Err(HeadError::Newer { .. }) => return None,
+            opened => opened.expect("the files can be read"),
+        };
+        let series = head.select(&[], TimeRange::ALL).filter(|series| series.is_ok()).count();
+        Some((series, replay.damaged.len()))
     };
-    let (series, _) = read();
-    assert_eq!(read(), (series, 0));
+    // What a later version may have written is refused each time.
+    assert_eq!(read().map(|(series, _)| (series, 0)), read());
 });
