@@ -24,6 +24,7 @@ mod peer_text;
 mod policy;
 mod proxy;
 mod race;
+mod slots;
 mod task;
 pub mod transport;
 

@@ -34,6 +34,15 @@ pub(super) fn log_and_count(
         ConnectionEvent::Recovered { address } => {
             tracing::info!(%address, "QUIC works again, replacing the TCP connection")
         }
+        ConnectionEvent::Overloaded { remote, transport, reason } => {
+            metrics.handshake_failed(match transport {
+                Transport::Quic => "inbound_quic_full",
+                Transport::Tcp | Transport::Local => "inbound_tcp_full",
+            });
+            if let Some(suppressed) = handshake_log.admit(Instant::now()) {
+                tracing::warn!(%remote, %transport, error = reason, suppressed, "a connection was refused");
+            }
+        }
         ConnectionEvent::HandshakeFailed { remote, transport, reason } => {
             metrics.handshake_failed(match transport {
                 Transport::Quic => "inbound_quic",

@@ -4,9 +4,8 @@
 //! duration of a connection, and the number of connections, in all and from one address.
 
 use std::{
-    collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -22,6 +21,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     metrics::GatewayMetrics,
+    slots::Slots,
     task::BoxingExecutor,
     transport::{
         ServiceHandler,
@@ -35,27 +35,27 @@ const MAX_REQUEST_BYTES: usize = 16 << 10;
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 /// Connections that are served at once; further ones are closed.
 const MAX_CONNECTIONS: usize = 64;
-/// Connections from one address that are served at once, so that one host cannot use all slots.
-const MAX_CONNECTIONS_OF_ADDRESS: usize = 8;
+/// Connections from one network that are served at once, so that one host cannot use all slots.
+const MAX_CONNECTIONS_OF_NETWORK: usize = 8;
 
 /// Serves enrolment.
 pub(crate) struct EnrolmentService {
     issuer: Arc<Issuer>,
     metrics: Arc<GatewayMetrics>,
-    slots: Arc<EnrolmentSlots>,
+    slots: Arc<Slots>,
     /// Notified after each enrolment, so that the registrations are read at once.
     pub(crate) enrolled: Arc<Notify>,
 }
 
 impl EnrolmentService {
     pub(crate) fn new(issuer: Arc<Issuer>, metrics: Arc<GatewayMetrics>) -> Arc<Self> {
-        let (slots, enrolled) = (Arc::default(), Arc::default());
-        Arc::new(Self { issuer, metrics, slots, enrolled })
+        let slots = Slots::new(MAX_CONNECTIONS, MAX_CONNECTIONS_OF_NETWORK);
+        Arc::new(Self { issuer, metrics, slots, enrolled: Arc::default() })
     }
 
     /// Serves one joining cluster on a connection whose TLS handshake is complete.
     pub(crate) async fn serve(self: Arc<Self>, stream: Box<TlsStream<TcpStream>>, remote: IpAddr) {
-        let Some(_slot) = EnrolmentSlots::reserve(&self.slots, remote) else {
+        let Ok(_slot) = self.slots.take(remote) else {
             // At level debug, because any host can cause any number of these lines. The metric counts them.
             self.metrics.handshake_failed("enrolment_full");
             tracing::debug!(%remote, "enrolment connection rejected, too many are open");
@@ -71,45 +71,6 @@ impl EnrolmentService {
             Ok(Err(error)) => tracing::debug!(%remote, %error, "enrolment connection was lost"),
             Err(_) => {
                 tracing::debug!(%remote, "enrolment connection closed after {} s", CONNECTION_TIMEOUT.as_secs())
-            }
-        }
-    }
-}
-
-/// The connections that are served now, by remote address.
-#[derive(Default)]
-struct EnrolmentSlots {
-    taken: Mutex<HashMap<IpAddr, usize>>,
-}
-
-impl EnrolmentSlots {
-    /// Reserves a slot for a connection from `remote`; `None` when all are in use.
-    fn reserve(slots: &Arc<Self>, remote: IpAddr) -> Option<EnrolmentSlot> {
-        // One host, whether it connects with IPv4 or with an IPv4-mapped IPv6 address.
-        let remote = remote.to_canonical();
-        let mut taken = slots.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_address = taken.get(&remote).copied().unwrap_or_default();
-        if of_address >= MAX_CONNECTIONS_OF_ADDRESS || taken.values().sum::<usize>() >= MAX_CONNECTIONS {
-            return None;
-        }
-        taken.insert(remote, of_address + 1);
-        Some(EnrolmentSlot { slots: slots.clone(), remote })
-    }
-}
-
-/// A slot for one connection, released on drop.
-struct EnrolmentSlot {
-    slots: Arc<EnrolmentSlots>,
-    remote: IpAddr,
-}
-
-impl Drop for EnrolmentSlot {
-    fn drop(&mut self) {
-        let mut taken = self.slots.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = taken.get_mut(&self.remote) {
-            *count -= 1;
-            if *count == 0 {
-                taken.remove(&self.remote);
             }
         }
     }
@@ -152,31 +113,5 @@ pub(crate) fn refusal(error: &PkiError) -> Status {
         _ => Status::internal(
             "the issuer cannot issue certificates now; see the log of the observability gateway",
         ),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_address_cannot_use_all_slots_and_slots_are_released() {
-        let slots = Arc::<EnrolmentSlots>::default();
-        let address = |last| IpAddr::from([10, 0, 0, last]);
-        let mut reserved: Vec<_> =
-            (0..8).map(|_| EnrolmentSlots::reserve(&slots, address(1)).unwrap()).collect();
-        assert!(EnrolmentSlots::reserve(&slots, address(1)).is_none());
-        assert!(
-            EnrolmentSlots::reserve(&slots, "::ffff:10.0.0.1".parse().unwrap()).is_none(),
-            "the same address again"
-        );
-        for last in 2..=8 {
-            reserved.extend((0..8).map(|_| EnrolmentSlots::reserve(&slots, address(last)).unwrap()));
-        }
-        assert!(EnrolmentSlots::reserve(&slots, address(9)).is_none(), "all slots are in use");
-        reserved.remove(0);
-        let _again = EnrolmentSlots::reserve(&slots, address(9)).unwrap();
-        drop(reserved);
-        assert_eq!(slots.taken.lock().unwrap().len(), 1);
     }
 }

@@ -1,6 +1,11 @@
 //! Accepts connections on one port, UDP and TCP.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures::FutureExt;
 use identity::{Expectations, enrolment_server_config, server_config};
@@ -10,12 +15,13 @@ use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
     task::JoinSet,
     time::timeout,
 };
 use tokio_rustls::{LazyConfigAcceptor, TlsStream};
 
+use crate::slots::{Slot, Slots};
 use crate::transport::{
     ConnectionEvent, MeshConnection, MeshNode,
     error::{of_io, of_quic},
@@ -52,7 +58,7 @@ pub enum AcceptedConnection {
 pub struct MeshListener {
     local: SocketAddr,
     inbound: mpsc::Receiver<AcceptedConnection>,
-    endpoint: quinn::Endpoint,
+    endpoint: CurrentEndpoint,
     /// Aborted when the listener is dropped.
     _tasks: JoinSet<()>,
 }
@@ -85,8 +91,8 @@ impl MeshListener {
         quic.transport_config(settings.quic())
             .max_incoming(settings.max_handshakes)
             .incoming_buffer_size_total(INCOMING_BUFFER_BYTES);
-        let runtime = Arc::new(quinn::TokioRuntime);
-        let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(quic), udp, runtime)?;
+        let endpoint = CurrentEndpoint::default();
+        endpoint.set(Some(open_endpoint(quic.clone(), udp)?));
         let enrolment = match enrolment {
             true => Some(enrolment_server_config(&node.store, &[ALPN_ENROLMENT]).map_err(io::Error::other)?),
             false => None,
@@ -98,11 +104,12 @@ impl MeshListener {
             expectations: expectations.clone(),
             mesh: tls(ALPN_TCP)?,
             enrolment,
-            handshakes: Arc::new(Semaphore::new(settings.max_handshakes)),
+            quic_slots: Slots::new(settings.max_handshakes, settings.max_handshakes_of_network),
+            tcp_slots: Slots::new(settings.max_handshakes, settings.max_handshakes_of_network),
             inbound: sender,
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept_quic(context.clone(), endpoint.clone()).boxed());
+        tasks.spawn(keep_accepting_quic(context.clone(), quic, local, endpoint.clone()).boxed());
         tasks.spawn(accept_tcp(context, tcp).boxed());
         Ok(Self { local, inbound, endpoint, _tasks: tasks })
     }
@@ -110,6 +117,14 @@ impl MeshListener {
     /// The bound address.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Loses the UDP socket, as after an error of the system.
+    #[cfg(test)]
+    pub(super) fn lose_udp(&self) {
+        if let Some(endpoint) = self.endpoint.get() {
+            endpoint.close(0u8.into(), b"lost");
+        }
     }
 
     /// Waits for the next connection.
@@ -128,7 +143,9 @@ impl MeshListener {
 impl Drop for MeshListener {
     fn drop(&mut self) {
         // Open connections keep the socket alive; it must not accept new ones.
-        self.endpoint.set_server_config(None);
+        if let Some(endpoint) = self.endpoint.get() {
+            endpoint.set_server_config(None);
+        }
     }
 }
 
@@ -138,13 +155,20 @@ struct AcceptContext {
     expectations: Expectations,
     mesh: Arc<ServerConfig>,
     enrolment: Option<Arc<ServerConfig>>,
-    handshakes: Arc<Semaphore>,
+    quic_slots: Arc<Slots>,
+    tcp_slots: Arc<Slots>,
     inbound: mpsc::Sender<AcceptedConnection>,
 }
 
 impl AcceptContext {
     fn refused(&self, remote: SocketAddr, transport: Transport, reason: &str) {
         (self.node.events)(&ConnectionEvent::HandshakeFailed { remote, transport, reason });
+    }
+
+    /// Takes a slot for a handshake. A refusal is reported.
+    fn admit(&self, slots: &Arc<Slots>, remote: SocketAddr, transport: Transport) -> Option<Slot> {
+        let refused = |reason| (self.node.events)(&ConnectionEvent::Overloaded { remote, transport, reason });
+        slots.take(remote.ip()).inspect_err(|reason| refused(reason)).ok()
     }
 
     async fn handshake_quic(&self, connecting: quinn::Connecting, remote: SocketAddr) {
@@ -163,6 +187,9 @@ impl AcceptContext {
 
     async fn handshake_tcp(&self, stream: TcpStream, remote: SocketAddr) {
         let refused = |reason: &str| self.refused(remote, Transport::Tcp, reason);
+        if timeout(self.node.settings.first_byte_timeout, stream.peek(&mut [0])).await.is_err() {
+            return refused("the handshake took too long: the client has sent nothing");
+        }
         let inbound = match timeout(self.node.settings.handshake_timeout, self.tls(stream, remote)).await {
             Ok(Ok(inbound)) => inbound,
             Ok(Err(reason)) => return refused(&reason),
@@ -194,6 +221,47 @@ impl AcceptContext {
     }
 }
 
+/// The QUIC endpoint of a listener; none while its socket is lost. Clones are the same.
+#[derive(Clone, Debug, Default)]
+struct CurrentEndpoint(Arc<Mutex<Option<quinn::Endpoint>>>);
+
+impl CurrentEndpoint {
+    fn get(&self) -> Option<quinn::Endpoint> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, endpoint: Option<quinn::Endpoint>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = endpoint;
+    }
+}
+
+fn open_endpoint(quic: quinn::ServerConfig, udp: std::net::UdpSocket) -> io::Result<quinn::Endpoint> {
+    quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(quic), udp, Arc::new(quinn::TokioRuntime))
+}
+
+/// Accepts QUIC connections, and opens the port again if the socket is lost.
+async fn keep_accepting_quic(
+    context: Arc<AcceptContext>,
+    quic: quinn::ServerConfig,
+    local: SocketAddr,
+    current: CurrentEndpoint,
+) {
+    loop {
+        if let Some(endpoint) = current.get() {
+            accept_quic(context.clone(), endpoint).await;
+            tracing::warn!(%local, "the UDP socket was lost, opening it again");
+            // The port is free when the endpoint is dropped.
+            current.set(None);
+        }
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+        match bind_udp(local).and_then(|udp| open_endpoint(quic.clone(), udp)) {
+            Ok(opened) => current.set(Some(opened)),
+            Err(error) => tracing::warn!(%local, %error, "the UDP socket cannot be opened, trying again"),
+        }
+    }
+}
+
+/// Accepts connections until the endpoint is lost.
 async fn accept_quic(context: Arc<AcceptContext>, endpoint: quinn::Endpoint) {
     let mut handshakes = JoinSet::new();
     while let Some(incoming) = endpoint.accept().await {
@@ -204,7 +272,7 @@ async fn accept_quic(context: Arc<AcceptContext>, endpoint: quinn::Endpoint) {
             let _ = incoming.retry();
             continue;
         }
-        let Ok(permit) = context.handshakes.clone().try_acquire_owned() else {
+        let Some(slot) = context.admit(&context.quic_slots, remote, Transport::Quic) else {
             incoming.refuse();
             continue;
         };
@@ -212,7 +280,7 @@ async fn accept_quic(context: Arc<AcceptContext>, endpoint: quinn::Endpoint) {
             Ok(connecting) => {
                 let context = context.clone();
                 let handshake = async move {
-                    let _permit = permit;
+                    let _slot = slot;
                     context.handshake_quic(connecting, remote).await;
                 };
                 handshakes.spawn(handshake.boxed());
@@ -235,10 +303,10 @@ async fn accept_tcp(context: Arc<AcceptContext>, listener: TcpListener) {
         };
         while handshakes.try_join_next().is_some() {}
         // Dropping the stream closes it.
-        let Ok(permit) = context.handshakes.clone().try_acquire_owned() else { continue };
+        let Some(slot) = context.admit(&context.tcp_slots, remote, Transport::Tcp) else { continue };
         let context = context.clone();
         let handshake = async move {
-            let _permit = permit;
+            let _slot = slot;
             context.handshake_tcp(stream, remote).await;
         };
         handshakes.spawn(handshake.boxed());

@@ -36,6 +36,15 @@ pub enum ConnectionEvent<'a> {
         /// The address dialled.
         address: SocketAddr,
     },
+    /// A connection to the listener was refused before its handshake, because too many handshakes run.
+    Overloaded {
+        /// The remote address.
+        remote: SocketAddr,
+        /// The transport.
+        transport: Transport,
+        /// The reason in one line.
+        reason: &'a str,
+    },
     /// A connection to the listener was rejected during its handshake.
     HandshakeFailed {
         /// The remote address.

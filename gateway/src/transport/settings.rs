@@ -51,8 +51,13 @@ pub struct TransportSettings {
     pub probe_quic: (Duration, Duration),
     /// Bounds of the random wait between attempts to connect. Default 100 ms to 15 s.
     pub backoff: (Duration, Duration),
-    /// Handshakes that may run at once on a listener; further ones are refused. Default 1,024.
+    /// Handshakes that may run at once on a listener, over QUIC and as many over TCP; further ones are refused. Default 1,024.
     pub max_handshakes: usize,
+    /// How many of them may come from one network. Default 64: a handshake takes milliseconds, so that hundreds of clusters
+    /// behind one address can connect again within seconds.
+    pub max_handshakes_of_network: usize,
+    /// Time in which a TCP client must send its first byte. Default 1 s.
+    pub first_byte_timeout: Duration,
 }
 
 impl Default for TransportSettings {
@@ -71,6 +76,8 @@ impl Default for TransportSettings {
             probe_quic: (Duration::from_secs(1), Duration::from_secs(4)),
             backoff: (Duration::from_millis(100), Duration::from_secs(15)),
             max_handshakes: 1024,
+            max_handshakes_of_network: 64,
+            first_byte_timeout: Duration::from_secs(1),
         }
     }
 }

@@ -436,3 +436,41 @@ async fn a_peer_that_is_starting_is_reached_over_quic() {
     assert!(!events.all().iter().any(|event| event.contains("FellBack")), "{:?}", events.all());
     forwarding.abort();
 }
+
+/// Sockets of one address that say nothing, more than there are handshakes.
+#[tokio::test]
+async fn idle_sockets_keep_nobody_out() {
+    let ca = Ca::new();
+    let settings = TransportSettings { max_handshakes: 40, max_handshakes_of_network: 20, ..quick() };
+    let (accepting, events) = node(ca.store("obs", HOUR), settings);
+    let mut listener =
+        MeshListener::bind(&accepting, LOOPBACK, Expectations::default(), false).await.unwrap();
+    let address = listener.local_addr();
+    let mut idle = Vec::new();
+    for _ in 0..60 {
+        idle.push(TcpStream::connect(address).await.unwrap());
+    }
+    assert!(events.wait("Overloaded").await.contains("from this network"));
+    for transport_choice in [TransportChoice::Quic, TransportChoice::Tcp] {
+        let (node, _) = ca.node("eu-1");
+        // TCP from the same network waits until the first byte of the idle ones is overdue.
+        let mut dialer = Dialer::new(&node, target(address, transport_choice)).unwrap();
+        let (_dialled, _accepted) = tokio::join!(soon("a connection", dialer.next()), accept(&mut listener));
+    }
+    assert!(events.wait("sent nothing").await.contains("tcp"));
+    drop(idle);
+}
+
+#[tokio::test]
+async fn a_lost_udp_socket_is_opened_again() {
+    let ca = Ca::new();
+    let (mut listener, _, _) = listen(&ca, LOOPBACK).await;
+    let (node, _) = ca.node("eu-1");
+    for round in 0..3 {
+        let mut dialer = Dialer::new(&node, target(listener.local_addr(), TransportChoice::Quic)).unwrap();
+        let (dialled, accepted) = tokio::join!(soon("a connection", dialer.next()), accept(&mut listener));
+        assert_eq!(dialled.link().transport(), Transport::Quic, "round {round}");
+        listener.lose_udp();
+        drop((dialled, accepted));
+    }
+}
