@@ -21,13 +21,14 @@ use crate::address::ListenAddress;
 use crate::args::CommonArgs;
 use crate::context::InCallContext;
 use crate::deadline::WithDeadline;
+use crate::descriptors::connections_of_server;
 use crate::http_service::HttpService;
 use crate::metrics::GrpcMetrics;
 use crate::port_tls::PortTls;
 use crate::probes::Probes;
 use crate::request_log::{LoggedCalls, RequestLog};
 use crate::role_error::RoleError;
-use crate::serve::{BindError, Listener, ServeOptions, server_builder};
+use crate::serve::{BindError, FIRST_BYTE, Listener, ServeOptions, server_builder};
 use crate::shutdown::Shutdown;
 use crate::trace::Tracer;
 
@@ -103,7 +104,14 @@ impl GrpcOptions {
 
     fn times(&self) -> ServeOptions {
         let tls = self.tls.clone();
-        ServeOptions { grace: self.grace, max_age: self.max_connection_age, tls, long_lines: false }
+        ServeOptions {
+            grace: self.grace,
+            max_age: self.max_connection_age,
+            tls,
+            long_lines: false,
+            max_connections: connections_of_server(),
+            first_byte: FIRST_BYTE,
+        }
     }
 }
 

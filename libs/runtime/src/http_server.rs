@@ -16,12 +16,13 @@ use tower::ServiceExt;
 use tower_http::compression::CompressionLayer;
 
 use crate::address::ListenAddress;
+use crate::descriptors::connections_of_server;
 use crate::http_service::HttpService;
 use crate::metrics::ClosedRegistry;
 use crate::probes::Probes;
 use crate::reload::Reload;
 use crate::security::HttpSecurity;
-use crate::serve::{BindError, Listener, ServeOptions, server_builder};
+use crate::serve::{BindError, FIRST_BYTE, Listener, ServeOptions, server_builder};
 use crate::shutdown::Shutdown;
 use crate::web_config::{KnownUser, WebGuard};
 
@@ -60,7 +61,14 @@ impl HttpServer {
         let routes = routes.layer(CompressionLayer::new());
         // A layer of the router would see the path after the route was chosen.
         let routes = ServiceExt::<Request<Incoming>>::map_request(routes, with_clean_path);
-        let options = ServeOptions { grace, max_age: None, tls, long_lines: true };
+        let options = ServeOptions {
+            grace,
+            max_age: None,
+            tls,
+            long_lines: true,
+            max_connections: connections_of_server(),
+            first_byte: FIRST_BYTE,
+        };
         let mut server = server_builder();
         // Over HTTP/2, a request line is a header.
         server.http2().max_header_list_size(MAX_HEADER_BYTES);

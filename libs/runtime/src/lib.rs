@@ -18,6 +18,7 @@ mod client_tls;
 mod config;
 mod context;
 mod deadline;
+mod descriptors;
 mod dns;
 mod duration;
 mod file_lists;

@@ -15,19 +15,23 @@ use hyper_util::service::TowerToHyperService;
 use tls::TcpOrTls;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tonic::transport::server::TcpConnectInfo;
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
 use crate::address::ListenAddress;
 use crate::http_service::HttpService;
+use crate::log_limit::LogLimit;
 use crate::long_lines::{LineNotes, LongLines, with_long_lines};
 use crate::port_tls::{ClientCertificate, PortTls};
 use crate::shutdown::Shutdown;
 
 /// Pause after `accept` failed for lack of file descriptors or memory, so that the loop does not spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// How long a client may be connected without sending a byte. Clients of gRPC and HTTP speak first.
+pub(crate) const FIRST_BYTE: Duration = Duration::from_secs(10);
 
 /// How long a client may take to send the head of an HTTP/1 request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -116,6 +120,7 @@ impl Listener {
         shutdown: Shutdown,
     ) {
         let mut connections = JoinSet::new();
+        let refused = LogLimit::new(std::time::Instant::now());
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -125,6 +130,12 @@ impl Listener {
                 Some(_) = connections.join_next() => continue,
             };
             match accepted {
+                // Dropping the stream closes it.
+                Ok((_, remote)) if connections.len() >= options.max_connections => {
+                    if let Some(suppressed) = refused.admit(std::time::Instant::now()) {
+                        warn!(address = %self.address, %remote, limit = options.max_connections, suppressed, "too many connections, one is refused");
+                    }
+                }
                 Ok((stream, remote)) => {
                     let connection = ServerConnection { stream, remote, local: self.address };
                     let (server, service) = (server.clone(), service.clone());
@@ -168,6 +179,10 @@ pub(crate) struct ServeOptions {
     pub(crate) tls: Option<PortTls>,
     /// Whether HTTP/1 request lines may be longer than hyper permits; see [`LongLines`].
     pub(crate) long_lines: bool,
+    /// Connections that may be open at once; further ones are closed.
+    pub(crate) max_connections: usize,
+    /// Time in which a client must send its first byte.
+    pub(crate) first_byte: Duration,
 }
 
 /// The protocol settings that both servers start from.
@@ -200,6 +215,13 @@ impl ServerConnection {
         // Without this, small frames wait for the acknowledgement of earlier ones.
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%remote, error = %error, "TCP_NODELAY cannot be set, small frames may be delayed");
+        }
+        let mut first = [0];
+        let speaks = timeout(options.first_byte, stream.peek(&mut first));
+        match shutdown.until_triggered(speaks).await {
+            Some(Ok(_)) => {}
+            Some(Err(_)) => return debug!(%remote, "a client has sent nothing, its connection is closed"),
+            None => return,
         }
         let stream = match &options.tls {
             None => TcpOrTls::from(stream),
@@ -247,3 +269,6 @@ impl ServerConnection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,6 +34,7 @@ use tonic::service::RoutesBuilder;
 use tracing::{error, info};
 
 use crate::args::CommonArgs;
+use crate::descriptors;
 use crate::grpc::{GrpcOptions, GrpcPorts, GrpcServer};
 use crate::http_server::{HttpServer, admin_routes};
 use crate::logs::init_logs;
@@ -104,6 +105,7 @@ type BoxedBuild<'a> = Box<dyn FnOnce(Startup) -> LocalBoxFuture<'a, Result<Runni
 fn start_boxed(role: RoleInfo, common: &CommonArgs, build: BoxedBuild<'_>) -> ExitCode {
     let run = || {
         init_logs(common.log_level, common.log_format).map_err(RoleError::failed)?;
+        descriptors::raise_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(|error| RoleError::failed(format!("start the runtime: {error}")))?;
         runtime.block_on(async {
