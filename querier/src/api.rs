@@ -1,11 +1,12 @@
 //! The HTTP API of Prometheus, with the parameters of Thanos.
 //!
 //! Reading order: [`exchange`] (requests and responses), `query`, `result`, `tree`, `catalog`, `lists`, `stores`,
-//! `status`, `tenant`, `start`.
+//! `status`, `facts`, `tenant`, `start`.
 
 mod body;
 mod catalog;
 mod exchange;
+mod facts;
 mod lists;
 mod name;
 mod query;
@@ -18,7 +19,6 @@ mod stores;
 mod tenant;
 mod tree;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -30,6 +30,9 @@ use promapi::{ApiError, ErrorType, ParamError, Params};
 use runtime::HttpMetrics;
 use series::Dedup;
 use storeapi::{PartialResponse, StoreError};
+
+pub use facts::ApiFacts;
+pub use start::StartPage;
 
 use crate::config::{Tenancy, WebPaths};
 use crate::endpoints::EndpointSet;
@@ -62,21 +65,24 @@ pub(crate) struct Api {
     pub(crate) driver: Driver,
     pub(crate) stores: ProxyStore,
     pub(crate) lists: Lists,
-    pub(crate) endpoints: EndpointSet,
+    /// The stores to list; `None` if there is only one in this process.
+    pub(crate) endpoints: Option<EndpointSet>,
     pub(crate) defaults: ApiDefaults,
-    pub(crate) flags: BTreeMap<String, String>,
+    pub(crate) facts: Arc<dyn ApiFacts>,
     pub(crate) started: SystemTime,
     pub(crate) paths: WebPaths,
-    pub(crate) tenancy: Tenancy,
+    /// How the tenant of a request is found; `None` without tenants.
+    pub(crate) tenancy: Option<Tenancy>,
 }
 
 /// The routes of the API and of the start page.
-pub(crate) fn routes(api: Api, metrics: &HttpMetrics) -> Router {
+pub(crate) fn routes(api: Api, metrics: &HttpMetrics, page: StartPage) -> Router {
     let api = Arc::new(api);
     let cors = api.defaults.cors;
     let paths = api.paths.clone();
     let at = format!("{}/api/v1", paths.route.as_str());
     let both = |name, handler: MethodRouter<Arc<Api>>| handler.layer(metrics.layer(name));
+    let listed_stores = Router::new().route("/stores", both("stores", get(stores::stores)));
     let v1 = Router::new()
         .route("/query", both("query", get_and_post(query::instant)))
         .route("/query_range", both("query_range", get_and_post(query::range)))
@@ -95,17 +101,18 @@ pub(crate) fn routes(api: Api, metrics: &HttpMetrics) -> Router {
         .route("/scrape_pools", both("scrape_pools", get(lists::scrape_pools)))
         .route("/query_exemplars", both("exemplars", get_and_post(lists::exemplars)))
         .route("/alertmanagers", both("alertmanagers", get(lists::alertmanagers)))
-        .route("/stores", both("stores", get(stores::stores)))
         .route("/status/buildinfo", both("status_build", get(status::buildinfo)))
-        .route("/status/config", both("status_config", get(lists::config)))
+        .route("/status/config", both("status_config", get(status::config)))
         .route("/status/tsdb", both("status_tsdb", get(lists::tsdb_status)))
         .route("/status/flags", both("status_flags", get(status::flags)))
         .route("/status/runtimeinfo", both("status_runtime", get(status::runtimeinfo)))
+        .merge(if api.endpoints.is_some() { listed_stores } else { Router::new() })
         .fallback(exchange::not_found)
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&api), facts::when_ready))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&api), tenant::in_tenant))
         .layer(axum::middleware::from_fn(move |request, next| exchange::cors(cors, request, next)))
         .with_state(api);
-    Router::new().nest(&at, v1).merge(start::routes(paths))
+    Router::new().nest(&at, v1).merge(start::routes(paths, page))
 }
 
 fn get_and_post<H, T>(handler: H) -> MethodRouter<Arc<Api>>

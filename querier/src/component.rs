@@ -1,5 +1,6 @@
 //! The querier as a role: built from its flags, run until it is asked to stop.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,8 +16,8 @@ use storeapi::{
     AnswerMemory, ListingServer, ListingStore, MetadataServer, StoreServer, TenantTsdbStatus, WireListing,
 };
 
-use crate::api::{self, Api, ApiDefaults};
-use crate::config::{Config, DedupFunction, Feature, Propagate, QueryArgs};
+use crate::api::{self, Api, ApiDefaults, ApiFacts, StartPage};
+use crate::config::{Config, DedupFunction, Feature, Propagate, QueryArgs, parse_options};
 use crate::endpoints::{DnsMetrics, EndpointAddress, EndpointOptions, EndpointSet, EndpointSpec};
 use crate::fanout::{FanoutMetrics, ProxyOptions, ProxyStore};
 use crate::lists::Lists;
@@ -41,6 +42,18 @@ pub(crate) const ROLE: RoleInfo = RoleInfo {
     http_shows: "metrics, and queries over all stores",
     grpc_shows: "queries, and the samples of all stores",
 };
+
+const PAGE: StartPage =
+    StartPage { title: "Isthmus querier", what: "all stores", list: "<a href=\"api/v1/stores\">Stores</a>" };
+
+/// The querier has flags instead of a configuration file.
+struct QuerierFacts(BTreeMap<String, String>);
+
+impl ApiFacts for QuerierFacts {
+    fn flags(&self) -> BTreeMap<String, String> {
+        self.0.clone()
+    }
+}
 
 /// Runs the querier until a signal stops it: the command `isthmus query`.
 pub fn run(args: QueryArgs) -> ExitCode {
@@ -69,14 +82,14 @@ pub(crate) async fn build(config: Config, mut startup: Startup) -> Result<Runnin
         driver,
         stores: stores.clone(),
         lists: lists.clone(),
-        endpoints: endpoints.clone(),
+        endpoints: Some(endpoints.clone()),
         defaults: api_defaults(&config),
-        flags: config.flags(),
+        facts: Arc::new(QuerierFacts(config.flags())),
         started: SystemTime::now(),
         paths: config.web.clone(),
-        tenancy: config.tenancy.clone(),
+        tenancy: Some(config.tenancy.clone()),
     };
-    startup.add_routes(api::routes(api, &http_metrics));
+    startup.add_routes(api::routes(api, &http_metrics, PAGE));
     StoreServer::new(Arc::new(stores.clone()), config.limits()).register(startup.services());
     MetadataServer::register(Arc::new(stores), startup.services());
     serve_list::<RuleGroup>(&lists, &mut startup);
@@ -171,11 +184,8 @@ fn endpoint_options(config: &Config, registry: &mut Registry) -> EndpointOptions
 
 fn engine_options(config: &Config, total: TotalBudget) -> EngineOptions {
     let parse = ParseOptions {
-        experimental_functions: config.has(Feature::ExperimentalFunctions),
-        extended_range_selectors: config.has(Feature::ExtendedRangeSelectors),
-        fill_modifiers: config.has(Feature::BinopFillModifiers),
         extended_functions: config.has(Feature::XFunctions),
-        ..ParseOptions::default()
+        ..parse_options(&config.args.features)
     };
     EngineOptions {
         parse,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::ArgAction;
 use mesh::ChannelOptions;
 use model::Labels;
+use promql::ParseOptions;
 use runtime::{CommonArgs, ConfigMistakes, UnneededArgs, format_duration, parse_duration};
 use storeapi::{PartialResponse, RequestLimits};
 
@@ -226,7 +227,7 @@ pub(crate) enum Propagate {
 
 /// Language features that are disabled by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Feature {
+pub enum Feature {
     /// Experimental functions and aggregations.
     #[value(name = "promql-experimental-functions")]
     ExperimentalFunctions,
@@ -274,6 +275,17 @@ pub struct Config {
     pub(crate) max_store_memory: u64,
     /// Limit of the samples that all running queries together have decoded.
     pub(crate) max_total_samples: u64,
+}
+
+/// What the parser accepts with these features.
+pub(crate) fn parse_options(features: &[Feature]) -> ParseOptions {
+    ParseOptions {
+        experimental_functions: features.contains(&Feature::ExperimentalFunctions),
+        extended_range_selectors: features.contains(&Feature::ExtendedRangeSelectors),
+        fill_modifiers: features.contains(&Feature::BinopFillModifiers),
+        extended_functions: features.contains(&Feature::XFunctions),
+        ..ParseOptions::default()
+    }
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {

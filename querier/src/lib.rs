@@ -6,6 +6,8 @@
 //! exemplars and statistics of all stores are gathered and deduplicated (`lists`). Queries are answered over gRPC, too
 //! (`query_server`).
 //!
+//! Other components answer queries over one store of their own with the same API ([`LocalQueries`]).
+//!
 //! The querier stores nothing and has no certificate. It discovers clusters only through the directory of a
 //! gateway.
 
@@ -16,19 +18,23 @@ mod endpoints;
 mod fanout;
 mod grpc_client;
 mod lists;
+mod local;
 mod memory;
 mod metrics;
 mod query;
 mod query_server;
 mod unneeded;
 
+pub use api::{ApiFacts, StartPage};
 pub use component::run;
-pub use config::{Config, QueryArgs};
+pub use config::{Config, Feature, QueryArgs};
 pub use endpoints::{Candidate, StoreLists, StoreSource};
 pub use fanout::{
     Fanout, FanoutEvent, FanoutMetrics, ProxyOptions, ProxyStore, Resolutions, StoreFilter, StoreOutcome,
     StoreReport,
 };
+
+pub use local::{CheckedLocalQueryArgs, LocalQueries, LocalQueryArgs};
 
 #[cfg(test)]
 mod tests;

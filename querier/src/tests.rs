@@ -9,6 +9,7 @@ mod hidden;
 mod liars;
 mod limits;
 mod lists;
+mod local;
 mod query_server;
 mod replicas;
 mod web;

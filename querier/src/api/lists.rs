@@ -1,5 +1,5 @@
 //! `rules`, `alerts`, `targets`, `targets/metadata`, `scrape_pools`, `alertmanagers`, `query_exemplars`,
-//! `status/tsdb`, `status/config`.
+//! `status/tsdb`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -85,11 +85,6 @@ pub(super) async fn target_metadata() -> Response {
     let info = "metadata of single targets is not gathered from stores, use /api/v1/metadata".to_owned();
     let body = Envelope::of(&json!([]), &[], &[info]).map_err(unserializable);
     respond(body.map(|body| ApiReply { body: vec![body.into()], partial: false }))
-}
-
-/// The querier has flags instead of a configuration file.
-pub(super) async fn config() -> Response {
-    respond(ApiReply::of(&json!({"yaml": ""}), &[]))
 }
 
 /// A list as text, written item by item.

@@ -14,10 +14,21 @@ use crate::config::{WebPath, WebPaths};
 
 const PAGE: &str = include_str!("start.html");
 
+/// What the start page says about its program.
+#[derive(Clone, Copy, Debug)]
+pub struct StartPage {
+    /// The title.
+    pub title: &'static str,
+    /// What is queried, such as `all stores`.
+    pub what: &'static str,
+    /// The list that the page links to first, in HTML.
+    pub list: &'static str,
+}
+
 /// The start page, at the root or below the route prefix. With a route prefix, the root redirects to it.
-pub(super) fn routes(paths: WebPaths) -> Router {
+pub(super) fn routes(paths: WebPaths, page: StartPage) -> Router {
     let route = paths.route.clone();
-    let page = get(start_page).with_state(Arc::new(paths));
+    let page = get(start_page).with_state(Arc::new((paths, page)));
     // Links of alerts lead here: `/graph?g0.expr=EXPRESSION`.
     let routes = Router::new().route(&format!("{}/graph", route.as_str()), page.clone());
     if route.is_root() {
@@ -40,12 +51,13 @@ struct GraphParams {
 }
 
 async fn start_page(
-    State(paths): State<Arc<WebPaths>>,
+    State(state): State<Arc<(WebPaths, StartPage)>>,
     params: Result<Query<GraphParams>, QueryRejection>,
     request: Request,
 ) -> Html<String> {
+    let (paths, start) = &*state;
     // The server removes the slash at the end of a path, so links relative to the page would miss its last part.
-    let base = external(&paths, request.headers()).unwrap_or_else(|| paths.route.clone());
+    let base = external(paths, request.headers()).unwrap_or_else(|| paths.route.clone());
     let base = match base.is_root() {
         true => String::new(),
         false => format!("<base href=\"{}/\">\n", base.as_str()),
@@ -55,7 +67,9 @@ async fn start_page(
         url => format!("  <li><a href=\"{0}\">{0}</a></li>\n", escaped(url)),
     };
     let expr = params.ok().and_then(|Query(params)| params.expr).unwrap_or_else(|| "up".to_owned());
-    let page = PAGE.replace("<!--base-->\n", &base).replace("<!--url-->\n", &url);
+    let page =
+        PAGE.replace("{title}", start.title).replace("{what}", start.what).replace("{list}", start.list);
+    let page = page.replace("<!--base-->\n", &base).replace("<!--url-->\n", &url);
     // The root is as many folders above the page as the route prefix has parts.
     let page = page.replace("{root}", &"../".repeat(paths.route.depth()));
     Html(page.replace("{expr}", &escaped(&expr)))

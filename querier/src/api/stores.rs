@@ -13,12 +13,12 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::api::Api;
 use crate::api::exchange::{ApiReply, respond};
-use crate::endpoints::Endpoint;
+use crate::endpoints::{Endpoint, EndpointSet};
 
 /// All endpoints by component, in the format of Thanos with a few more fields.
 pub(super) async fn stores(State(api): State<Arc<Api>>) -> Response {
     let mut components: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    for (endpoint, away) in api.endpoints.listed() {
+    for (endpoint, away) in api.endpoints.iter().flat_map(EndpointSet::listed) {
         let component = endpoint.state().info.as_ref().map(|info| info.component.clone());
         let component = component.filter(|name| !name.is_empty()).unwrap_or("unknown-store-api".to_owned());
         components.entry(component).or_default().push(show(&endpoint, away));
