@@ -89,6 +89,7 @@ impl Appender<'_> {
                 exemplars.add(&series.labels, exemplar);
             }
         }
+        head.appended.fetch_add(committed.added as u64, Ordering::Relaxed);
         Ok(committed)
     }
 

@@ -7,7 +7,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use model::{TimeRange, Timestamp};
@@ -55,6 +55,13 @@ impl Default for DatabaseOptions {
     }
 }
 
+/// How long and how many bytes of blocks are kept.
+#[derive(Clone, Copy)]
+struct Kept {
+    keep_for: Option<Duration>,
+    keep_bytes: Option<u64>,
+}
+
 /// A block of the data folder.
 pub struct LocalBlock {
     /// The block.
@@ -79,7 +86,7 @@ pub struct OpenedDatabase {
 /// Its user calls [`Database::maintain`] about once a minute.
 pub struct Database {
     dir: PathBuf,
-    options: DatabaseOptions,
+    kept: Mutex<Kept>,
     head: Head,
     /// By min time.
     blocks: RwLock<Vec<Arc<LocalBlock>>>,
@@ -131,13 +138,19 @@ impl Database {
         remove_superseded(&mut blocks)?;
         let database = Self {
             dir: dir.to_owned(),
-            options,
+            kept: Mutex::new(Kept { keep_for: options.keep_for, keep_bytes: options.keep_bytes }),
             head,
             blocks: RwLock::new(blocks),
             views: Views::default(),
             is_late_due: AtomicBool::new(false),
         };
         Ok((database, OpenedDatabase { replay, damaged }))
+    }
+
+    /// Changes how long and how many bytes of blocks are kept, from the next call of [`Database::maintain`] on.
+    pub fn set_retention(&self, keep_for: Option<Duration>, keep_bytes: Option<u64>) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        *kept = Kept { keep_for, keep_bytes };
     }
 
     /// The head, to append to and to select from. It has the samples from the end of the last block on.
@@ -238,13 +251,14 @@ impl Database {
     fn expired(&self, is_kept: &dyn Fn(Ulid) -> bool) -> Result<Vec<Arc<LocalBlock>>, HeadError> {
         let blocks = self.blocks.read().unwrap_or_else(PoisonError::into_inner);
         let newest = blocks.iter().map(|block| block.meta().max_time).max();
+        let kept = *self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let removable = || blocks.iter().filter(|block| !is_kept(block.meta().ulid));
-        let is_old = |block: &&Arc<LocalBlock>| match (self.options.keep_for, newest) {
+        let is_old = |block: &&Arc<LocalBlock>| match (kept.keep_for, newest) {
             (Some(keep), Some(newest)) => block.meta().max_time < newest - keep,
             _ => false,
         };
         let mut expired: Vec<Arc<LocalBlock>> = removable().filter(is_old).cloned().collect();
-        if let Some(most) = self.options.keep_bytes {
+        if let Some(most) = kept.keep_bytes {
             let mut bytes = self.head.bytes_on_disk().map_err(at(&self.dir))?;
             bytes += blocks.iter().map(|block| block.bytes).sum::<u64>();
             bytes -= expired.iter().map(|block| block.bytes).sum::<u64>();

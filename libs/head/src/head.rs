@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -74,6 +74,8 @@ pub struct Head {
     /// written to a block.
     pub(crate) min_valid: RwLock<i64>,
     pub(crate) max_time: AtomicI64,
+    /// Samples that were added since the head was opened.
+    pub(crate) appended: AtomicU64,
     /// Deletions of a log, by slot.
     pub(crate) deletions: RwLock<HashMap<u32, Vec<TimeRange>>>,
     pub(crate) exemplars: RwLock<ExemplarBuffer>,
@@ -122,6 +124,7 @@ impl Head {
             unlogged: Mutex::default(),
             min_valid: RwLock::new(options.min_time.as_millis()),
             max_time: AtomicI64::new(i64::MIN),
+            appended: AtomicU64::new(0),
             deletions: RwLock::default(),
             exemplars: RwLock::new(ExemplarBuffer::new(options.most_exemplars)),
             metadata: MetadataPool::default(),
@@ -167,6 +170,11 @@ impl Head {
         let mut log = BufferedLog::new(&self.dir.join(LATE_LOG_DIR), self.most_unlogged_bytes);
         log.begin()?;
         Ok(log)
+    }
+
+    /// Samples that were added since the head was opened.
+    pub fn appended_samples(&self) -> u64 {
+        self.appended.load(Ordering::Relaxed)
     }
 
     /// Changes [`HeadOptions::out_of_order_window`]. Samples that were accepted stay.
