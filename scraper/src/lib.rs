@@ -5,13 +5,19 @@
 //! relabelling and limits, marks series that vanish as stale, and writes `up` and the other series about the scrape, as Prometheus does.
 
 mod clock;
+mod component;
 mod config;
+mod current;
+mod database_metrics;
 mod discovery;
 mod exposed;
+mod facts;
 mod failure;
 mod fetch;
+mod flags;
 mod job;
 mod limits;
+mod maintenance;
 mod manager;
 mod metrics;
 mod report;
@@ -24,8 +30,10 @@ mod shared;
 mod target;
 mod target_labels;
 mod target_state;
+mod unneeded;
 
 pub use clock::Clock;
+pub use component::run;
 pub use config::{
     DiscoveryConfig, DnsDiscoveryConfig, DnsRecordKind, FileDiscoveryConfig, GlobalConfig,
     HttpDiscoveryConfig, NameEscaping, NameValidation, PrometheusConfig, RemoteWriteConfig,
@@ -34,6 +42,7 @@ pub use config::{
 };
 pub use exposed::{Exposition, ExpositionFormat};
 pub use failure::ScrapeFailure;
+pub use flags::ScrapeArgs;
 pub use manager::{ScrapeManager, ScrapeOptions};
 pub use report::ScrapeReport;
 pub use rules::ScrapeRules;

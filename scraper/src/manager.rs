@@ -68,10 +68,19 @@ pub struct ScrapeManager {
 impl ScrapeManager {
     /// A manager that scrapes nothing yet.
     pub fn new(database: Arc<Database>, options: ScrapeOptions) -> Self {
+        Self::with_metrics(database, options, ScrapeMetrics::default())
+    }
+
+    /// As [`ScrapeManager::new`], with counters that are registered already.
+    pub(crate) fn with_metrics(
+        database: Arc<Database>,
+        options: ScrapeOptions,
+        metrics: ScrapeMetrics,
+    ) -> Self {
         let shared = Shared {
             database,
             clock: options.clock.clone(),
-            metrics: ScrapeMetrics::default(),
+            metrics,
             workers: Arc::new(Semaphore::new(options.workers.max(1))),
             seed: AtomicU64::new(0),
             shutdown: Shutdown::new(),

@@ -6,6 +6,7 @@ mod faults;
 mod fetching;
 mod manager;
 mod prometheus;
+mod role;
 mod target;
 mod world;
 

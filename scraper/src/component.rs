@@ -1,0 +1,292 @@
+//! The scraper as a role: built from its flags and its file, run until it is asked to stop.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bucket::BucketMetrics;
+use head::{Database, DatabaseOptions, HeadError, OpenedDatabase};
+use localstore::{LocalData, LocalStore, LocalStoreOptions};
+use model::{Labels, Timestamp};
+use promapi::{ExemplarSeries, TargetDiscovery};
+use proto::thanos;
+use querier::{LocalQueries, StartPage};
+use runtime::{RoleError, RoleInfo, RunningRole, Shutdown, Startup};
+use shipper::{Producer, Shipped, Shipper, ShipperConfig};
+use storeapi::{
+    AnswerMemory, Apis, ListingServer, ListingStore, MetadataServer, StoreServer, TenantTsdbStatus,
+    WireListing,
+};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use crate::current::Current;
+use crate::database_metrics::{DatabaseMetrics, OpenData};
+use crate::facts::{Facts, Targets};
+use crate::flags::{RoleConfig, ScrapeArgs};
+use crate::maintenance::{Maintenance, MaintenanceMetrics};
+use crate::manager::{ScrapeManager, ScrapeOptions};
+use crate::metrics::ScrapeMetrics;
+
+pub(crate) const ROLE: RoleInfo = RoleInfo {
+    name: "scraper",
+    descriptors: &[proto::DESCRIPTORS],
+    services: &[
+        thanos::info::info_server::SERVICE_NAME,
+        thanos::store_server::SERVICE_NAME,
+        thanos::metadata_server::SERVICE_NAME,
+        thanos::targets_server::SERVICE_NAME,
+        thanos::exemplars_server::SERVICE_NAME,
+        thanos::status_server::SERVICE_NAME,
+    ],
+    http_shows: "metrics, and queries over all samples of this scraper",
+    grpc_shows: "all samples of this scraper",
+};
+
+const PAGE: StartPage = StartPage {
+    title: "Isthmus scraper",
+    what: "the samples of this scraper",
+    list: "<a href=\"api/v1/targets\">Targets</a>, <a href=\"api/v1/status/config\">configuration</a>, \
+           <a href=\"api/v1/status/tsdb\">series</a>",
+};
+
+/// Why the scraper is not ready before its data folder is open.
+const OPENING: &str = "the write-ahead log is being read";
+
+/// A data folder that cannot be opened is usually refused within this time, before anything is served.
+const FIRST_LOOK: Duration = Duration::from_millis(500);
+
+/// Runs the scraper until a signal stops it: the command `isthmus scrape`.
+pub fn run(args: ScrapeArgs) -> ExitCode {
+    let common = args.common();
+    runtime::start(ROLE, &common, args.check(), build)
+}
+
+/// Builds the scraper: the API and the store over the data folder, which is opened meanwhile, then scrapes.
+pub(crate) async fn build(config: RoleConfig, mut startup: Startup) -> Result<RunningRole, RoleError> {
+    startup.probes().not_ready(OPENING);
+    config.unneeded.warn();
+    let data = LocalData::new();
+    let registry = startup.registry();
+    registry.register_collector(Box::new(DatabaseMetrics(OpenData(data.clone()))));
+    let current = Current::new(
+        config.file.clone(),
+        config.prometheus.clone(),
+        config.bucket.is_some(),
+        config.retention,
+        registry,
+    );
+    let metrics = ScrapeMetrics::default();
+    metrics.register(registry);
+    let maintenance = MaintenanceMetrics::new(registry);
+
+    let opening = begin_opening(&config, &current).await?;
+    let (producer, known_producer) = watch::channel(None);
+    let shipped = start_uploads(&config, known_producer, &mut startup)?;
+    serve(&config, &current, &data, shipped.as_ref(), &mut startup);
+    startup.reload().register(config.file.display().to_string(), {
+        let current = current.clone();
+        move || {
+            let current = current.clone();
+            async move { current.reload().await }
+        }
+    });
+    let work = Work {
+        data,
+        current,
+        metrics,
+        maintenance,
+        producer,
+        shipped,
+        block_range: config.block_range,
+        probes: startup.probes(),
+    };
+    let shutdown = startup.shutdown();
+    startup.spawn("scrapes", async move { work.run(opening, shutdown).await });
+    Ok(startup.serve())
+}
+
+/// A data folder that is being opened.
+type Opening = tokio::task::JoinHandle<Result<(Database, OpenedDatabase), HeadError>>;
+
+/// Begins to open the data folder.
+///
+/// # Errors
+/// It cannot be opened, which was found at once.
+async fn begin_opening(config: &RoleConfig, current: &Current) -> Result<OpeningState, RoleError> {
+    let (dir, storage) = (config.data_dir.clone(), current.storage());
+    let (keep_for, keep_bytes) = current.retention();
+    let options = DatabaseOptions {
+        block_range: config.block_range,
+        keep_for,
+        keep_bytes,
+        most_exemplars: usize::try_from(storage.max_exemplars).unwrap_or(usize::MAX),
+        out_of_order_window: storage.out_of_order_time_window,
+        ..DatabaseOptions::default()
+    };
+    let mut opening: Opening = tokio::task::spawn_blocking(move || Database::open(&dir, options));
+    match tokio::time::timeout(FIRST_LOOK, &mut opening).await {
+        Ok(opened) => Ok(OpeningState::Opened(Box::new(opened?.map_err(wrong_folder)?))),
+        Err(_) => Ok(OpeningState::Going(opening)),
+    }
+}
+
+enum OpeningState {
+    Opened(Box<(Database, OpenedDatabase)>),
+    Going(Opening),
+}
+
+fn wrong_folder(cause: HeadError) -> RoleError {
+    match cause {
+        HeadError::Locked(_) => RoleError::wrong_configuration(format!(
+            "--data-dir: {cause}; stop it, or give this scraper a folder of its own"
+        )),
+        cause => RoleError::failed(format!("--data-dir: {cause}")),
+    }
+}
+
+/// Starts the uploads, which wait until the data folder is open.
+fn start_uploads(
+    config: &RoleConfig,
+    producer: watch::Receiver<Option<Producer>>,
+    startup: &mut Startup,
+) -> Result<Option<Shipped>, RoleError> {
+    let Some(bucket) = &config.bucket else { return Ok(None) };
+    let bucket = bucket.open(&BucketMetrics::new(startup.registry()))?;
+    info!(bucket = bucket.name(), "uploading blocks to a bucket");
+    let shipper =
+        ShipperConfig { serve_uploaded: config.serve_uploaded, ..ShipperConfig::new(&config.data_dir) };
+    Ok(Some(Shipper::start(startup, shipper, bucket, producer)))
+}
+
+/// Serves the data folder over HTTP and gRPC.
+fn serve(
+    config: &RoleConfig,
+    current: &Current,
+    data: &LocalData,
+    shipped: Option<&Shipped>,
+    startup: &mut Startup,
+) {
+    let serve_from =
+        shipped.map_or_else(|| watch::channel(Timestamp::MIN).1, |shipped| shipped.serve_from.clone());
+    let options = LocalStoreOptions {
+        component: ROLE.name,
+        external: current.external(),
+        serve_from,
+        apis: Apis { targets: true, ..Apis::default() },
+    };
+    let store = Arc::new(LocalStore::new(data.clone(), options, Arc::new(Targets(current.clone()))));
+    let queries = LocalQueries {
+        store: Arc::new(store.for_queries()),
+        args: config.queries.clone(),
+        facts: Arc::new(Facts { flags: config.shown.clone(), current: current.clone(), data: data.clone() }),
+        page: PAGE,
+    };
+    let routes = queries.routes(startup.registry());
+    startup.add_routes(routes);
+    StoreServer::new(store.clone(), config.limits).register(startup.services());
+    MetadataServer::register(store.clone(), startup.services());
+    serve_list::<TargetDiscovery>(&store, startup);
+    serve_list::<ExemplarSeries>(&store, startup);
+    serve_list::<TenantTsdbStatus>(&store, startup);
+}
+
+fn serve_list<L: WireListing>(store: &Arc<LocalStore>, startup: &mut Startup)
+where
+    LocalStore: ListingStore<L>,
+{
+    ListingServer::<L>::new(store.clone(), AnswerMemory::unlimited).register(startup.services());
+}
+
+/// What begins when the data folder is open.
+struct Work {
+    data: LocalData,
+    current: Current,
+    metrics: ScrapeMetrics,
+    maintenance: MaintenanceMetrics,
+    producer: watch::Sender<Option<Producer>>,
+    shipped: Option<Shipped>,
+    block_range: Duration,
+    probes: runtime::Probes,
+}
+
+impl Work {
+    async fn run(self, opening: OpeningState, shutdown: Shutdown) -> Result<(), RoleError> {
+        let began = Instant::now();
+        let (database, opened) = match opening {
+            OpeningState::Opened(opened) => *opened,
+            OpeningState::Going(opening) => match shutdown.until_triggered(opening).await {
+                Some(opened) => opened?.map_err(wrong_folder)?,
+                None => return Ok(()),
+            },
+        };
+        report(&opened, began.elapsed());
+        let database = Arc::new(database);
+        let manager =
+            ScrapeManager::with_metrics(Arc::clone(&database), ScrapeOptions::default(), self.metrics);
+        self.current
+            .begin(manager.clone(), Arc::clone(&database))
+            .map_err(|mistakes| RoleError::wrong_configuration(mistakes.to_string()))?;
+        self.data.opened(Arc::clone(&database), &opened.damaged);
+        self.probes.ready();
+        let maintenance = Maintenance {
+            database: Arc::clone(&database),
+            removable: self.shipped.map(|shipped| shipped.removable),
+            metrics: self.maintenance,
+        };
+        let identify =
+            follow_identity(self.current.clone(), self.producer, self.block_range, shutdown.clone());
+        let scrapes = async {
+            manager.run(shutdown.clone()).await;
+        };
+        tokio::join!(scrapes, maintenance.run(shutdown.clone()), identify);
+        let synced = tokio::task::spawn_blocking(move || database.head().sync()).await?;
+        synced.map_err(|cause| RoleError::failed(format!("--data-dir: {cause}")))
+    }
+}
+
+/// Logs what was found when the data folder was opened.
+fn report(opened: &OpenedDatabase, took: Duration) {
+    let replay = &opened.replay;
+    info!(samples = replay.samples, chunks = replay.chunks, ?took, "the data folder is open");
+    for part in &replay.damaged {
+        error!(
+            file = %part.path.display(),
+            at = part.at,
+            lost_bytes = part.lost,
+            reason = part.reason,
+            "a file was damaged and is cut before the damage, its later samples are lost"
+        );
+    }
+    for block in &opened.damaged {
+        error!(error = %block, "a block cannot be read, answers over its time have a warning");
+    }
+    if replay.without_series > 0 || replay.damaged_records > 0 {
+        warn!(
+            samples = replay.without_series,
+            records = replay.damaged_records,
+            "parts of the write-ahead log could not be used"
+        );
+    }
+}
+
+/// Tells the shipper who produces the blocks, also after a reload.
+async fn follow_identity(
+    current: Current,
+    producer: watch::Sender<Option<Producer>>,
+    block_range: Duration,
+    shutdown: Shutdown,
+) {
+    let mut external: watch::Receiver<Labels> = current.external();
+    loop {
+        let labels = external.borrow_and_update().clone();
+        let out_of_order_window = current.storage().out_of_order_time_window;
+        let known =
+            (!labels.is_empty()).then_some(Producer { external: labels, out_of_order_window, block_range });
+        producer.send_replace(known);
+        match shutdown.until_triggered(external.changed()).await {
+            Some(Ok(())) => {}
+            Some(Err(_)) | None => return,
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Keeps the data folder: writes the log to the disk, cuts and removes blocks.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use head::{Database, HeadError, Maintained, Unlogged};
+use prometheus_client::metrics::counter::Counter;
+use runtime::{Registry, Shutdown};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+use tsdb::Ulid;
+
+use crate::clock::Clock;
+
+/// What a crash of the machine can cost. A crash of the process costs nothing.
+const SYNC_INTERVAL: Duration = Duration::from_secs(5);
+/// Time between two looks whether a block is due, in intervals of the sync.
+const MAINTAIN_AT: u32 = 12;
+
+/// Counters of the maintenance, with the names of Prometheus.
+#[derive(Clone, Default)]
+pub(crate) struct MaintenanceMetrics {
+    cuts: Counter,
+    failures: Counter,
+    removed: Counter,
+}
+
+impl MaintenanceMetrics {
+    pub(crate) fn new(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "prometheus_tsdb_compactions",
+            "Blocks that were cut off the head",
+            metrics.cuts.clone(),
+        );
+        registry.register(
+            "prometheus_tsdb_compactions_failed",
+            "Attempts to cut or remove blocks that failed",
+            metrics.failures.clone(),
+        );
+        registry.register(
+            "isthmus_scrape_blocks_removed",
+            "Blocks that were removed because of their age or size",
+            metrics.removed.clone(),
+        );
+        metrics
+    }
+}
+
+/// Keeps a data folder until shutdown.
+pub(crate) struct Maintenance {
+    pub(crate) database: Arc<Database>,
+    /// The blocks that may be removed; `None` if nothing is uploaded.
+    pub(crate) removable: Option<watch::Receiver<BTreeSet<Ulid>>>,
+    pub(crate) metrics: MaintenanceMetrics,
+}
+
+impl Maintenance {
+    /// Runs until shutdown.
+    pub(crate) async fn run(self, shutdown: Shutdown) {
+        let mut logged = LoggedProblems::default();
+        for round in 0u32.. {
+            if shutdown.until_triggered(tokio::time::sleep(SYNC_INTERVAL)).await.is_none() {
+                return;
+            }
+            let is_due = round % MAINTAIN_AT == 0;
+            let (database, removable) = (Arc::clone(&self.database), self.removable.clone());
+            let work = tokio::task::spawn_blocking(move || {
+                let synced = database.head().sync();
+                let maintained = is_due.then(|| maintain(&database, removable.as_ref()));
+                (synced, database.head().unlogged(), maintained)
+            });
+            let Ok((synced, unlogged, maintained)) = work.await else { continue };
+            logged.unlogged(unlogged, synced.err());
+            if let Some(maintained) = maintained {
+                self.count(&maintained);
+                logged.maintained(maintained);
+            }
+        }
+    }
+
+    fn count(&self, outcome: &Result<Maintained, HeadError>) {
+        match outcome {
+            Ok(done) => {
+                self.metrics.cuts.inc_by(done.cut.len() as u64);
+                self.metrics.removed.inc_by(done.removed.len() as u64);
+            }
+            Err(_) => drop(self.metrics.failures.inc()),
+        }
+    }
+}
+
+/// Cuts and removes blocks. Blocks are kept, whatever their age and size, until stores have them.
+fn maintain(
+    database: &Database,
+    removable: Option<&watch::Receiver<BTreeSet<Ulid>>>,
+) -> Result<Maintained, HeadError> {
+    let removable = removable.map(|removable| removable.borrow().clone());
+    let is_kept = |id: Ulid| removable.as_ref().is_some_and(|removable| !removable.contains(&id));
+    database.maintain_keeping(Clock::system().now(), &is_kept)
+}
+
+/// What was logged, so that a condition is logged when it begins and when it ends.
+#[derive(Default)]
+struct LoggedProblems {
+    unlogged: bool,
+    maintenance: Option<String>,
+}
+
+impl LoggedProblems {
+    fn unlogged(&mut self, unlogged: Option<Unlogged>, failed: Option<HeadError>) {
+        let problem = failed.map(|error| error.to_string());
+        let problem = problem.or(unlogged.as_ref().map(|unlogged| unlogged.problem.clone()));
+        match problem {
+            Some(problem) if !self.unlogged => {
+                let waiting = unlogged.map_or(0, |unlogged| unlogged.samples);
+                error!(error = %problem, waiting, "the write-ahead log cannot be written, samples are only in memory");
+                self.unlogged = true;
+            }
+            None if self.unlogged => {
+                info!("the write-ahead log can be written again");
+                self.unlogged = false;
+            }
+            _ => {}
+        }
+    }
+
+    fn maintained(&mut self, outcome: Result<Maintained, HeadError>) {
+        match outcome {
+            Ok(done) => {
+                done.cut.iter().for_each(|block| info!(%block, "cut a block off the head"));
+                done.removed.iter().for_each(
+                    |block| info!(%block, "removed a block, because of its age or the size of the folder"),
+                );
+                if self.maintenance.take().is_some() {
+                    info!("blocks can be cut and removed again");
+                }
+            }
+            Err(cause) => {
+                let cause = cause.to_string();
+                if self.maintenance.as_ref() != Some(&cause) {
+                    warn!(error = %cause, "blocks could not be cut or removed, trying again");
+                }
+                self.maintenance = Some(cause);
+            }
+        }
+    }
+}
