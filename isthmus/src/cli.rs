@@ -29,6 +29,8 @@ enum IsthmusCommand {
     Compact(Box<compactor::CompactArgs>),
     /// Evaluate PromQL over all stores, and serve the Prometheus HTTP API
     Query(Box<querier::QueryArgs>),
+    /// Scrape what a prometheus.yml says, and serve, query and upload the samples
+    Scrape(Box<scraper::ScrapeArgs>),
     /// Connect this cluster to the mesh
     Gateway(Box<gateway::cli::GatewayArgs>),
     /// Manage roots, the issuing CA, join tokens and certificates
@@ -79,6 +81,7 @@ pub(crate) fn run() -> ExitCode {
         IsthmusCommand::Store(args) => store::run(*args),
         IsthmusCommand::Compact(args) => compactor::run(*args),
         IsthmusCommand::Query(args) => querier::run(*args),
+        IsthmusCommand::Scrape(args) => scraper::run(*args),
         IsthmusCommand::Gateway(args) => gateway::cli::run(*args),
         IsthmusCommand::Pki(command) => pki::cli::run(command),
         IsthmusCommand::Tools(args) => tools::run(*args),
