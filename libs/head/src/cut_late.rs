@@ -8,6 +8,7 @@ use model::{TimeRange, Timestamp};
 use tsdb::{BlockMeta, BlockOptions, BlockWriter, Compaction, Ulid};
 
 use crate::chunk_format::StoredChunk;
+use crate::cut_state::CutState;
 use crate::error::{HeadError, at};
 use crate::head::{CHUNKS_DIR, Head, LATE_LOG_DIR};
 use crate::log::buffered::BufferedLog;
@@ -32,6 +33,12 @@ impl LateCut {
     /// Whether there are no out-of-order samples.
     pub fn is_empty(&self) -> bool {
         self.series.is_empty()
+    }
+
+    /// The last place of a chunk, as marks name it.
+    fn last_place(&self) -> Option<u64> {
+        let chunks = self.series.iter().flat_map(|(series, count)| stored(series, *count));
+        chunks.map(|chunk| chunk.place.number()).max()
     }
 }
 
@@ -73,21 +80,36 @@ impl Head {
         cut: &LateCut,
         mut new_id: impl FnMut() -> Ulid,
     ) -> Result<Vec<BlockMeta>, HeadError> {
-        let mut blocks: Vec<BlockMeta> = Vec::new();
+        let windows: Vec<(i64, Ulid)> =
+            self.late_windows(cut)?.into_iter().map(|begin| (begin, new_id())).collect();
+        let log_dir = self.dir.join(LATE_LOG_DIR);
+        let Some((segment, place)) = cut.segment.zip(cut.last_place()) else { return Ok(Vec::new()) };
+        let ids: Vec<Ulid> = windows.iter().map(|(_, id)| *id).collect();
+        CutState::Writing(ids.clone()).save(&log_dir).map_err(at(&log_dir))?;
+        let written = self.write_late_blocks(dir, cut, &windows).and_then(|blocks| {
+            CutState::Written { segment, place }.save(&log_dir).map_err(at(&log_dir))?;
+            Ok(blocks)
+        });
+        if written.is_err() {
+            // Their samples will be written again.
+            ids.iter().for_each(|id| drop(std::fs::remove_dir_all(dir.join(id.to_string()))));
+            let _ = CutState::remove(&log_dir);
+        }
+        written
+    }
+
+    fn write_late_blocks(
+        &self,
+        dir: &Path,
+        cut: &LateCut,
+        windows: &[(i64, Ulid)],
+    ) -> Result<Vec<BlockMeta>, HeadError> {
         let deletions = self.deletions.read().unwrap_or_else(PoisonError::into_inner).clone();
-        for begin in self.late_windows(cut)? {
-            let end = begin.saturating_add(self.block_range);
-            let block = (Timestamp::from_millis(begin), Timestamp::from_millis(end));
-            match self.write_late_block(dir, cut, new_id(), block, &deletions) {
-                Ok(block) => blocks.extend(block),
-                Err(error) => {
-                    // Their samples would be written again.
-                    for BlockMeta { ulid, .. } in &blocks {
-                        let _ = std::fs::remove_dir_all(dir.join(ulid.to_string()));
-                    }
-                    return Err(error);
-                }
-            }
+        let mut blocks = Vec::new();
+        for (begin, id) in windows {
+            let times = (*begin, begin.saturating_add(self.block_range));
+            let block = (Timestamp::from_millis(times.0), Timestamp::from_millis(times.1));
+            blocks.extend(self.write_late_block(dir, cut, *id, block, &deletions)?);
         }
         Ok(blocks)
     }
@@ -157,6 +179,7 @@ impl Head {
                 std::fs::remove_file(&old.path).map_err(at(&old.path))?;
             }
         }
+        CutState::remove(&dir).map_err(at(&dir))?;
         for (series, count) in cut.series {
             let mut state = series.lock();
             let Some(late) = state.late.as_deref_mut() else { continue };

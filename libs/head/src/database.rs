@@ -14,10 +14,11 @@ use model::{TimeRange, Timestamp};
 use tsdb::{Block, BlockError, BlockMeta, BlockProblem, MetaError, UNFINISHED_SUFFIX, Ulid, parse_block_id};
 
 use crate::cut_late::LATE_HINT;
+use crate::cut_state::CutState;
 use crate::error::{HeadError, at};
 use crate::files::bytes_of;
 use crate::folder::FolderLock;
-use crate::head::{Head, HeadOptions};
+use crate::head::{Head, HeadOptions, LATE_LOG_DIR};
 use crate::replay::Replay;
 use crate::views::{Removal, Views};
 
@@ -112,8 +113,13 @@ impl Database {
     /// the first three cases, nothing was written. A damaged block is not an error.
     pub fn open(dir: &Path, options: DatabaseOptions) -> Result<(Self, OpenedDatabase), HeadError> {
         let lock = FolderLock::lock(dir)?;
+        let late_dir = dir.join(LATE_LOG_DIR);
+        let unpublished = match CutState::load(&late_dir).map_err(at(&late_dir))? {
+            Some(CutState::Writing(ids)) => ids,
+            _ => Vec::new(),
+        };
         let (mut blocks, mut damaged) = (Vec::new(), Vec::new());
-        for id in block_ids(dir).map_err(at(dir))? {
+        for id in block_ids(dir).map_err(at(dir))?.into_iter().filter(|id| !unpublished.contains(id)) {
             match LocalBlock::open(dir, id) {
                 Ok(block) => blocks.push(Arc::new(block)),
                 Err(error) => damaged.push(error),
@@ -135,6 +141,10 @@ impl Database {
         let (head, replay) = Head::open_locked(dir, head_options, lock)?;
         // Nothing is removed before it is known that all can be read.
         remove_unfinished(dir).map_err(at(dir))?;
+        if !unpublished.is_empty() {
+            unpublished.iter().try_for_each(|id| LocalBlock::remove_dir(&dir.join(id.to_string())))?;
+            CutState::remove(&late_dir).map_err(at(&late_dir))?;
+        }
         remove_superseded(&mut blocks)?;
         let database = Self {
             dir: dir.to_owned(),
@@ -302,10 +312,18 @@ impl LocalBlock {
         Ok(Self { block, dir, bytes })
     }
 
-    /// Removes the files. The directory gets another name first, so that the block is there completely or not at all.
+    /// Removes the files.
     fn remove(&self) -> Result<(), HeadError> {
-        let removed = self.dir.with_extension(&REMOVED_SUFFIX[1..]);
-        fs::rename(&self.dir, &removed).map_err(at(&self.dir))?;
+        Self::remove_dir(&self.dir)
+    }
+
+    /// Removes a block, if there is one. The directory gets another name first, so that the block is there completely or not at all.
+    fn remove_dir(dir: &Path) -> Result<(), HeadError> {
+        let removed = dir.with_extension(&REMOVED_SUFFIX[1..]);
+        match fs::rename(dir, &removed) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            result => result.map_err(at(dir))?,
+        }
         fs::remove_dir_all(&removed).map_err(at(&removed))
     }
 

@@ -1,8 +1,10 @@
 //! Chunks of out-of-order samples that a start finds in files.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::sync::Arc;
 
+use crate::chunk_files::ChunkFiles;
 use crate::chunk_format::{FoundChunk, StoredChunk};
 use crate::head::Head;
 use crate::series::Series;
@@ -16,18 +18,25 @@ pub(crate) struct LateChunks {
     places: HashSet<u64>,
     /// The first place of a chunk in files that exist.
     first: u64,
+    /// Chunks up to this place are in blocks.
+    cut_until: Option<u64>,
+    /// Those of them that were found.
+    cut: Vec<StoredChunk>,
 }
 
 impl LateChunks {
-    pub(crate) fn new(first_file: Option<u32>) -> Self {
-        Self { first: u64::from(first_file.unwrap_or(0)) << 32, ..Self::default() }
+    pub(crate) fn new(first_file: Option<u32>, cut_until: Option<u64>) -> Self {
+        Self { first: u64::from(first_file.unwrap_or(0)) << 32, cut_until, ..Self::default() }
     }
 
     /// Adds a chunk.
     pub(crate) fn add(&mut self, chunk: &FoundChunk) {
         let stored = StoredChunk { range: chunk.range, place: chunk.place };
-        if !chunk.is_forgotten() {
-            self.by_series.entry(chunk.series).or_default().push(stored);
+        let is_cut = self.cut_until.is_some_and(|until| chunk.place.number() <= until);
+        match (chunk.is_forgotten(), is_cut) {
+            (true, _) => {}
+            (false, true) => self.cut.push(stored),
+            (false, false) => self.by_series.entry(chunk.series).or_default().push(stored),
         }
         self.places.insert(chunk.place.number());
     }
@@ -43,6 +52,16 @@ impl LateChunks {
     /// samples are in a block. Otherwise the chunk was lost in a crash, and the log has its samples.
     pub(crate) fn has(&self, place: u64) -> bool {
         place < self.first || self.places.contains(&place)
+    }
+
+    /// Forgets the chunks that are in blocks.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub(crate) fn forget_cut(&self, files: &ChunkFiles) -> io::Result<()> {
+        files.forget_late(&self.cut)?;
+        files.release_late(&self.cut);
+        Ok(())
     }
 
     /// Frees the chunks whose series are not known, and returns their number.

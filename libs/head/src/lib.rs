@@ -24,6 +24,7 @@ mod chunk_format;
 mod commit;
 mod cut;
 mod cut_late;
+mod cut_state;
 mod database;
 mod error;
 mod exemplars;

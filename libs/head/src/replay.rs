@@ -10,6 +10,7 @@ use model::{TimeRange, Timestamp};
 
 use crate::chunk_files::DamagedFile;
 use crate::chunk_format::{FoundChunk, StoredChunk};
+use crate::cut_state::CutState;
 use crate::error::{HeadError, at};
 use crate::folder::FolderLock;
 use crate::head::{CHUNKS_DIR, Head, HeadOptions, LATE_LOG_DIR, LOG_DIR};
@@ -78,7 +79,12 @@ impl Head {
     ) -> Result<(Self, Replay), HeadError> {
         let (log_dir, late_dir) = (dir.join(LOG_DIR), dir.join(LATE_LOG_DIR));
         let (mut head, chunks, damaged) = Self::empty(dir, options, lock)?;
-        let late = LateChunks::new(head.files.first_file());
+        // What is in blocks is not read.
+        let (late_begin, cut_until) = match CutState::load(&late_dir).map_err(at(&late_dir))? {
+            Some(CutState::Written { segment, place }) => (segment, Some(place)),
+            _ => (0, None),
+        };
+        let late = LateChunks::new(head.files.first_file(), cut_until);
         let replay = Replay { chunks: chunks.len(), ..Replay::default() };
         let mut reader = Reader { head: &head, stored: HashMap::new(), late, torn: Vec::new(), replay };
         reader.add_chunks(chunks, options.min_time);
@@ -86,12 +92,22 @@ impl Head {
             reader.read_segment(segment, Reader::add)?;
         }
         reader.replay.without_series += reader.late.release_unknown(&head);
-        for segment in list(&late_dir).map_err(at(&late_dir))? {
+        let late_segments = list(&late_dir).map_err(at(&late_dir))?;
+        let (cut, late_segments): (Vec<_>, _) =
+            late_segments.into_iter().partition(|segment| segment.number < late_begin);
+        for segment in late_segments {
             reader.read_segment(segment, Reader::add_late)?;
         }
-        let Reader { torn, mut replay, .. } = reader;
+        let Reader { torn, mut replay, late, .. } = reader;
         head.lock.keep();
         head.repair(&mut replay, damaged, torn)?;
+        late.forget_cut(&head.files).map_err(at(&dir.join(CHUNKS_DIR)))?;
+        for segment in cut {
+            std::fs::remove_file(&segment.path).map_err(at(&segment.path))?;
+        }
+        if cut_until.is_some() {
+            CutState::remove(&late_dir).map_err(at(&late_dir))?;
+        }
         Ok((head, replay))
     }
 

@@ -3,6 +3,7 @@
 mod database;
 mod exemplars;
 mod full_disk;
+mod kills;
 mod late;
 mod oracle;
 mod prometheus;

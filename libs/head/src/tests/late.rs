@@ -217,6 +217,35 @@ fn a_view_keeps_the_late_samples_that_are_cut_meanwhile() {
     assert!(samples(&database) == all);
 }
 
+/// A process that is killed before all blocks of late samples are written has left some of them.
+#[test]
+fn blocks_of_late_samples_that_were_not_all_written_are_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let window = Duration::from_secs(2 * 3_600);
+    let options = DatabaseOptions { out_of_order_window: window, ..DatabaseOptions::default() };
+    let (database, _) = Database::open(dir.path(), options).unwrap();
+    let mut all = Floats::new();
+    append(database.head(), 0..600, &mut all);
+    let cut = database.head().begin_late_cut().unwrap();
+    let mut number = 0;
+    let new_id = || {
+        number += 1;
+        tsdb::Ulid::from_parts(number, 1)
+    };
+    let blocks = database.head().cut_late_blocks(dir.path(), &cut, new_id).unwrap();
+    assert!(blocks.len() > 1);
+    let state = dir.path().join("wbl/cut");
+    assert!(fs::read_to_string(&state).unwrap().starts_with("written\n"));
+    let ids: String = blocks.iter().map(|block| format!("{}\n", block.ulid)).collect();
+    fs::write(&state, format!("writing\n{ids}")).unwrap();
+    fs::remove_dir_all(dir.path().join(blocks[1].ulid.to_string())).unwrap();
+    drop((cut, database));
+    let (database, _) = Database::open(dir.path(), options).unwrap();
+    assert_eq!((database.blocks(TimeRange::ALL).len(), state.exists()), (0, false));
+    assert!(!dir.path().join(blocks[0].ulid.to_string()).exists());
+    assert!(samples(&database) == all);
+}
+
 fn since(all: &Floats, begin: i64) -> Floats {
     all.iter().map(|(series, samples)| (series.clone(), samples.clone().split_off(&begin))).collect()
 }

@@ -218,7 +218,13 @@ impl World {
                     assert_eq!(meta.min_time.as_millis() % range, 0);
                 }
                 self.blocks.extend(blocks.iter().map(|meta| meta.ulid));
-                self.head.end_late_cut(cut).unwrap();
+                if random.below(3) == 0 {
+                    // Killed before the head removed them.
+                    drop(cut);
+                    self.restart();
+                } else {
+                    self.head.end_late_cut(cut).unwrap();
+                }
             }
         }
         self.check("after blocks of late samples");
