@@ -80,11 +80,12 @@ pub(crate) async fn build(config: RoleConfig, mut startup: Startup) -> Result<Ru
     metrics.register(registry);
     let maintenance = MaintenanceMetrics::new(registry);
 
+    let began = Instant::now();
     let opening = begin_opening(&config, &current).await?;
     let (producer, known_producer) = watch::channel(None);
     let shipped = start_uploads(&config, known_producer, &mut startup)?;
     serve(&config, &current, &data, shipped.as_ref(), &mut startup);
-    startup.reload().register(config.file.display().to_string(), {
+    startup.reload().register("--config.file", {
         let current = current.clone();
         move || {
             let current = current.clone();
@@ -100,6 +101,7 @@ pub(crate) async fn build(config: RoleConfig, mut startup: Startup) -> Result<Ru
         shipped,
         block_range: config.block_range,
         probes: startup.probes(),
+        began,
     };
     let shutdown = startup.shutdown();
     startup.spawn("scrapes", async move { work.run(opening, shutdown).await });
@@ -208,11 +210,12 @@ struct Work {
     shipped: Option<Shipped>,
     block_range: Duration,
     probes: runtime::Probes,
+    /// When the opening of the data folder began.
+    began: Instant,
 }
 
 impl Work {
     async fn run(self, opening: OpeningState, shutdown: Shutdown) -> Result<(), RoleError> {
-        let began = Instant::now();
         let (database, opened) = match opening {
             OpeningState::Opened(opened) => *opened,
             OpeningState::Going(opening) => match shutdown.until_triggered(opening).await {
@@ -220,7 +223,7 @@ impl Work {
                 None => return Ok(()),
             },
         };
-        report(&opened, began.elapsed());
+        report(&opened, self.began.elapsed());
         let database = Arc::new(database);
         let manager =
             ScrapeManager::with_metrics(Arc::clone(&database), ScrapeOptions::default(), self.metrics);
