@@ -1,5 +1,5 @@
 //! `isthmus quickstart`: runs two client clusters and an observability cluster on this machine, with real
-//! Prometheus servers.
+//! Prometheus servers and with scrapers of ours.
 
 /// Prints a line. A closed pipe (`| head`) is ignored, so that it does not stop the clusters.
 macro_rules! say {
@@ -54,9 +54,14 @@ pub(crate) struct QuickstartArgs {
     #[arg(long, value_name = "N", default_value_t = 19000)]
     base_port: u16,
 
-    /// The Prometheus program; without it, `prometheus` is searched on the PATH
+    /// The Prometheus program of cluster eu-1; without it, `prometheus` is searched on the PATH. Cluster us-1,
+    /// and eu-1 if there is none, use the embedded scraper
     #[arg(long, value_name = "PATH")]
     prometheus: Option<PathBuf>,
+
+    /// Use the embedded scraper in both clusters
+    #[arg(long, conflicts_with = "prometheus")]
+    embedded: bool,
 
     /// Run all checks, print the result of each, and exit with status 0, or 1 if one failed
     #[arg(long)]
@@ -66,14 +71,14 @@ pub(crate) struct QuickstartArgs {
 /// The suggested queries; the README shows them too.
 const QUERIES: [(&str, &str); 4] = [
     ("number of targets that are up, in each cluster", "sum by (cluster) (up)"),
-    ("requests per second, in each cluster", "sum by (cluster) (rate(prometheus_http_requests_total[30s]))"),
+    ("gRPC requests per second, in each cluster", "sum by (cluster) (rate(grpc_server_handled_total[30s]))"),
     (
         "events per second in eu-1 twelve hours ago, from the bucket",
         "sum by (cluster) (rate(app_events_012_total[5m] offset 12h))",
     ),
     (
-        "90th percentile of the response times of Prometheus, in seconds",
-        "histogram_quantile(0.9, sum by (cluster, le) (rate(prometheus_http_request_duration_seconds_bucket[1m])))",
+        "90th percentile of the durations of gRPC requests, in seconds",
+        "histogram_quantile(0.9, sum by (cluster, le) (rate(grpc_server_handling_seconds_bucket[1m])))",
     ),
 ];
 
@@ -84,10 +89,14 @@ pub(crate) fn run(args: &QuickstartArgs) -> Result<ExitCode> {
 }
 
 async fn demonstrate(args: &QuickstartArgs) -> Result<ExitCode> {
-    let prometheus = prometheus::prometheus(args.prometheus.as_deref())?;
+    let prometheus = match args.embedded {
+        true => None,
+        false => prometheus::prometheus(args.prometheus.as_deref())?,
+    };
     let ports = ReservedPorts::bind(args.base_port)?;
     let folder = Folder::prepare(args.dir.as_deref())?;
     let plan = QuickstartPlan::new(folder.path(), args.base_port);
+    let plan = plan.embedding(|name| prometheus.is_none() || name == "us-1");
     disk::check_space(&plan.dir)?;
     fs::create_dir_all(&plan.logs).with_context(|| format!("create {}", plan.logs.display()))?;
     let mut demonstration = Demonstration::new(plan, prometheus, ports)?;

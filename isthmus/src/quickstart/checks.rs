@@ -9,6 +9,7 @@ use crate::quickstart::compaction;
 use crate::quickstart::demonstration::Demonstration;
 use crate::quickstart::http::percent_encode;
 use crate::quickstart::plan::{ClusterPlan, QuickstartPlan, Reach};
+use crate::quickstart::prometheus::SHARED_JOB;
 use crate::quickstart::querier::{QuerierClient, list, wait_for};
 
 /// Space before what a check has seen.
@@ -26,6 +27,8 @@ pub(super) async fn run(demonstration: &mut Demonstration) -> bool {
     report.add("both clusters are read over QUIC", over_quic);
     report.add("replicas are deduplicated", deduplication(&querier).await);
     report.add("a rate over both clusters has no gap", range(&querier).await);
+    let alike = wait_for("equal series", RECOVERY, || scraped_alike(&querier, &plan)).await;
+    report.add(&alike_name(&plan), alike);
     report.add("yesterday comes from the bucket, now from the cluster", history(&querier, &plan).await);
     report.add(
         "a compacted block has all samples of the blocks that it replaces",
@@ -129,7 +132,7 @@ async fn deduplication(querier: &QuerierClient) -> Result<String> {
 }
 
 async fn range(querier: &QuerierClient) -> Result<String> {
-    let expression = "sum by (cluster) (rate(prometheus_http_requests_total[10s]))";
+    let expression = "sum by (cluster) (rate(grpc_server_handled_total[10s]))";
     let answer = querier.query_range(expression, 5.0).await?;
     ensure!(answer.warnings.is_empty(), "warnings: {:?}", answer.warnings);
     ensure!(answer.result.len() == 2, "{} clusters answered, expected 2", answer.result.len());
@@ -143,6 +146,48 @@ async fn range(querier: &QuerierClient) -> Result<String> {
         seen.push(format!("{cluster}: {values} points, last value {} requests/s", terminal::rounded(last)));
     }
     Ok(seen.join("; "))
+}
+
+/// What scrapes in a cluster.
+fn scrapes(cluster: &ClusterPlan) -> &'static str {
+    if cluster.embedded { "the embedded scraper" } else { "Prometheus" }
+}
+
+fn alike_name(plan: &QuickstartPlan) -> String {
+    let who: Vec<String> =
+        plan.clusters.iter().map(|cluster| format!("{} in {}", scrapes(cluster), cluster.name)).collect();
+    format!("{} see the same of the same targets", who.join(" and "))
+}
+
+/// Compares what the clusters have of the targets that all of them scrape: the series of each metric.
+async fn scraped_alike(querier: &QuerierClient, plan: &QuickstartPlan) -> Result<String> {
+    let expression = format!("count by (cluster, __name__) ({{job=\"{SHARED_JOB}\"}})");
+    let answer = querier.query(&expression, "").await?;
+    ensure!(answer.warnings.is_empty(), "warnings: {:?}", answer.warnings);
+    let mut seen: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
+    for series in &answer.result {
+        let metric = &series["metric"];
+        let [cluster, name] =
+            [&metric["cluster"], &metric["__name__"]].map(|label| label.as_str().unwrap_or("?"));
+        seen.entry(cluster).or_default().insert(name, series["value"][1].as_str().unwrap_or("?"));
+    }
+    let [one, other] =
+        [0, 1].map(|number: usize| seen.get(plan.clusters[number].name).cloned().unwrap_or_default());
+    ensure!(one.contains_key("up"), "no series of the job {SHARED_JOB}");
+    for name in one.keys().chain(other.keys()) {
+        let (here, there) = (one.get(name), other.get(name));
+        ensure!(
+            here == there,
+            "{name}: {here:?} series in {}, {there:?} in {}",
+            plan.clusters[0].name,
+            plan.clusters[1].name
+        );
+    }
+    Ok(format!(
+        "{} metrics of {} targets, the same series in both clusters",
+        one.len(),
+        plan.shared_targets().len()
+    ))
 }
 
 /// Asks for yesterday and now in one query, and each store alone for both.
@@ -191,8 +236,7 @@ async fn replica_killed(demonstration: &mut Demonstration, querier: &QuerierClie
     let before = querier.query(TARGETS_PER_CLUSTER, "").await?.by_label("cluster");
     ensure!(before.len() == demonstration.plan().clusters.len(), "answers from {}", shown(&before));
     let lost = "scraper-0.eu-1";
-    demonstration.kill(&format!("prometheus {lost}")).await?;
-    demonstration.kill(&format!("sidecar {lost}")).await?;
+    demonstration.kill_all_of(lost).await?;
     wait_for("the failure to be detected", RECOVERY, || async {
         let stores = querier.stores().await?;
         let store = stores.iter().find(|s| s.name == lost).context("the store is not listed any more")?;
@@ -254,7 +298,7 @@ async fn wrong_token(demonstration: &Demonstration) -> Result<String> {
 
 async fn cluster_killed(demonstration: &mut Demonstration, querier: &QuerierClient) -> Result<String> {
     let name = dialled(demonstration.plan())?.name;
-    demonstration.kill_cluster(name).await?;
+    demonstration.kill_all_of(name).await?;
     wait_for("the failure to be detected", RECOVERY, || async {
         let of_cluster = querier.sidecars(name).await?;
         ensure!(

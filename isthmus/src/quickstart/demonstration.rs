@@ -31,7 +31,8 @@ const START: Duration = Duration::from_secs(60);
 pub(super) struct Demonstration {
     plan: QuickstartPlan,
     program: PathBuf,
-    prometheus: PathBuf,
+    /// `None` if all scrapers are ours.
+    prometheus: Option<PathBuf>,
     pushgateway: Option<PathBuf>,
     children: Vec<Child>,
     links: Vec<(&'static str, ClusterLink)>,
@@ -42,7 +43,11 @@ pub(super) struct Demonstration {
 }
 
 impl Demonstration {
-    pub(super) fn new(plan: QuickstartPlan, prometheus: PathBuf, ports: ReservedPorts) -> Result<Self> {
+    pub(super) fn new(
+        plan: QuickstartPlan,
+        prometheus: Option<PathBuf>,
+        ports: ReservedPorts,
+    ) -> Result<Self> {
         Ok(Self {
             plan,
             program: std::env::current_exe().context("find the path of this program")?,
@@ -129,7 +134,8 @@ impl Demonstration {
             let dir = cluster.dir.join(&scraper.name);
             // A sidecar that uploads may start before Prometheus has created the folder.
             create_dir(&dir.join("data"))?;
-            let configuration = prometheus::configuration(cluster, scraper, self.has_pushgateway());
+            let configuration =
+                prometheus::configuration(&self.plan, cluster, scraper, self.has_pushgateway());
             write(&dir.join("prometheus.yml"), &configuration)?;
         }
         if let Some(pushgateway) = self.pushgateway.clone() {
@@ -181,8 +187,13 @@ impl Demonstration {
 
     fn start_scraper(&mut self, cluster: &ClusterPlan, scraper: &Scraper) -> Result<()> {
         let name = QuickstartPlan::target(cluster, scraper);
-        let program = self.prometheus.clone();
         self.ports.release(&[scraper.prometheus, scraper.sidecar_http, scraper.sidecar_grpc]);
+        let prometheus = self.prometheus.clone().filter(|_| !cluster.embedded);
+        let Some(program) = prometheus else {
+            let mut args = prometheus::embedded_arguments(&self.plan, cluster, scraper);
+            args.extend(addresses(scraper.sidecar_http, scraper.sidecar_grpc));
+            return self.start(&format!("scraper {name}"), args);
+        };
         self.start_program(&format!("prometheus {name}"), &program, prometheus::arguments(cluster, scraper))?;
         let mut sidecar = vec![
             "sidecar".to_owned(),
@@ -244,18 +255,18 @@ impl Demonstration {
     }
 
     /// Kills one child, which simulates a crash.
-    pub(super) async fn kill(&mut self, name: &str) -> Result<()> {
+    async fn kill(&mut self, name: &str) -> Result<()> {
         let child = self.children.iter_mut().find(|c| c.name() == name);
         child.with_context(|| format!("there is no child with the name {name}"))?.kill().await?;
         self.children.retain(|c| c.name() != name);
         Ok(())
     }
 
-    /// Kills all processes of a cluster.
-    pub(super) async fn kill_cluster(&mut self, cluster: &str) -> Result<()> {
-        let of_cluster = |c: &Child| c.name().ends_with(cluster);
+    /// Kills all processes of a cluster, or of one of its replicas.
+    pub(super) async fn kill_all_of(&mut self, name: &str) -> Result<()> {
+        let is_concerned = |c: &Child| c.name().ends_with(name);
         let names: Vec<String> =
-            self.children.iter().filter(|c| of_cluster(c)).map(|c| c.name().to_owned()).collect();
+            self.children.iter().filter(|c| is_concerned(c)).map(|c| c.name().to_owned()).collect();
         for name in names {
             self.kill(&name).await?;
         }

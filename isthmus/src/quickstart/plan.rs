@@ -22,7 +22,7 @@ pub(super) enum Reach {
     IsDialled,
 }
 
-/// One Prometheus with its sidecar.
+/// One replica: a Prometheus with its sidecar, or a scraper of ours, which has the addresses of the sidecar.
 #[derive(Clone, Debug)]
 pub(super) struct Scraper {
     pub(super) name: String,
@@ -47,6 +47,8 @@ pub(super) struct ClusterPlan {
     pub(super) link: SocketAddr,
     pub(super) pushgateway: SocketAddr,
     pub(super) scrapers: Vec<Scraper>,
+    /// Whether the scrapers are ours, without a Prometheus.
+    pub(super) embedded: bool,
 }
 
 /// The whole demonstration.
@@ -98,6 +100,7 @@ impl QuickstartPlan {
                     sidecar_grpc: at(first + 7 + replica * 3),
                 })
                 .collect(),
+            embedded: false,
         };
         Self {
             dir: dir.to_owned(),
@@ -123,6 +126,19 @@ impl QuickstartPlan {
         }
     }
 
+    /// The same plan with scrapers of ours in these clusters.
+    pub(super) fn embedding(mut self, is_embedded: impl Fn(&str) -> bool) -> Self {
+        for cluster in &mut self.clusters {
+            cluster.embedded = is_embedded(cluster.name);
+        }
+        self
+    }
+
+    /// Targets that the scrapers of all clusters scrape, so that what they see can be compared.
+    pub(super) fn shared_targets(&self) -> [SocketAddr; 2] {
+        [self.gateway_http, self.querier_http]
+    }
+
     /// The name of `scraper` in the querier.
     pub(super) fn target(cluster: &ClusterPlan, scraper: &Scraper) -> String {
         format!("{}.{}", scraper.name, cluster.name)
@@ -131,9 +147,9 @@ impl QuickstartPlan {
     /// The URLs of all processes, for programs: the content of `endpoints.json`.
     pub(super) fn endpoints(&self) -> Value {
         let url = |at: SocketAddr| format!("http://{at}");
-        let scrapers = |of: fn(&Scraper) -> SocketAddr| -> Value {
+        let scrapers = |of: fn(&ClusterPlan, &Scraper) -> SocketAddr| -> Value {
             let named = self.clusters.iter().flat_map(|cluster| {
-                cluster.scrapers.iter().map(move |s| (Self::target(cluster, s), json!(url(of(s)))))
+                cluster.scrapers.iter().map(move |s| (Self::target(cluster, s), json!(url(of(cluster, s)))))
             });
             Value::Object(named.collect())
         };
@@ -147,8 +163,9 @@ impl QuickstartPlan {
             "store": url(self.store_http),
             "compactor": url(self.compactor_http),
             "gateways": gateways,
-            "sidecars": scrapers(|s| s.sidecar_http),
-            "prometheus": scrapers(|s| s.prometheus),
+            "sidecars": scrapers(|_, s| s.sidecar_http),
+            // A scraper of ours has the API of Prometheus.
+            "prometheus": scrapers(|cluster, s| if cluster.embedded { s.sidecar_http } else { s.prometheus }),
         })
     }
 }
@@ -182,5 +199,9 @@ mod tests {
         assert_eq!(endpoints["gateways"].as_object().map(|g| g.len()), Some(3));
         assert_eq!(endpoints["sidecars"]["scraper-1.us-1"], "http://127.0.0.1:20034");
         assert_eq!(endpoints["prometheus"].as_object().map(|p| p.len()), Some(4));
+        assert_eq!(endpoints["prometheus"]["scraper-0.us-1"], "http://127.0.0.1:20030");
+        let embedded = QuickstartPlan::new(Path::new("/x"), 20_000).embedding(|name| name == "us-1");
+        assert_eq!(embedded.endpoints()["prometheus"]["scraper-0.us-1"], "http://127.0.0.1:20031");
+        assert_eq!(embedded.endpoints()["prometheus"]["scraper-0.eu-1"], "http://127.0.0.1:20015");
     }
 }

@@ -1,15 +1,19 @@
-//! The real Prometheus servers of the demonstration: their program and their configuration.
+//! What scrapes in the demonstration: real Prometheus servers or scrapers of ours, and their configuration.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use crate::quickstart::plan::{ClusterPlan, ENVIRONMENT, Scraper};
+use crate::quickstart::history::bucket_flag;
+use crate::quickstart::plan::{ClusterPlan, ENVIRONMENT, QuickstartPlan, Scraper};
 use crate::usage::UsageError;
 
 /// The scrape interval. It is short, so that there are samples soon after the start.
 const SCRAPE_INTERVAL: &str = "1s";
+
+/// The job with the targets that all clusters scrape.
+pub(super) const SHARED_JOB: &str = "observability";
 
 /// Searches `program` on the `PATH`.
 pub(super) fn find(program: &str) -> Option<PathBuf> {
@@ -17,24 +21,37 @@ pub(super) fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|dir| dir.join(program)).find(|candidate| candidate.is_file())
 }
 
-/// The Prometheus to run: the given one, or the one on the `PATH`.
+/// The Prometheus to run: the given one, or the one on the `PATH`; `None` if there is none.
 ///
 /// # Errors
-/// When there is no such program. The error describes how to install it.
-pub(super) fn prometheus(asked: Option<&Path>) -> Result<PathBuf> {
+/// When the given one does not exist.
+pub(super) fn prometheus(asked: Option<&Path>) -> Result<Option<PathBuf>> {
     match asked {
-        Some(path) if path.is_file() => Ok(path.to_owned()),
+        Some(path) if path.is_file() => Ok(Some(path.to_owned())),
         Some(path) => {
             Err(UsageError(format!("--prometheus {}: the file does not exist", path.display())).into())
         }
-        None => match find("prometheus") {
-            Some(path) => Ok(path),
-            None => bail!(
-                "`prometheus` is not on the PATH, and quickstart runs real Prometheus servers; install it \
-                 (Debian: apt-get install prometheus) or use --prometheus PATH"
-            ),
-        },
+        None => Ok(find("prometheus")),
     }
+}
+
+/// The arguments of one replica that is a scraper of ours, without its addresses.
+pub(super) fn embedded_arguments(
+    plan: &QuickstartPlan,
+    cluster: &ClusterPlan,
+    scraper: &Scraper,
+) -> Vec<String> {
+    let dir = cluster.dir.join(&scraper.name);
+    let mut args = vec![
+        "scrape".to_owned(),
+        format!("--config.file={}", dir.join("prometheus.yml").display()),
+        format!("--data-dir={}", dir.join("data").display()),
+        "--storage.tsdb.retention.time=6h".to_owned(),
+    ];
+    if cluster.long_term {
+        args.push(bucket_flag(plan));
+    }
+    args
 }
 
 /// The arguments of one replica.
@@ -55,7 +72,12 @@ pub(super) fn arguments(cluster: &ClusterPlan, scraper: &Scraper) -> Vec<String>
 }
 
 /// The configuration of one replica. The replicas of a cluster differ only in the `replica` label.
-pub(super) fn configuration(cluster: &ClusterPlan, scraper: &Scraper, pushgateway: bool) -> String {
+pub(super) fn configuration(
+    plan: &QuickstartPlan,
+    cluster: &ClusterPlan,
+    scraper: &Scraper,
+    pushgateway: bool,
+) -> String {
     let mut text = format!(
         "global:\n  scrape_interval: {SCRAPE_INTERVAL}\n  scrape_timeout: {SCRAPE_INTERVAL}\n  \
          external_labels:\n    cluster: {}\n    environment: {ENVIRONMENT}\n    replica: {}\n\
@@ -71,9 +93,14 @@ pub(super) fn configuration(cluster: &ClusterPlan, scraper: &Scraper, pushgatewa
         text.push_str(&format!("    static_configs:\n      - targets: [{}]\n", quoted.join(", ")));
     };
     let of = |address: fn(&Scraper) -> SocketAddr| cluster.scrapers.iter().map(address).collect::<Vec<_>>();
-    job("prometheus", false, &of(|s| s.prometheus));
-    job("sidecar", false, &of(|s| s.sidecar_http));
+    if cluster.embedded {
+        job("scraper", false, &of(|s| s.sidecar_http));
+    } else {
+        job("prometheus", false, &of(|s| s.prometheus));
+        job("sidecar", false, &of(|s| s.sidecar_http));
+    }
     job("gateway", false, &[cluster.gateway_http]);
+    job(SHARED_JOB, false, &plan.shared_targets());
     if pushgateway {
         job("pushgateway", true, &[cluster.pushgateway]);
     }

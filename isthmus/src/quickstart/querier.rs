@@ -37,7 +37,7 @@ impl QueryResponse {
 #[derive(Debug)]
 pub(super) struct StoreStatus {
     pub(super) name: String,
-    /// `sidecar` or `store`.
+    /// `sidecar`, `scraper` or `store`.
     pub(super) component: String,
     pub(super) cluster: String,
     pub(super) transport: String,
@@ -110,10 +110,10 @@ impl QuerierClient {
         Ok(groups.iter().flat_map(of_group).collect())
     }
 
-    /// The sidecars of a cluster.
+    /// The sidecars or scrapers of a cluster.
     pub(super) async fn sidecars(&self, cluster: &str) -> Result<Vec<StoreStatus>> {
         let mut stores = self.stores().await?;
-        stores.retain(|store| store.cluster == cluster && store.component == "sidecar");
+        stores.retain(|store| store.cluster == cluster && matches!(&*store.component, "sidecar" | "scraper"));
         Ok(stores)
     }
 

@@ -59,6 +59,7 @@ fn urls(plan: &QuickstartPlan) -> BTreeMap<String, String> {
             let target = QuickstartPlan::target(cluster, scraper);
             add(format!("prometheus {target}"), scraper.prometheus);
             add(format!("sidecar {target}"), scraper.sidecar_http);
+            add(format!("scraper {target}"), scraper.sidecar_http);
         }
     }
     urls

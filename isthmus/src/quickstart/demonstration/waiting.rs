@@ -39,7 +39,7 @@ impl Demonstration {
     /// Waits until every store is healthy and the first rates can be computed over both clusters.
     pub(in crate::quickstart) async fn wait_for_data(&mut self) -> Result<()> {
         let querier = self.querier();
-        // The sidecars, and the store.
+        // The sidecars or scrapers, and the store.
         let wanted = self.plan.clusters.iter().map(|c| c.scrapers.len()).sum::<usize>() + 1;
         let all_stores = wait_for("all stores", START, || async {
             let stores = querier.stores().await?;
@@ -52,7 +52,7 @@ impl Demonstration {
         // target.
         let clusters = self.plan.clusters.len() as f64;
         let data = wait_for("data of both clusters", START, || async {
-            let old = "count(count by (cluster) (rate(prometheus_http_requests_total[10s] offset 8s)))";
+            let old = "count(count by (cluster) (rate(grpc_server_handled_total[10s] offset 8s)))";
             let seen = querier.query(old, "").await?.number().unwrap_or(0.0);
             ensure!(seen == clusters, "{seen} of {clusters} clusters have data");
             let once = querier.query("count(up)", "").await?.number();
