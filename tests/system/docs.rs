@@ -71,9 +71,17 @@ fn help_texts_in_the_documentation_are_up_to_date() {
             path.display()
         );
     }
-    for role in
-        ["sidecar", "store", "compact", "query", "gateway", "quickstart", "pki init", "pki token create"]
-    {
+    for role in [
+        "sidecar",
+        "scrape",
+        "store",
+        "compact",
+        "query",
+        "gateway",
+        "quickstart",
+        "pki init",
+        "pki token create",
+    ] {
         assert!(commands.contains(role), "no page documents the flags of `isthmus {role}`");
     }
 }
