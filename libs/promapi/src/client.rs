@@ -5,6 +5,7 @@ mod authorization;
 mod connector;
 mod listings;
 mod query_string;
+mod range_query;
 mod request;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ pub use answers::{Configuration, MetadataEntry, RuntimeInfo, WithWarnings};
 pub use authorization::{Authorization, Credential};
 pub use connector::{Connector, HttpConnection, ProxyUrl};
 use query_string::{QueryString, escape, selector};
+pub use range_query::AnsweredSeries;
 use request::HttpTransport;
 pub use request::{ClientError, ClientOptions, UrlError, http_cause};
 
