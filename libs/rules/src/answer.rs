@@ -83,16 +83,21 @@ impl Rule {
         }
     }
 
+    /// The labels that this recording rule gives to a series with `labels`.
+    pub fn series_labels(&self, labels: &Labels) -> Labels {
+        let mut labels = labels.to_builder();
+        labels.set(METRIC_NAME, &self.name);
+        for (name, value) in &self.labels {
+            labels.set(name, value);
+        }
+        labels.build()
+    }
+
     fn series(&self, samples: &[VectorSample]) -> Result<RuleAnswer, String> {
         let mut seen = BTreeSet::new();
         let mut series = Vec::with_capacity(samples.len());
         for sample in samples {
-            let mut labels = sample.labels.to_builder();
-            labels.set(METRIC_NAME, &self.name);
-            for (name, value) in &self.labels {
-                labels.set(name, value);
-            }
-            let labels = labels.build();
+            let labels = self.series_labels(&sample.labels);
             if !seen.insert(labels.clone()) {
                 return Err(
                     "vector contains metrics with the same labelset after applying rule labels".to_owned()
