@@ -1,10 +1,11 @@
-//! Commands that inspect and maintain blocks and buckets: `isthmus tools bucket ...` and `isthmus tools block ...`.
+//! Commands that inspect and maintain blocks, buckets and rules: `isthmus tools bucket ...`, `isthmus tools block ...` and
+//! `isthmus tools rules ...`.
 //!
 //! There is one file for each command. A command reads its flags, does its work and prints. Tables and results go to
 //! standard output, progress and failures to standard error. [`run`] lists the exit codes.
 //!
-//! Reading order: `error`, `output`, `progress`, `text`, `salvage`; then `bucket` and `block`, whose first lines
-//! list their commands.
+//! Reading order: `error`, `output`, `progress`, `text`, `salvage`; then `bucket`, `block` and `rules`, whose first
+//! lines list their commands.
 //!
 //! Not here: the formats of blocks (`tsdb`), and the rules of buckets, such as publishing and marking (`bucket`).
 
@@ -18,6 +19,7 @@ mod error;
 mod folder;
 mod output;
 mod progress;
+mod rules;
 mod salvage;
 mod text;
 
@@ -67,6 +69,9 @@ enum ToolsCommand {
     /// Inspect single blocks, and generate blocks
     #[command(subcommand)]
     Block(block::BlockCommand),
+    /// Check and test rules
+    #[command(subcommand)]
+    Rules(rules::RulesCommand),
 }
 
 /// Runs a command. Results go to standard output, a failure is one line on standard error.
@@ -110,6 +115,7 @@ async fn execute(command: ToolsCommand, output: &mut Output) -> Result<CommandOu
     match command {
         ToolsCommand::Bucket(args) => bucket::run(*args, output).await,
         ToolsCommand::Block(command) => block::run(command, output).await,
+        ToolsCommand::Rules(command) => rules::run(command, output).await,
     }
 }
 

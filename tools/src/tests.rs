@@ -2,6 +2,7 @@
 
 mod delete_series;
 mod odd_blocks;
+mod rules;
 mod salvage;
 mod tombstones;
 

@@ -60,6 +60,9 @@ scrape_configs:
 /// The names of what the rules write.
 const WRITTEN: &str = "instant|job:series:sum|sometimes|from:sometimes|ALERTS|ALERTS_FOR_STATE";
 
+/// Samples by series.
+type SeriesSamples = BTreeMap<Labels, Vec<Sample>>;
+
 /// A running Prometheus; it is ended when this is dropped.
 struct Prometheus {
     process: Child,
@@ -120,7 +123,7 @@ impl Prometheus {
     }
 
     /// All samples of the series whose name matches, or does not match, the rules' names.
-    fn samples(&self, operator: &str) -> BTreeMap<Labels, Vec<Sample>> {
+    fn samples(&self, operator: &str) -> SeriesSamples {
         let query: String = format!("{{__name__{operator}\"{WRITTEN}\",__name__!=\"\"}}[10m]")
             .bytes()
             .map(|byte| {
@@ -147,7 +150,7 @@ impl Prometheus {
     }
 
     /// The samples that it scraped, those that its rules wrote, and its rules, all of the same moment.
-    fn snapshot(&self) -> (BTreeMap<Labels, Vec<Sample>>, BTreeMap<Labels, Vec<Sample>>, Value) {
+    fn snapshot(&self) -> (SeriesSamples, SeriesSamples, Value) {
         loop {
             let before = self.data("/api/v1/rules");
             let (scraped, written) = (self.samples("!~"), self.samples("=~"));
@@ -161,7 +164,7 @@ impl Prometheus {
 /// Samples by instant and labels, as text, to compare them.
 type Written = BTreeMap<(Timestamp, String), String>;
 
-fn flat(series: &BTreeMap<Labels, Vec<Sample>>) -> Written {
+fn flat(series: &SeriesSamples) -> Written {
     let samples =
         series.iter().flat_map(|(labels, samples)| samples.iter().map(move |sample| (labels, sample)));
     samples
@@ -186,7 +189,7 @@ fn group() -> Group {
 }
 
 /// What was recorded until now, to restore from.
-fn stored(written: &BTreeMap<Labels, Vec<Sample>>, until: Timestamp, alert: &str) -> Vec<StoredState> {
+fn stored(written: &SeriesSamples, until: Timestamp, alert: &str) -> Vec<StoredState> {
     let states = written.iter().filter(|(labels, _)| {
         labels.metric_name() == "ALERTS_FOR_STATE" && labels.get("alertname") == Some(alert)
     });
@@ -201,8 +204,8 @@ fn stored(written: &BTreeMap<Labels, Vec<Sample>>, until: Timestamp, alert: &str
 /// Evaluates the rules at `instants` on what was scraped. `before` is what was written in an earlier run.
 fn evaluated(
     group: &mut Group,
-    scraped: &BTreeMap<Labels, Vec<Sample>>,
-    before: &BTreeMap<Labels, Vec<Sample>>,
+    scraped: &SeriesSamples,
+    before: &SeriesSamples,
     instants: &[Timestamp],
 ) -> Written {
     let mut simulation = Simulation::default();
@@ -293,7 +296,7 @@ fn a_real_prometheus_records_the_same_and_has_the_same_alerts_over_a_restart() {
     };
     prometheus.wait("it has evaluated the rules 12 times", |prometheus| evaluations(prometheus, 12));
     let (scraped, written, listed) = prometheus.snapshot();
-    let instants_of = |written: &BTreeMap<Labels, Vec<Sample>>| -> Vec<Timestamp> {
+    let instants_of = |written: &SeriesSamples| -> Vec<Timestamp> {
         let instant = written.iter().find(|(labels, _)| labels.metric_name() == "instant").unwrap();
         instant.1.iter().map(|sample| sample.timestamp).collect()
     };
