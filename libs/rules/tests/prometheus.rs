@@ -304,7 +304,7 @@ fn a_real_prometheus_records_the_same_and_has_the_same_alerts_over_a_restart() {
     let mut first = group();
     let found = evaluated(&mut first, &scraped, &BTreeMap::new(), &instants);
     assert_equal(&flat(&written), &found);
-    assert!(found.len() > 60 && found.keys().any(|(_, labels)| labels.contains("AtOnce")), "{found:?}");
+    assert!(found.len() > 30 && found.keys().any(|(_, labels)| labels.contains("AtOnce")), "{found:?}");
     let ours = serde_json::to_value(first.to_api()).unwrap();
     assert_eq!(comparable(ours["rules"].clone()), comparable(listed["groups"][0]["rules"].clone()));
 
@@ -316,10 +316,10 @@ fn a_real_prometheus_records_the_same_and_has_the_same_alerts_over_a_restart() {
     let (_, after, _) = prometheus.snapshot();
     let all = instants_of(&after);
     // Evaluations between the snapshot and the end are those of the first process.
-    let gap = all
-        .windows(2)
-        .position(|pair| pair[1].millis_since(pair[0]) != 1000)
-        .map_or(instants.len(), |at| at + 1);
+    let runtime = prometheus.data("/api/v1/status/runtimeinfo");
+    let started = promapi::parse_time("startTime", runtime["startTime"].as_str().unwrap()).unwrap();
+    let gap = all.iter().position(|at| *at > started).unwrap();
+    assert!(gap >= instants.len() && all.len() - gap > 2, "{started} {all:?}");
     let (scraped, before) = (prometheus.samples("!~"), after.clone());
     let found = evaluated(&mut group(), &scraped, &before, &all[gap..]);
     let late = |written: Written| -> Written {
@@ -328,7 +328,8 @@ fn a_real_prometheus_records_the_same_and_has_the_same_alerts_over_a_restart() {
         written.into_iter().filter(|(key, _)| keep(key)).collect()
     };
     assert_equal(&late(flat(&after)), &late(found.clone()));
-    // Since when the alert is active was restored. Prometheus takes the instant of the restore, which only it knows, in seconds.
+    // Since when the alert is active was restored. Prometheus takes the instant at which it restores, which only
+    // it knows: the second evaluation and the time that it took, cut to seconds.
     let since = |written: &Written| -> Vec<f64> {
         let of_always = |(at, labels): &(Timestamp, String)| {
             *at >= all[gap] && labels.starts_with("ALERTS_FOR_STATE") && labels.contains("\"Always\"")
@@ -337,6 +338,6 @@ fn a_real_prometheus_records_the_same_and_has_the_same_alerts_over_a_restart() {
     };
     let (theirs, ours) = (since(&flat(&after)), since(&found));
     assert!(!ours.is_empty() && ours.len().abs_diff(theirs.len()) <= 1, "{ours:?} {theirs:?}");
-    assert!((ours[0] - theirs[0]).abs() <= 1.0, "{ours:?} {theirs:?}");
+    assert!((ours[0] - theirs[0]).abs() <= 2.0, "{ours:?} {theirs:?}");
     assert!(ours[0] < all[gap].as_secs_f64(), "the alert began before the restart");
 }
