@@ -6,15 +6,16 @@ use std::sync::Arc;
 use model::{Labels, MatchOp, Matcher};
 use tsdb::{Postings, SeriesRef};
 
+use crate::paged::{LastPage, PagedMap};
 use crate::series::Series;
 
 /// The series of a head, by labels and by number.
 #[derive(Default)]
 pub(crate) struct HeadIndex {
     by_labels: HashMap<Labels, Arc<Series>>,
-    by_slot: HashMap<u32, Arc<Series>>,
-    /// The slots of the numbers in the log. A log can have several numbers for one series.
-    references: HashMap<u64, u32>,
+    by_slot: PagedMap<Arc<Series>>,
+    /// By the numbers in the log. A log can have several numbers for one series.
+    references: PagedMap<Arc<Series>>,
     /// For each name and value the slots of its series, ascending.
     postings: HashMap<Box<str>, HashMap<Box<str>, Vec<u32>>>,
     next_slot: u32,
@@ -34,17 +35,26 @@ impl HeadIndex {
 
     /// The series with this number in the log.
     pub(crate) fn by_reference(&self, reference: u64) -> Option<&Arc<Series>> {
-        self.by_slot.get(self.references.get(&reference)?)
+        self.references.get(reference)
+    }
+
+    /// The same, faster after a neighbour.
+    pub(crate) fn by_reference_after<'a>(
+        &'a self,
+        last: &mut LastPage<'a, Arc<Series>>,
+        reference: u64,
+    ) -> Option<&'a Arc<Series>> {
+        self.references.get_after(last, reference)
     }
 
     /// The numbers of all series in the log.
     pub(crate) fn references(&self) -> impl Iterator<Item = u64> {
-        self.references.keys().copied()
+        self.references.iter().map(|(reference, _)| reference)
     }
 
     /// All series, in no order.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Series>> {
-        self.by_slot.values()
+        self.by_slot.iter().map(|(_, series)| series)
     }
 
     /// The series with these labels, which is created with the next number if it is missing, and whether it was.
@@ -61,7 +71,7 @@ impl HeadIndex {
         match self.by_labels.get(&labels) {
             Some(series) => {
                 let series = Arc::clone(series);
-                self.references.insert(reference, series.slot);
+                self.references.insert(reference, Arc::clone(&series));
                 series
             }
             None => self.insert(reference, labels),
@@ -84,19 +94,19 @@ impl HeadIndex {
         }
         let series = Arc::new(Series::new(reference, slot, labels.clone()));
         self.by_labels.insert(labels, Arc::clone(&series));
-        self.by_slot.insert(slot, Arc::clone(&series));
-        self.references.insert(reference, slot);
+        self.by_slot.insert(u64::from(slot), Arc::clone(&series));
+        self.references.insert(reference, Arc::clone(&series));
         series
     }
 
     /// Removes series by their slots.
     pub(crate) fn remove(&mut self, slots: &HashSet<u32>) {
         let mut lists: HashSet<(Box<str>, Box<str>)> = HashSet::new();
-        for series in slots.iter().filter_map(|slot| self.by_slot.remove(slot)) {
+        for series in slots.iter().filter_map(|slot| self.by_slot.remove(u64::from(*slot))) {
             self.by_labels.remove(&series.labels);
             lists.extend(series.labels.iter().map(|label| (label.name.into(), label.value.into())));
         }
-        self.references.retain(|_, slot| !slots.contains(slot));
+        self.references.retain(|series| !slots.contains(&series.slot));
         for (name, value) in lists {
             let Some(values) = self.postings.get_mut(&name) else { continue };
             if let Some(list) = values.get_mut(&value) {
@@ -109,10 +119,8 @@ impl HeadIndex {
                 self.postings.remove(&name);
             }
         }
-        if self.by_slot.len() * 4 < self.by_slot.capacity() {
+        if self.by_labels.len() * 4 < self.by_labels.capacity() {
             self.by_labels.shrink_to_fit();
-            self.by_slot.shrink_to_fit();
-            self.references.shrink_to_fit();
         }
     }
 
@@ -130,15 +138,17 @@ impl HeadIndex {
             found = Some(match found {
                 None if wanted => listed,
                 None => {
-                    self.by_slot.keys().map(|slot| SeriesRef(*slot)).collect::<Postings>().difference(&listed)
+                    self.all().map(|series| SeriesRef(series.slot)).collect::<Postings>().difference(&listed)
                 }
                 Some(found) if wanted => found.intersect(&listed),
                 Some(found) => found.difference(&listed),
             });
         }
         match found {
-            None => self.by_slot.values().cloned().collect(),
-            Some(found) => found.iter().filter_map(|slot| self.by_slot.get(&slot.0).cloned()).collect(),
+            None => self.all().cloned().collect(),
+            Some(found) => {
+                found.iter().filter_map(|slot| self.by_slot.get(u64::from(slot.0)).cloned()).collect()
+            }
         }
     }
 

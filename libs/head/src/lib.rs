@@ -37,6 +37,7 @@ mod late_chunks;
 mod log;
 mod merge;
 mod metadata;
+mod paged;
 mod replay;
 mod select;
 mod series;

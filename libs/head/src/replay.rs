@@ -21,6 +21,7 @@ use crate::log::marker::LoggedMarker;
 use crate::log::reader::{NEWER, SegmentReader, Torn, is_compressed};
 use crate::log::record::{LoggedDeletion, LoggedHistogram, LoggedSample, Record};
 use crate::log::segments::{Segment, last_checkpoint, list};
+use crate::paged::LastPage;
 use crate::series::{Refused, Series};
 use crate::value::{TimedValue, Value};
 
@@ -209,7 +210,7 @@ impl Reader<'_> {
                     self.late.attach(logged.reference, &series);
                 }
             }
-            Record::Floats(samples) => self.add_samples(samples, Value::Float),
+            Record::Floats(samples) => self.add_samples(samples, float),
             Record::Histograms(samples) => self.add_samples(samples, histogram),
             Record::Deletions(deletions) => self.delete(&deletions),
             Record::Exemplars(exemplars) => self.add_exemplars(exemplars),
@@ -221,7 +222,7 @@ impl Reader<'_> {
     /// Adds what the log of out-of-order samples has.
     fn add_late(&mut self, record: Record) {
         match record {
-            Record::Floats(samples) => self.add_late_samples(samples, Value::Float),
+            Record::Floats(samples) => self.add_late_samples(samples, float),
             Record::Histograms(samples) => self.add_late_samples(samples, histogram),
             Record::Markers(markers) => {
                 let index = self.head.index.read().unwrap_or_else(PoisonError::into_inner);
@@ -238,7 +239,7 @@ impl Reader<'_> {
         }
     }
 
-    fn add_late_samples<V>(&mut self, samples: Vec<LoggedSample<V>>, value: impl Fn(V) -> Value) {
+    fn add_late_samples<V>(&mut self, samples: Vec<LoggedSample<V>>, value: impl Fn(&V) -> Value) {
         let index = self.head.index.read().unwrap_or_else(PoisonError::into_inner);
         for LoggedSample { reference, time, start, value: logged } in samples {
             let Some(series) = index.by_reference(reference) else {
@@ -246,29 +247,38 @@ impl Reader<'_> {
                 continue;
             };
             self.replay.late += 1;
-            series.lock().add_late(TimedValue { time, start, value: value(logged) });
+            series.lock().add_late(TimedValue { time, start, value: value(&logged) });
         }
     }
 
-    fn add_samples<V>(&mut self, samples: Vec<LoggedSample<V>>, value: impl Fn(V) -> Value) {
+    fn add_samples<V>(&mut self, samples: Vec<LoggedSample<V>>, value: impl Fn(&V) -> Value) {
         let index = self.head.index.read().unwrap_or_else(PoisonError::into_inner);
         let min_valid = *self.head.min_valid.read().unwrap_or_else(PoisonError::into_inner);
-        let mut max_time = i64::MIN;
-        for LoggedSample { reference, time, start, value: logged } in samples {
-            if time < min_valid {
-                self.replay.known += 1;
-                continue;
+        let (mut last, mut max_time) = (LastPage::default(), i64::MIN);
+        for group in samples.chunks(GROUP) {
+            let mut found = [None; GROUP];
+            for (found, sample) in found.iter_mut().zip(group) {
+                *found = index.by_reference_after(&mut last, sample.reference);
             }
-            let Some(series) = index.by_reference(reference) else {
-                self.replay.without_series += 1;
-                continue;
-            };
-            match series.lock().append(time, start, &value(logged), self.head.block_range) {
-                Ok(()) => self.replay.samples += 1,
-                Err(Refused::Unencodable) => self.replay.damaged_records += 1,
-                Err(_) => self.replay.known += 1,
+            // The processor reads several series from memory at the same time, if none must wait for another one.
+            let slots = found.iter().flatten().fold(0, |slots, series| slots ^ series.slot);
+            std::hint::black_box(slots);
+            for (series, LoggedSample { time, start, value: logged, .. }) in found.iter().zip(group) {
+                if *time < min_valid {
+                    self.replay.known += 1;
+                    continue;
+                }
+                let Some(series) = series else {
+                    self.replay.without_series += 1;
+                    continue;
+                };
+                match series.lock().append(*time, *start, &value(logged), self.head.block_range) {
+                    Ok(()) => self.replay.samples += 1,
+                    Err(Refused::Unencodable) => self.replay.damaged_records += 1,
+                    Err(_) => self.replay.known += 1,
+                }
+                max_time = max_time.max(*time);
             }
-            max_time = max_time.max(time);
         }
         self.head.max_time.fetch_max(max_time, std::sync::atomic::Ordering::Relaxed);
     }
@@ -308,9 +318,15 @@ impl Reader<'_> {
     }
 }
 
-fn histogram(logged: LoggedHistogram) -> Value {
-    let LoggedHistogram { integer, histogram } = logged;
-    Value::Histogram { integer, histogram }
+/// Samples whose series are looked up together.
+const GROUP: usize = 16;
+
+fn float(logged: &f64) -> Value {
+    Value::Float(*logged)
+}
+
+fn histogram(logged: &LoggedHistogram) -> Value {
+    Value::Histogram { integer: logged.integer, histogram: Arc::clone(&logged.histogram) }
 }
 
 /// Adds the chunks in files to a series, those that follow what it has.
