@@ -15,8 +15,8 @@ use crate::clock::Clock;
 
 /// What a crash of the machine can cost. A crash of the process costs nothing.
 const SYNC_INTERVAL: Duration = Duration::from_secs(5);
-/// Time between two looks whether a block is due, in intervals of the sync.
-const MAINTAIN_AT: u32 = 12;
+/// Time between two looks whether a block is due. The first one is soon after the start.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Counters of the maintenance, with the names of Prometheus.
 #[derive(Clone, Default)]
@@ -57,23 +57,31 @@ pub(crate) struct Maintenance {
 }
 
 impl Maintenance {
-    /// Runs until shutdown.
+    /// Runs until shutdown. The log is also written while a block is cut.
     pub(crate) async fn run(self, shutdown: Shutdown) {
+        tokio::join!(self.keep_syncing(&shutdown), self.keep_maintaining(&shutdown));
+    }
+
+    async fn keep_syncing(&self, shutdown: &Shutdown) {
         let mut logged = LoggedProblems::default();
-        for round in 0u32.. {
-            if shutdown.until_triggered(tokio::time::sleep(SYNC_INTERVAL)).await.is_none() {
-                return;
+        while shutdown.until_triggered(tokio::time::sleep(SYNC_INTERVAL)).await.is_some() {
+            let database = Arc::clone(&self.database);
+            let work =
+                tokio::task::spawn_blocking(move || (database.head().sync(), database.head().unlogged()));
+            if let Ok((synced, unlogged)) = work.await {
+                logged.unlogged(unlogged, synced.err());
             }
-            let is_due = round % MAINTAIN_AT == 0;
+        }
+    }
+
+    async fn keep_maintaining(&self, shutdown: &Shutdown) {
+        let mut logged = LoggedProblems::default();
+        let mut pause = SYNC_INTERVAL;
+        while shutdown.until_triggered(tokio::time::sleep(pause)).await.is_some() {
+            pause = MAINTENANCE_INTERVAL;
             let (database, removable) = (Arc::clone(&self.database), self.removable.clone());
-            let work = tokio::task::spawn_blocking(move || {
-                let synced = database.head().sync();
-                let maintained = is_due.then(|| maintain(&database, removable.as_ref()));
-                (synced, database.head().unlogged(), maintained)
-            });
-            let Ok((synced, unlogged, maintained)) = work.await else { continue };
-            logged.unlogged(unlogged, synced.err());
-            if let Some(maintained) = maintained {
+            let work = tokio::task::spawn_blocking(move || maintain(&database, removable.as_ref()));
+            if let Ok(maintained) = work.await {
                 self.count(&maintained);
                 logged.maintained(maintained);
             }
