@@ -1,5 +1,6 @@
 //! Scrapes of a target, by themselves and beside a real Prometheus.
 
+mod beside;
 mod config;
 mod extras;
 mod faults;

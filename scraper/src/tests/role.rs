@@ -1,7 +1,7 @@
 //! The role over real sockets. It scrapes itself.
 
 use std::fs;
-use std::net::SocketAddr;
+pub(super) use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use model::{Matcher, TimeRange};
 use runtime::{RunningRole, Startup};
-use serde_json::Value;
+pub(super) use serde_json::Value;
 use storeapi::{SeriesRequest, Store, StoreClient, collect_series};
-use tempfile::TempDir;
+pub(super) use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+pub(super) use tokio::net::TcpStream;
 
 use crate::ScrapeArgs;
 use crate::component::{ROLE, build};
@@ -38,7 +38,7 @@ fn file(dir: &Path) -> PathBuf {
     dir.join("prometheus.yml")
 }
 
-fn write(dir: &Path, text: &str) {
+pub(super) fn write(dir: &Path, text: &str) {
     fs::write(file(dir), text).unwrap();
 }
 
@@ -50,13 +50,13 @@ async fn try_start(dir: &Path, flags: &[&str]) -> Result<RunningRole, String> {
     build(config, startup).await.map_err(|error| format!("{} {error}", error.exit_code()))
 }
 
-async fn start(dir: &Path, flags: &[&str]) -> RunningRole {
+pub(super) async fn start(dir: &Path, flags: &[&str]) -> RunningRole {
     let role = try_start(dir, flags).await.unwrap();
     until("ready", async || get(role.http_address(), "/-/ready").await.0 == 200).await;
     role
 }
 
-async fn until(what: &str, mut is_done: impl AsyncFnMut() -> bool) {
+pub(super) async fn until(what: &str, mut is_done: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !is_done().await {
         assert!(Instant::now() < deadline, "waited 60 s for: {what}");
@@ -66,7 +66,7 @@ async fn until(what: &str, mut is_done: impl AsyncFnMut() -> bool) {
 
 async fn ask(to: SocketAddr, method: &str, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(to).await.unwrap();
-    let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let request = format!("{method} {path} HTTP/1.0\r\nhost: x\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).await.unwrap();
@@ -75,7 +75,7 @@ async fn ask(to: SocketAddr, method: &str, path: &str) -> (u16, String) {
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
-async fn get(to: SocketAddr, path: &str) -> (u16, String) {
+pub(super) async fn get(to: SocketAddr, path: &str) -> (u16, String) {
     ask(to, "GET", path).await
 }
 
@@ -91,7 +91,7 @@ async fn metric(to: SocketAddr, name: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }
 
-async fn stop(role: RunningRole) {
+pub(super) async fn stop(role: RunningRole) {
     role.shutdown().trigger();
     role.wait().await;
 }
