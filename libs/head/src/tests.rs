@@ -1,5 +1,6 @@
 //! The head as a whole, against a list of all samples, and beside a real Prometheus.
 
+mod churn;
 mod database;
 mod exemplars;
 mod full_disk;
