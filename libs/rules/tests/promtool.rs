@@ -266,7 +266,7 @@ fn promtool_expects_the_samples_and_alerts_that_are_simulated() {
         let file = UnitTestFile::parse(&test).unwrap();
         let reports = file.run(&[("rules.yml".to_owned(), rules)], &UnitTestOptions::default(), |_| true);
         assert_eq!(reports[0].failures, [], "seed {at}");
-        assert!(reports[0].checks > 100, "{}", reports[0].checks);
+        assert!(reports[0].checks >= 80, "{}", reports[0].checks);
     }
     println!(
         "{compared} pairs of rules and series gave equal results; {} were left out because a rule failed",
