@@ -9,9 +9,9 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{CaptureConnection, HttpConnector, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use promapi::{Connector, ProxyUrl, http_cause};
+use promapi::{ConnectionUses, Connector, ProxyUrl, http_cause};
 use tls::ClientTls;
 use url::Url;
 
@@ -65,6 +65,21 @@ pub enum HttpError {
     Body(String),
 }
 
+/// A request that failed, and whether it may be sent again because it was not answered.
+struct Failed {
+    may_repeat: bool,
+    error: HttpError,
+}
+
+/// Notes a request on its connection; whether there were others on it before.
+fn is_reused(captured: &CaptureConnection) -> bool {
+    let mut extras = http::Extensions::new();
+    if let Some(connected) = captured.connection_metadata().as_ref() {
+        connected.get_extras(&mut extras);
+    }
+    extras.get::<ConnectionUses>().is_some_and(ConnectionUses::note)
+}
+
 /// Sends requests with the settings of one configuration. Clones share their connections.
 #[derive(Clone)]
 pub struct HttpClient {
@@ -106,6 +121,9 @@ impl HttpClient {
     /// Sends a request and waits for the head of the answer, whatever its status is. Redirects of GET requests are followed, if
     /// the settings say so; credentials and configured headers are sent to the first host only.
     ///
+    /// A GET request is sent once more if its connection was used before and ends without an answer: servers close connections that
+    /// are idle, also while a request is on its way.
+    ///
     /// The future is boxed: the crate that polls a plain one would compile hyper's client again.
     ///
     /// # Errors
@@ -135,7 +153,14 @@ impl HttpClient {
         let mut redirects = 0;
         loop {
             let own = if host_of(&url) == first { self.own_headers()? } else { HeaderMap::new() };
-            let response = self.send_one(method.clone(), &url, headers.clone(), own, body.clone()).await?;
+            let sent = self.send_one(method.clone(), &url, headers.clone(), own.clone(), body.clone()).await;
+            let response = match sent {
+                Err(failed) if failed.may_repeat && method == Method::GET => {
+                    let again = self.send_one(method.clone(), &url, headers.clone(), own, body.clone()).await;
+                    again.map_err(|failed| failed.error)?
+                }
+                sent => sent.map_err(|failed| failed.error)?,
+            };
             let is_redirect = matches!(
                 response.status(),
                 StatusCode::MOVED_PERMANENTLY
@@ -187,7 +212,7 @@ impl HttpClient {
         mut headers: HeaderMap,
         own: HeaderMap,
         body: Bytes,
-    ) -> Result<HttpResponse, HttpError> {
+    ) -> Result<HttpResponse, Failed> {
         // Appended, as a header may have several values.
         for (name, value) in own.iter() {
             headers.append(name.clone(), value.clone());
@@ -201,15 +226,27 @@ impl HttpClient {
                 sender
             }
         };
-        let wrong = |why: String| HttpError::Url { url: url.to_string(), why };
-        let uri: http::Uri =
-            url[..url::Position::AfterQuery].parse().map_err(|why| wrong(format!("{why}")))?;
+        let wrong = |why: http::uri::InvalidUri| Failed {
+            may_repeat: false,
+            error: HttpError::Url { url: url.to_string(), why: why.to_string() },
+        };
+        let uri: http::Uri = url[..url::Position::AfterQuery].parse().map_err(wrong)?;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        let answer = sender.request(request).await;
-        answer.map_err(|error| HttpError::Transport { url: url.to_string(), cause: http_cause(&error) })
+        let captured = capture_connection(&mut request);
+        match sender.request(request).await {
+            Ok(response) => {
+                is_reused(&captured);
+                Ok(response)
+            }
+            Err(error) => Err(Failed {
+                // The server may have closed the connection while the request was on its way. It was not answered then.
+                may_repeat: !error.is_connect() && is_reused(&captured),
+                error: HttpError::Transport { url: url.to_string(), cause: http_cause(&error) },
+            }),
+        }
     }
 
     fn proxy_of(&self, url: &Url) -> Option<&(ProxyUrl, Sender)> {

@@ -17,7 +17,7 @@ use model::{Labels, Matcher, TimeRange, Timestamp};
 use answers::{BuildInfo, JsonLabelSet, StatusConfig};
 pub use answers::{Configuration, MetadataEntry, RuntimeInfo, WithWarnings};
 pub use authorization::{Authorization, Credential};
-pub use connector::{Connector, HttpConnection, ProxyUrl};
+pub use connector::{ConnectionUses, Connector, HttpConnection, ProxyUrl};
 use query_string::{QueryString, escape, selector};
 pub use range_query::AnsweredSeries;
 use request::HttpTransport;

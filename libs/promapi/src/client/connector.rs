@@ -4,6 +4,8 @@ use std::error::Error as StdError;
 use std::io;
 use std::pin::Pin;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use base64::Engine;
@@ -163,7 +165,7 @@ impl Connector {
             None => stream.into(),
             Some(tls) => tls.connect(uri.host().unwrap_or_default(), stream).await?.into(),
         };
-        Ok(HttpConnection { stream, through_proxy })
+        Ok(HttpConnection { stream, through_proxy, uses: ConnectionUses::default() })
     }
 }
 
@@ -204,11 +206,24 @@ pub struct HttpConnection {
     stream: TcpOrTls,
     /// A proxy reads the requests, so that they name the whole URL.
     through_proxy: bool,
+    uses: ConnectionUses,
+}
+
+/// The number of requests that were sent on a connection, which is among its [extras](Connected::extra). A request on a connection that
+/// is not new may fail only because the server has just closed it.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectionUses(Arc<AtomicUsize>);
+
+impl ConnectionUses {
+    /// Notes a request; whether there were others before.
+    pub fn note(&self) -> bool {
+        self.0.fetch_add(1, Ordering::Relaxed) > 0
+    }
 }
 
 impl Connection for HttpConnection {
     fn connected(&self) -> Connected {
-        Connected::new().proxy(self.through_proxy)
+        Connected::new().proxy(self.through_proxy).extra(self.uses.clone())
     }
 }
 
