@@ -8,6 +8,8 @@ mod fetching;
 mod manager;
 mod prometheus;
 mod role;
+mod same_targets;
+mod secure;
 mod target;
 mod world;
 

@@ -23,11 +23,11 @@ async fn scraped(
 
 #[tokio::test]
 async fn requests_have_the_headers_of_prometheus() {
-    let lines = "scrape_timeout: 100ms\nmetrics_path: /a b\nparams: {x: [y z]}";
+    let lines = "scrape_timeout: 400ms\nmetrics_path: /a b\nparams: {x: [y z]}";
     let (world, target, asked) = scraped(lines, |_| text("a 1\n")).await;
     assert_eq!(asked[0].line, "GET /a%20b?x=y+z HTTP/1.1");
     let header = |name: &str| asked[0].headers[name].as_str();
-    assert_eq!(header("x-prometheus-scrape-timeout-seconds"), "0.1");
+    assert_eq!(header("x-prometheus-scrape-timeout-seconds"), "0.4");
     assert_eq!(header("accept-encoding"), "gzip");
     assert!(header("user-agent").starts_with("isthmus/"));
     assert!(
@@ -124,6 +124,29 @@ async fn redirects_can_be_forbidden_and_end() {
         "{}",
         world.last_error().await
     );
+}
+
+#[tokio::test]
+async fn a_connection_that_the_target_closes_between_scrapes_does_not_matter() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = [0; 4_096];
+                let _ = stream.read(&mut head).await;
+                let answer = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\na 1\n";
+                let _ = stream.write_all(answer.as_bytes()).await;
+                // The second request on the connection is read and not answered.
+                let _ = stream.read(&mut head).await;
+            });
+        }
+    });
+    let world = World::new();
+    world.apply(&job(&[address.to_string()], "scrape_interval: 1s"));
+    let ups = world.until_samples(&of("up", address), 5).await;
+    assert!(ups.iter().all(|up| up == "1"), "{ups:?}");
 }
 
 #[tokio::test]

@@ -63,7 +63,7 @@ fn serve(count: Arc<AtomicUsize>) -> String {
 }
 
 /// The samples of a data folder by `promtool`, which prints staleness markers and other NaNs as NaN.
-fn dumped(dir: &Path) -> Floats {
+pub(super) fn dumped(dir: &Path) -> Floats {
     let out = Command::new("promtool").args(["tsdb", "dump"]).arg(dir).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let mut floats = Floats::new();

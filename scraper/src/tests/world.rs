@@ -94,7 +94,7 @@ impl World {
 /// A configuration with one job, which has these targets and further lines.
 pub(super) fn job(targets: &[String], lines: &str) -> String {
     let targets: Vec<String> = targets.iter().map(|target| format!("'{target}'")).collect();
-    let interval = if lines.contains("scrape_interval") { "" } else { "  scrape_interval: 100ms\n" };
+    let interval = if lines.contains("scrape_interval") { "" } else { "  scrape_interval: 400ms\n" };
     let lines: String = lines.lines().map(|line| format!("  {line}\n")).collect();
     format!(
         "scrape_configs:\n- job_name: t\n{interval}  static_configs: [{{targets: [{}]}}]\n{lines}",
