@@ -11,6 +11,7 @@ mod promql_bench;
 mod promql_plan_bench;
 mod querier_bench;
 mod report;
+mod scrape_bench;
 mod sidecar_bench;
 mod source;
 mod store_bench;
@@ -30,6 +31,7 @@ const BENCHES: &[Bench] = &[
     ("promql-plan", promql_plan_bench::run),
     ("tsdb", tsdb_bench::run),
     ("head", head_bench::run),
+    ("scrape", scrape_bench::run),
     ("bucket", bucket_bench::run),
     ("compactor", compactor_bench::run),
     ("mesh", mesh_bench::run),
@@ -83,6 +85,12 @@ fn main() -> ExitCode {
         && role == head_bench::ROLE
     {
         head_bench::run_stage(stage);
+        return ExitCode::SUCCESS;
+    }
+    if let [role, stage @ ..] = args.as_slice()
+        && role == scrape_bench::ROLE
+    {
+        scrape_bench::run_stage(stage);
         return ExitCode::SUCCESS;
     }
     let json = args.iter().any(|arg| arg == "--json");
