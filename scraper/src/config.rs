@@ -9,6 +9,7 @@ mod prometheus;
 mod protocol;
 mod relabel;
 mod remote_write;
+mod shown;
 mod storage;
 mod values;
 

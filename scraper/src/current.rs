@@ -147,9 +147,9 @@ impl Current {
         self.0.success_time.set(applied.at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
     }
 
-    /// The text of the file in use.
-    pub(crate) fn text(&self) -> String {
-        self.0.config.lock().unwrap_or_else(PoisonError::into_inner).config.text.clone()
+    /// The text of the file in use, without secrets.
+    pub(crate) fn shown(&self) -> String {
+        self.0.config.lock().unwrap_or_else(PoisonError::into_inner).config.shown.clone()
     }
 
     /// Whether the last reload succeeded, and when the configuration in use was read.

@@ -27,7 +27,7 @@ impl ApiFacts for Facts {
     }
 
     fn configuration(&self) -> String {
-        self.current.text()
+        self.current.shown()
     }
 
     fn last_reload(&self) -> (bool, Option<SystemTime>) {

@@ -10,6 +10,7 @@ use runtime::yaml::{Mistake, Mistakes, YamlFields, YamlNode, YamlValue};
 use crate::config::global::GlobalConfig;
 use crate::config::job::ScrapeConfig;
 use crate::config::remote_write::RemoteWriteConfig;
+use crate::config::shown::without_secrets;
 use crate::config::storage::StorageConfig;
 use crate::config::values::text;
 
@@ -19,8 +20,8 @@ const MAX_BYTES: u64 = 16 << 20;
 /// A `prometheus.yml`. What it says of rules and alerts is refused by name, because nothing here evaluates them.
 #[derive(Clone, Debug)]
 pub struct PrometheusConfig {
-    /// The text of the file.
-    pub text: String,
+    /// The text of the file as it may be shown, without secrets.
+    pub shown: String,
     /// What holds for all scrape configurations.
     pub global: GlobalConfig,
     /// The scrape configurations, also those of `scrape_config_files`.
@@ -82,7 +83,8 @@ impl PrometheusConfig {
         }
         let scrape_configs = jobs.configs.into_iter().map(Arc::new).collect();
         let storage = storage.unwrap_or_default();
-        Ok(Self { text, scrape_configs, remote_write, storage, warnings, global })
+        let shown = without_secrets(&text);
+        Ok(Self { shown, scrape_configs, remote_write, storage, warnings, global })
     }
 }
 
