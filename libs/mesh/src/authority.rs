@@ -60,16 +60,6 @@ impl Authority {
     fn to_http(&self) -> http::uri::Authority {
         self.as_str().parse().expect("two DNS labels joined by a dot are a valid URI authority")
     }
-
-    /// The root of the target's URIs.
-    pub(crate) fn origin(&self, scheme: Scheme) -> Uri {
-        Uri::builder()
-            .scheme(scheme)
-            .authority(self.to_http())
-            .path_and_query("/")
-            .build()
-            .expect("scheme, authority and path are all there")
-    }
 }
 
 impl FromStr for Authority {

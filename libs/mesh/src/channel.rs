@@ -10,27 +10,32 @@ use std::{
 
 use bytes::Bytes;
 use compression::{ClientCompressionLayer, MessageEncoding};
-use http::{Request, Response, uri::Scheme};
+use http::{Request, Response, Uri, uri::Scheme};
 use http_body_util::BodyExt;
 use tls::ClientTls;
 use tonic::{Status, body::Body, transport::Endpoint};
 use tower::{Layer, Service, ServiceExt, util::BoxCloneSyncService};
 
-use crate::authority::Authority;
 use crate::error::ChannelError;
 use crate::peer::{Peer, PeerLayer};
 use crate::window::WindowedConnections;
 use crate::words::transport_words;
 
-/// How long a TCP connection may take to open before the requests that wait for it fail.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Interval of keep-alive pings, on idle connections too. A connection without an answer for twice as long is closed.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// Bytes that all streams of a connection may send ahead of their readers: the most that HTTP/2 permits, 2,047 large windows
-/// of streams. With less, streams that are not read block the others.
-const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
-/// Largest head or trailers of a server, whose errors may be long.
-const MAX_HEADERS_BYTES: u32 = 1 << 20;
+/// Limits of connections.
+pub(crate) struct Limits;
+
+impl Limits {
+    /// How long a TCP connection may take to open before the requests that wait for it fail.
+    pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+    /// Interval of keep-alive pings, on idle connections too. A connection without an answer for twice as long is closed.
+    pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(10);
+    /// Bytes that all streams of a connection may send ahead of their readers: the most that HTTP/2 permits, 2,047 large windows
+    /// of streams. With less, streams that are not read block the others.
+    pub(crate) const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
+    /// Largest head or trailers of a server, whose errors may be long.
+    pub(crate) const HEADERS_BYTES: u32 = 1 << 20;
+}
+
 /// Largest message of a compressed answer, after it is decompressed. Plain answers have the limit of their reader.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
@@ -150,34 +155,19 @@ pub fn direct_with(address: &str, options: &ChannelOptions) -> Result<Channel, C
     Ok(open(address, endpoint(address, options)?, options))
 }
 
-/// A channel to `target` through the gateway whose local gRPC port is at `gateway` (`host:port`), without TLS and
-/// compression.
-///
-/// # Errors
-/// `gateway` is not of the form `host:port`.
-pub fn via(gateway: &str, target: &Authority) -> Result<Channel, ChannelError> {
-    via_with(gateway, target, &ChannelOptions::default())
-}
-
-/// A channel to `target` through the gateway whose local gRPC port is at `gateway` (`host:port`).
-///
-/// As [`direct_with`], except that requests and errors name the target. The compression is between the caller and the
-/// target: gateways forward messages as they are. Must be called within a Tokio runtime.
-///
-/// # Errors
-/// `gateway` is not of the form `host:port`.
-pub fn via_with(
-    gateway: &str,
-    target: &Authority,
-    options: &ChannelOptions,
-) -> Result<Channel, ChannelError> {
-    let endpoint = endpoint(gateway, options)?.origin(target.origin(scheme(options)));
-    Ok(open(&format!("{target} via {gateway}"), endpoint, options))
-}
-
 fn open(name: &str, endpoint: Endpoint, options: &ChannelOptions) -> Channel {
-    let compression = ClientCompressionLayer::new(options.compression, MAX_ANSWER_BYTES);
     let connections = WindowedConnections::new(&endpoint, options.tls.as_ref());
+    compressed(name, connections, options)
+}
+
+/// A channel on these connections, with the compression of the options.
+pub(crate) fn compressed<S>(name: &str, connections: S, options: &ChannelOptions) -> Channel
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + Sync + 'static,
+    S::Error: Into<Box<dyn StdError + Send + Sync>>,
+    S::Future: Send + 'static,
+{
+    let compression = ClientCompressionLayer::new(options.compression, MAX_ANSWER_BYTES);
     let named = |body: Body| Body::new(body.map_err(|status| interrupted(&status)));
     Channel::new(name, compression.layer(connections.map_response(move |answer| answer.map(named))))
 }
@@ -191,7 +181,8 @@ fn scheme(options: &ChannelOptions) -> Scheme {
     if options.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
 }
 
-fn endpoint(address: &str, options: &ChannelOptions) -> Result<Endpoint, ChannelError> {
+/// The URI of the server at an address.
+pub(crate) fn server_uri(address: &str, options: &ChannelOptions) -> Result<Uri, ChannelError> {
     let refuse = || {
         let shown: String = address.chars().take(140).collect();
         ChannelError::from(tonic::Status::invalid_argument(format!(
@@ -202,15 +193,17 @@ fn endpoint(address: &str, options: &ChannelOptions) -> Result<Endpoint, Channel
     if authority.host().is_empty() || authority.port_u16().is_none() || address.contains('@') {
         return Err(refuse());
     }
-    let uri = format!("{}://{authority}", scheme(options));
-    let endpoint = Endpoint::from_shared(uri).map_err(|_| refuse())?;
-    Ok(endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(2 * KEEP_ALIVE)
+    format!("{}://{authority}", scheme(options)).parse().map_err(|_| refuse())
+}
+
+fn endpoint(address: &str, options: &ChannelOptions) -> Result<Endpoint, ChannelError> {
+    Ok(Endpoint::from(server_uri(address, options)?)
+        .connect_timeout(Limits::CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(Limits::KEEP_ALIVE)
+        .keep_alive_timeout(2 * Limits::KEEP_ALIVE)
         .keep_alive_while_idle(true)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_max_header_list_size(MAX_HEADERS_BYTES)
+        .initial_connection_window_size(Limits::CONNECTION_WINDOW_BYTES)
+        .http2_max_header_list_size(Limits::HEADERS_BYTES)
         // h2 counts frames that arrive late for cancelled streams as errors over the whole life of a connection. Any
         // bound would be reached one day.
         .http2_max_local_error_reset_streams(None))

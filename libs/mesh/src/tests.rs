@@ -231,3 +231,37 @@ fn an_error_keeps_code_and_message_for_grpc_callers() {
     let error = ChannelError::of("eu-1", io);
     assert_eq!((error.to_string().as_str(), error.is_retryable()), ("eu-1: broken pipe", true));
 }
+
+/// A thousand targets would otherwise take thousands of descriptors on both sides.
+#[tokio::test]
+async fn all_targets_of_a_gateway_share_a_connection() {
+    let seen = Seen::default();
+    let server = serve(ANY, seen.clone()).await;
+    // Counts connections, and passes them on.
+    let counting = TcpListener::bind(ANY).await.unwrap();
+    let (address, opened) = (counting.local_addr().unwrap(), Arc::new(Mutex::new(0)));
+    let (to, counted) = (server.address, opened.clone());
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = counting.accept().await {
+            *counted.lock().unwrap() += 1;
+            tokio::spawn(async move {
+                let mut far = tokio::net::TcpStream::connect(to).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    let gateway = Gateway::new(&address.to_string(), &ChannelOptions::default()).unwrap();
+    let asked = (0..50).map(|i| {
+        let target: Authority = format!("store-{i}.eu-1").parse().unwrap();
+        check(gateway.target(&target), "x")
+    });
+    for answer in futures::future::join_all(asked).await {
+        assert_eq!(answer.unwrap(), ServingStatus::Serving as i32);
+    }
+    assert_eq!(*opened.lock().unwrap(), 1);
+    let mut authorities: Vec<String> = seen.0.lock().unwrap().iter().map(|seen| seen.0.clone()).collect();
+    authorities.sort();
+    authorities.dedup();
+    assert_eq!(authorities.len(), 50, "each request names its target");
+    server.stop().await;
+}

@@ -39,7 +39,7 @@ impl StreamWindow {
 
     /// Largest frame, in bytes. Large frames need fewer system calls and copies, which saves a tenth of the CPU time of a
     /// bulk stream. A connection has a buffer of this size.
-    const fn frame_bytes(self) -> u32 {
+    pub(crate) const fn frame_bytes(self) -> u32 {
         match self {
             Self::Large => 256 << 10,
             Self::Small => 16 << 10,
@@ -50,34 +50,49 @@ impl StreamWindow {
 /// Two connections to one server, one for each window: HTTP/2 sets the window of a stream for the whole connection. Each is
 /// opened with its first request.
 #[derive(Clone)]
-pub(crate) struct WindowedConnections {
-    large: Connection,
-    small: Connection,
+pub(crate) struct WindowedConnections<S = Resend<transport::Channel>> {
+    large: Connection<S>,
+    small: Connection<S>,
 }
 
 /// A connection, and why it failed.
 #[derive(Clone)]
-struct Connection {
-    service: Resend<transport::Channel>,
+struct Connection<S> {
+    service: S,
     note: ConnectionNote,
 }
 
 impl WindowedConnections {
     /// Connections to the server of `endpoint`.
     pub(crate) fn new(endpoint: &Endpoint, tls: Option<&ClientTls>) -> Self {
-        let connection = |window: StreamWindow| {
+        Self::of(|window, note| {
             let endpoint = endpoint.clone().initial_stream_window_size(window.bytes());
             let endpoint = endpoint.max_frame_size(window.frame_bytes());
+            let connector = Connector::new(tls.cloned(), note);
+            ResendLayer.layer(endpoint.connect_with_connector_lazy(connector))
+        })
+    }
+}
+
+impl<S> WindowedConnections<S> {
+    /// The connections that `open` makes for each window; it notes why one failed.
+    pub(crate) fn of(open: impl Fn(StreamWindow, ConnectionNote) -> S) -> Self {
+        let connection = |window| {
             let note = ConnectionNote::default();
-            let connector = Connector::new(tls.cloned(), note.clone());
-            let service = ResendLayer.layer(endpoint.connect_with_connector_lazy(connector));
-            Connection { service, note }
+            Connection { service: open(window, note.clone()), note }
         };
         Self { large: connection(StreamWindow::Large), small: connection(StreamWindow::Small) }
     }
 }
 
-impl Service<Request<Body>> for WindowedConnections {
+impl<S> Service<Request<Body>> for WindowedConnections<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Box<dyn StdError + Send + Sync>>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
     type Response = Response<Body>;
     type Error = Box<dyn StdError + Send + Sync>;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Self::Error>> + Send>>;

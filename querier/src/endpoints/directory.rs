@@ -20,13 +20,16 @@ const SNAPSHOT_BYTES: usize = 64 << 20;
 ///
 /// While the gateway is unreachable its stores stay known: requests for them fail visibly.
 pub(super) async fn follow(address: &str, group: &EndpointGroup) {
-    let channel = match mesh::direct_with(address, group.channel()) {
-        Ok(channel) => channel,
+    let opened = mesh::direct_with(address, group.channel())
+        .and_then(|channel| Ok((channel, mesh::Gateway::new(address, group.channel())?)));
+    let (channel, targets) = match opened {
+        Ok(opened) => opened,
         Err(error) => return group.write().unknown = Some(error.to_string()),
     };
+    let gateway = AnnouncingGateway { address, channel, targets };
     let mut pause = BACKOFF.0;
     loop {
-        let outcome = watch(&channel, address, group, &mut pause).await;
+        let outcome = watch(&gateway, group, &mut pause).await;
         let reason = match outcome {
             Ok(()) => "the gateway closed the directory stream".to_owned(),
             Err(status) => storeapi::StoreError::from(status).message().to_owned(),
@@ -39,21 +42,27 @@ pub(super) async fn follow(address: &str, group: &EndpointGroup) {
     }
 }
 
+/// A gateway, and the connections to its local port.
+struct AnnouncingGateway<'a> {
+    address: &'a str,
+    /// For requests to the gateway itself.
+    channel: mesh::Channel,
+    /// For requests to its targets, which share connections.
+    targets: mesh::Gateway,
+}
+
 async fn watch(
-    channel: &mesh::Channel,
-    address: &str,
+    gateway: &AnnouncingGateway<'_>,
     group: &EndpointGroup,
     pause: &mut Duration,
 ) -> Result<(), tonic::Status> {
-    let mut client = wire::directory_client::DirectoryClient::new(channel.clone())
+    let mut client = wire::directory_client::DirectoryClient::new(gateway.channel.clone())
         .max_decoding_message_size(SNAPSHOT_BYTES);
     let mut snapshots = client.watch(wire::WatchRequest { changes: true }).await?.into_inner();
     let mut whole = BTreeMap::new();
     while let Some(snapshot) = snapshots.message().await? {
         *pause = BACKOFF.0;
-        if let Err(error) = apply(address, group, &mut whole, snapshot) {
-            group.write().unknown = Some(error.to_string());
-        }
+        apply(gateway, group, &mut whole, snapshot);
     }
     Ok(())
 }
@@ -61,14 +70,14 @@ async fn watch(
 /// Applies a message: changes at once, the whole directory when its last message is there. `whole` is what has arrived of it.
 /// Endpoints that stay keep their connection.
 fn apply(
-    gateway: &str,
+    gateway: &AnnouncingGateway<'_>,
     group: &EndpointGroup,
     whole: &mut BTreeMap<Arc<str>, Arc<Endpoint>>,
     snapshot: wire::DirectorySnapshot,
-) -> Result<(), mesh::ChannelError> {
+) {
     let mut received = BTreeMap::new();
     for entry in snapshot.entries {
-        let endpoint = endpoint(gateway, group, entry)?;
+        let endpoint = endpoint(gateway, group, entry);
         received.insert(Arc::from(endpoint.name()), endpoint);
     }
     let mut content = group.write();
@@ -78,7 +87,7 @@ fn apply(
     } else {
         whole.extend(received);
         if snapshot.continues {
-            return Ok(());
+            return;
         }
         let before = std::mem::replace(&mut content.endpoints, std::mem::take(whole));
         before.into_keys().filter(|name| !content.endpoints.contains_key(name)).collect()
@@ -86,44 +95,32 @@ fn apply(
     content.unknown = None;
     for name in removed {
         content.endpoints.remove(&name);
-        tracing::info!(store = %name, gateway, "store was removed from the directory");
+        tracing::info!(store = %name, gateway = gateway.address, "store was removed from the directory");
     }
-    Ok(())
 }
 
 /// The endpoint of an entry, with its state.
+///
+/// A name that is not a target is that of a registered cluster that never connected. Its stores are unknown,
+/// so the cluster represents them and is reported as missing as a whole. It is never healthy, so its channel
+/// is never used.
 fn endpoint(
-    gateway: &str,
+    gateway: &AnnouncingGateway<'_>,
     group: &EndpointGroup,
     mut entry: wire::DirectoryEntry,
-) -> Result<Arc<Endpoint>, mesh::ChannelError> {
+) -> Arc<Endpoint> {
     let target = entry.name.parse::<Authority>();
     if let (Err(cause), true) = (&target, entry.healthy) {
         (entry.healthy, entry.last_error) = (false, cause.to_string());
     }
     let known = group.read().endpoints.get(entry.name.as_str()).cloned();
-    let endpoint = match known {
-        Some(known) => known,
-        None => connect(gateway, &entry.name, target.ok().as_ref(), group)?,
-    };
+    let endpoint = known.unwrap_or_else(|| {
+        let channel =
+            target.map_or_else(|_| gateway.channel.clone(), |target| gateway.targets.target(&target));
+        Arc::new(Endpoint::new(&entry.name, channel, true, group.labels()))
+    });
     update(&endpoint, entry);
-    Ok(endpoint)
-}
-
-/// A name that is not a target is that of a registered cluster that never connected. Its stores are unknown,
-/// so the cluster represents them and is reported as missing as a whole. It is never healthy, so its channel
-/// is never used.
-fn connect(
-    gateway: &str,
-    name: &str,
-    target: Option<&Authority>,
-    group: &EndpointGroup,
-) -> Result<Arc<Endpoint>, mesh::ChannelError> {
-    let channel = match target {
-        Some(target) => mesh::via_with(gateway, target, group.channel())?,
-        None => mesh::direct_with(gateway, group.channel())?,
-    };
-    Ok(Arc::new(Endpoint::new(name, channel, true, group.labels())))
+    endpoint
 }
 
 fn update(endpoint: &Endpoint, entry: wire::DirectoryEntry) {
