@@ -2,15 +2,17 @@
 
 mod dns;
 mod file;
+mod found;
 mod group_json;
 mod http;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::config::{DiscoveryConfig, TargetGroup};
+use crate::discovery::found::Found;
 use crate::metrics::ScrapeMetrics;
 
 /// A discovery that goes on until it is dropped.
@@ -18,25 +20,6 @@ pub(crate) struct Discovery {
     pub(crate) config: DiscoveryConfig,
     found: Arc<Found>,
     task: Option<AbortHandle>,
-}
-
-/// What a discovery has found.
-pub(crate) struct Found {
-    /// None as long as it has not been looked.
-    groups: Mutex<Option<Vec<TargetGroup>>>,
-    /// Notified after each change.
-    changed: Arc<Notify>,
-}
-
-impl Found {
-    /// Replaces the groups.
-    fn publish(&self, groups: Vec<TargetGroup>) {
-        let mut known = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.as_ref() != Some(&groups) {
-            *known = Some(groups);
-            self.changed.notify_one();
-        }
-    }
 }
 
 impl Discovery {
@@ -47,7 +30,7 @@ impl Discovery {
         changed: Arc<Notify>,
         metrics: &ScrapeMetrics,
     ) -> Self {
-        let found = Arc::new(Found { groups: Mutex::new(None), changed });
+        let found = Arc::new(Found::new(changed));
         let handle = Arc::clone(&found);
         let failures = metrics.discovery_failures(&config, job);
         let task = match config.clone() {
@@ -64,7 +47,7 @@ impl Discovery {
 
     /// What was found last; `None` if nothing is known yet.
     pub(crate) fn groups(&self) -> Option<Vec<TargetGroup>> {
-        self.found.groups.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.found.groups()
     }
 }
 

@@ -40,7 +40,7 @@ impl Fetcher {
         headers.insert(header::ACCEPT, accept.map_err(|why| why.to_string())?);
         let encoding = if config.enable_compression { "gzip" } else { "identity" };
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(encoding));
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(crate::USER_AGENT));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(crate::user_agent::USER_AGENT));
         let limit = config.limits.body_bytes;
         Ok(Self {
             client,

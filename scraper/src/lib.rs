@@ -31,6 +31,7 @@ mod target;
 mod target_labels;
 mod target_state;
 mod unneeded;
+mod user_agent;
 
 pub use clock::Clock;
 pub use component::run;
@@ -47,9 +48,6 @@ pub use manager::{ScrapeManager, ScrapeOptions};
 pub use report::ScrapeReport;
 pub use rules::ScrapeRules;
 pub use series::{TargetMetadata, TargetSeries};
-
-/// What targets see as the client.
-const USER_AGENT: &str = concat!("isthmus/", env!("CARGO_PKG_VERSION"));
 
 #[cfg(test)]
 mod tests;

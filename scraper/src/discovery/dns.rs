@@ -10,7 +10,7 @@ use prometheus_client::metrics::counter::Counter;
 use runtime::{AddressFamilies, DnsError, DnsResolver};
 
 use crate::config::{DnsDiscoveryConfig, DnsRecordKind, TargetGroup};
-use crate::discovery::Found;
+use crate::discovery::found::Found;
 
 /// Looks the names up, again and again; forever. A name that cannot be looked up keeps its targets.
 pub(super) async fn follow(config: DnsDiscoveryConfig, found: Arc<Found>, failures: Counter) {

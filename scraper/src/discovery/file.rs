@@ -9,7 +9,7 @@ use runtime::yaml::{Mistakes, YamlNode, YamlValue};
 use tokio::sync::Notify;
 
 use crate::config::{FileDiscoveryConfig, TargetGroup, read_group};
-use crate::discovery::Found;
+use crate::discovery::found::Found;
 use crate::discovery::group_json::parse_json;
 
 /// Reads the files now and whenever they may have changed; forever.

@@ -9,7 +9,7 @@ use httpclient::HttpClient;
 use prometheus_client::metrics::counter::Counter;
 
 use crate::config::{HttpDiscoveryConfig, TargetGroup};
-use crate::discovery::Found;
+use crate::discovery::found::Found;
 use crate::discovery::group_json::parse_json;
 
 /// Longest list, in bytes: far longer than real ones.
@@ -55,7 +55,7 @@ pub(super) async fn follow(config: HttpDiscoveryConfig, found: Arc<Found>, failu
 
 async fn ask(client: &HttpClient, config: &HttpDiscoveryConfig) -> Result<Vec<TargetGroup>, String> {
     let mut headers = HeaderMap::new();
-    headers.insert(header::USER_AGENT, HeaderValue::from_static(crate::USER_AGENT));
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(crate::user_agent::USER_AGENT));
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     if let Ok(interval) = HeaderValue::try_from(config.refresh_interval.as_secs_f64().to_string()) {
         headers.insert("x-prometheus-refresh-interval-seconds", interval);
