@@ -108,9 +108,10 @@ impl SeriesAnswer {
             question,
         };
         let blocks = Arc::clone(&answer.workers.blocks);
+        let reads = answer.question.meter.reads().clone();
         let opening = selected.into_iter().map(|selected| {
-            let blocks = Arc::clone(&blocks);
-            async move { (blocks.open(&selected.known, count).await, selected) }
+            let (blocks, reads) = (Arc::clone(&blocks), reads.clone());
+            async move { (blocks.open(&selected.known, count, &reads).await, selected) }
         });
         let opened: Vec<_> = futures::stream::iter(opening).buffered(OPEN_AT_ONCE).collect().await;
         let mut to_compare = Vec::new();
@@ -131,8 +132,8 @@ impl SeriesAnswer {
         }
         // While the first series are read.
         let comparing = to_compare.into_iter().map(|(input, open)| {
-            let blocks = Arc::clone(&blocks);
-            async move { (input, blocks.compare(&open).await) }
+            let (blocks, reads) = (Arc::clone(&blocks), reads.clone());
+            async move { (input, blocks.compare(&open, &reads).await) }
         });
         let compared: Vec<_> = futures::stream::iter(comparing).buffered(OPEN_AT_ONCE).collect().await;
         for (input, compared) in compared {

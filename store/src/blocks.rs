@@ -16,6 +16,7 @@ use crate::catalog::KnownBlock;
 use crate::header::HeaderFolder;
 use crate::page_source::PageSource;
 use crate::pages::PagedFile;
+use crate::reading::{NO_ANSWER, ReadContext};
 
 /// A block that cannot be read is tried again after this time.
 const QUARANTINE: Duration = Duration::from_secs(300);
@@ -127,18 +128,26 @@ impl Blocks {
         &self,
         known: &Arc<KnownBlock>,
         at_once: usize,
+        reads: &ReadContext,
     ) -> Result<Arc<OpenBlock>, BlockFailure> {
-        let open = self.open(known, at_once).await?;
-        self.compare(&open).await.map(|()| open)
+        let open = self.open(known, at_once, reads).await?;
+        self.compare(&open, reads).await.map(|()| open)
     }
 
     /// Compares the files of a block in the bucket with the list in its `meta.json`. That is one request, and only the first time.
     ///
     /// # Errors
     /// When a file is missing or has another size, or the bucket does not answer.
-    pub(crate) async fn compare(&self, open: &OpenBlock) -> Result<(), BlockFailure> {
+    pub(crate) async fn compare(&self, open: &OpenBlock, reads: &ReadContext) -> Result<(), BlockFailure> {
         let listed = open.compared.get_or_try_init(|| async { self.list(&open.known).await.map(|_| ()) });
-        listed.await.copied().inspect_err(|failure| self.note_failure(failure))
+        let listed = reads.in_time(listed).await.unwrap_or_else(|| Err(self.no_answer(open.known.key)));
+        listed.copied().inspect_err(|failure| self.note_failure(failure))
+    }
+
+    fn no_answer(&self, key: BlockKey) -> BlockFailure {
+        let bucket = self.options.buckets.get(usize::from(key.bucket)).map_or("", |bucket| bucket.name());
+        let reason = format!("block {}: bucket {bucket} {NO_ANSWER}", key.block);
+        BlockFailure { key, fault: BlockFault::Unavailable, reason }
     }
 
     /// The block, opened. `at_once` is the number of blocks that the request opens: the more, the less each keeps in memory. Where
@@ -151,6 +160,7 @@ impl Blocks {
         &self,
         known: &Arc<KnownBlock>,
         at_once: usize,
+        reads: &ReadContext,
     ) -> Result<Arc<OpenBlock>, BlockFailure> {
         if let Some(failure) = self.quarantined(known.key) {
             return Err(failure);
@@ -164,7 +174,8 @@ impl Blocks {
             slot.clone()
         };
         let memory = self.index_memory(at_once);
-        let opened = slot.block.get_or_try_init(|| self.open_now(known, memory)).await;
+        let opened = slot.block.get_or_try_init(|| self.open_now(known, memory));
+        let opened = reads.in_time(opened).await.unwrap_or_else(|| Err(self.no_answer(known.key)));
         opened.cloned().inspect_err(|failure| self.note_failure(failure))
     }
 

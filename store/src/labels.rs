@@ -110,8 +110,8 @@ impl LabelsOfBlocks {
         at_once: usize,
     ) -> Result<BTreeSet<String>, LabelError> {
         let key = selected.known.key;
-        let open =
-            self.workers.blocks.open_compared(&selected.known, at_once).await.map_err(LabelError::Block)?;
+        let open = self.workers.blocks.open_compared(&selected.known, at_once, self.meter.reads());
+        let open = open.await.map_err(LabelError::Block)?;
         let (cache, meter) = (Arc::clone(&self.cache), self.meter.clone());
         let read = move || {
             let reads = meter.reads().clone();

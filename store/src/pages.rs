@@ -19,7 +19,7 @@ use crate::page_item::{BucketId, ObjectKey};
 use crate::page_part::{PagePart, ReadPages, WantedPages, page_of};
 use crate::page_pool::PAGE_BYTES;
 use crate::page_source::PageSource;
-use crate::reading::{ReadContext, ReadRefused, take_ahead_bytes};
+use crate::reading::{NO_ANSWER, ReadContext, ReadRefused, take_ahead_bytes};
 
 /// Bytes that are not needed are fetched too where no more than these lie between two that are. A request costs about as much:
 /// while as many as below are on their way, each has the time in which 48 KiB are transferred.
@@ -192,16 +192,21 @@ impl PagedFile {
         (self.size_bytes - u64::from(page) * PAGE_BYTES).min(PAGE_BYTES) as usize
     }
 
-    /// Waits for `work` on this thread, unless the request is cancelled.
+    /// Waits for `work` on this thread, unless the request is cancelled or its time is almost over.
     fn wait<T>(&self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let context = ReadContext::current();
         self.source.runtime.block_on(async {
             let Some(context) = &context else { return work.await };
             tokio::select! {
-                done = work => done,
+                done = context.in_time(work) => done.unwrap_or_else(|| Err(self.no_answer())),
                 () = context.cancelled() => Err(ReadRefused::Cancelled.into()),
             }
         })
+    }
+
+    fn no_answer(&self) -> io::Error {
+        let text = format!("{}: bucket {} {NO_ANSWER}", self.name, self.bucket.name());
+        io::Error::new(io::ErrorKind::TimedOut, text)
     }
 
     /// Fetches what is missing of pages from the bucket, and keeps it and what is between in the caches.

@@ -9,7 +9,12 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use runtime::CallContext;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+/// What is said about a bucket that hangs.
+pub(crate) const NO_ANSWER: &str = "has not answered, and the time of the request is almost over";
 
 thread_local! {
     static CURRENT: RefCell<Option<ReadContext>> = const { RefCell::new(None) };
@@ -41,6 +46,8 @@ struct ContextState {
     limit_bytes: u64,
     bytes: AtomicU64,
     requests: AtomicU64,
+    /// When the request no longer waits for a bucket.
+    give_up_at: Option<Instant>,
 }
 
 /// Why a read was refused without asking the bucket.
@@ -74,13 +81,14 @@ impl From<ReadRefused> for io::Error {
 }
 
 impl ReadContext {
-    /// A request that may read `limit_bytes` from buckets.
+    /// The request of the running task, which may read `limit_bytes` from buckets.
     pub(crate) fn new(limit_bytes: u64) -> Self {
         let state = ContextState {
             cancelled: CancellationToken::new(),
             limit_bytes,
             bytes: AtomicU64::new(0),
             requests: AtomicU64::new(0),
+            give_up_at: CallContext::current().give_up_at(),
         };
         Self(Arc::new(state))
     }
@@ -127,6 +135,14 @@ impl ReadContext {
     /// Ends when the request is cancelled.
     pub(crate) async fn cancelled(&self) {
         self.0.cancelled.cancelled().await;
+    }
+
+    /// What `work` gives; `None` if a bucket does not answer while there is time to say so.
+    pub(crate) async fn in_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        match self.0.give_up_at {
+            Some(at) => tokio::time::timeout_at(at, work).await.ok(),
+            None => Some(work.await),
+        }
     }
 
     /// Bytes that were read from buckets.

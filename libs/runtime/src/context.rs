@@ -28,6 +28,9 @@ const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// first.
 const TIMEOUT_MARGIN: Duration = Duration::from_secs(1);
 
+/// Most time that is left for an answer about something that was waited for in vain.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 tokio::task_local! {
     static CURRENT: CallContext;
 }
@@ -104,6 +107,16 @@ impl CallContext {
     pub fn with_tenant(mut self, tenant: Arc<str>, enforced: Option<Matcher>) -> Self {
         (self.tenant, self.enforced) = (Some(tenant), enforced.map(Arc::new));
         self
+    }
+
+    /// When to stop waiting for something that this request needs, if it has a deadline: so early that an answer which says what was
+    /// waited for arrives before the caller's own timeout.
+    pub fn give_up_at(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let left = self.deadline?.saturating_duration_since(now);
+        // Callers of other programs add no margin.
+        let of_caller = left.saturating_sub(TIMEOUT_MARGIN).max(left / 2);
+        Some(now + of_caller - (of_caller / 10).min(LAST_WORDS))
     }
 
     /// The same context within a trace.
@@ -232,6 +245,20 @@ mod tests {
             (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
         };
         pairs.iter().map(header).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_ends_before_the_caller_gives_up() {
+        let seconds = Duration::from_secs;
+        let now = Instant::now();
+        assert_eq!(CallContext::default().give_up_at(), None);
+        let at =
+            |left: Duration| CallContext::default().with_deadline(now + left).give_up_at().unwrap() - now;
+        assert_eq!(
+            [at(seconds(121)), at(seconds(11)), at(seconds(1))],
+            [seconds(118), seconds(9), seconds(9) / 20]
+        );
+        assert_eq!(at(Duration::ZERO), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]

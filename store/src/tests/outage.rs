@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bucket::fault::{Faults, FaultyStore};
+use runtime::CallContext;
 use storeapi::{Code, LabelValuesRequest, PartialResponse};
 
 use super::*;
@@ -86,4 +87,38 @@ async fn what_is_cached_is_served_without_the_bucket_and_the_rest_is_named() {
     let (found, warnings) = ask(&served.store, request((0, 4), Abort)).await.unwrap();
     assert!(found.len() == 100 && warnings.is_empty(), "{} series, {warnings:?}", found.len());
     wait_for("a sync succeeds again", || last_sync() > last_good).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_that_hangs_is_named_with_the_block_before_the_time_of_the_request_is_over() {
+    use PartialResponse::{Abort, Warn};
+    let (bucket_dir, data_dir) = dirs();
+    let ids = write_world(bucket_dir.path());
+    let inner = object_store::local::LocalFileSystem::new_with_prefix(bucket_dir.path()).unwrap();
+    let objects = FaultyStore::new(Arc::new(inner), 1);
+    let bucket = Bucket::new(objects.clone());
+    let served = serve(&bucket, data_dir.path(), &[]).await;
+    let (cached, _) = ask(&served.store, request((0, 2), Abort)).await.unwrap();
+    let hangs = Faults { stalls: 1.0, stall: Duration::from_secs(3600), ..Faults::default() };
+    let in_time = async |asked: SeriesRequest| {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
+        let answer = CallContext::default().with_deadline(deadline).scope(ask(&served.store, asked)).await;
+        (answer, deadline.saturating_duration_since(tokio::time::Instant::now()))
+    };
+    // First the block cannot be opened; later it is open, and its chunks cannot be read.
+    for what in [format!("block {}: bucket", ids[1]), format!("{}/chunks/000001: bucket", ids[1])] {
+        objects.set(hangs);
+        let is_named = |text: &str| text.contains(&what) && text.contains("has not answered");
+        let (answer, left) = in_time(request((0, 4), Warn)).await;
+        let (found, warnings) = answer.unwrap();
+        assert!(found == cached && warnings.len() == 1 && is_named(&warnings[0]), "{warnings:?}");
+        assert!(!left.is_zero(), "the answer is late");
+        let error = in_time(request((0, 4), Abort)).await.0.unwrap_err();
+        assert!(error.code() == Code::Aborted && is_named(&error.to_string()), "{error}");
+        assert!(served.blocks.quarantine().is_empty());
+        objects.set(Faults::default());
+        let mut skipping = request((0, 4), Abort);
+        skipping.skip_chunks = true;
+        assert_eq!(ask(&served.store, skipping).await.unwrap().0.len(), 100);
+    }
 }
