@@ -24,6 +24,7 @@ mod series;
 mod symbols;
 mod table;
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -168,12 +169,40 @@ impl Index {
 
     /// Looks up the labels of an entry.
     pub(crate) fn labels(&self, reference: SeriesRef, raw: &RawEntry) -> Result<Labels, BlockError> {
-        let mut pairs = Vec::with_capacity(raw.labels.len());
-        for &(name, value) in &raw.labels {
-            pairs.push((self.symbols.lookup(name)?, self.symbols.lookup(value)?));
+        self.labels_after(reference, raw, &mut LastLabels::default())
+    }
+
+    /// Looks up the labels of an entry. Those that `last` has at the same positions are taken from there; it becomes this entry.
+    fn labels_after(
+        &self,
+        reference: SeriesRef,
+        raw: &RawEntry,
+        last: &mut LastLabels,
+    ) -> Result<Labels, BlockError> {
+        let mut pairs: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::with_capacity(raw.labels.len());
+        let mut known = last.references.iter().zip(last.labels.iter());
+        for place in &raw.labels {
+            match known.next() {
+                Some((same, label)) if same == place => {
+                    pairs.push((Cow::Borrowed(label.name), Cow::Borrowed(label.value)));
+                }
+                _ => {
+                    let (name, value) = (self.symbols.lookup(place.0)?, self.symbols.lookup(place.1)?);
+                    pairs.push((name, value));
+                }
+            }
         }
-        Labels::from_pairs(pairs)
-            .map_err(|error| self.place.malformed(reference.offset(self.version), error.to_string()))
+        // In a label set, labels are sorted, and those with an empty value are missing.
+        let has_order =
+            pairs.is_sorted_by(|a, b| a.0 < b.0) && pairs.iter().all(|(_, value)| !value.is_empty());
+        let labels = Labels::from_pairs(pairs)
+            .map_err(|error| self.place.malformed(reference.offset(self.version), error.to_string()))?;
+        last.references.clear();
+        if has_order {
+            last.references.extend_from_slice(&raw.labels);
+        }
+        last.labels = labels.clone();
+        Ok(labels)
     }
 
     /// Whether the labels of an entry are sorted by name, without duplicate names.
@@ -229,6 +258,14 @@ impl Index {
     fn series_bounds(&self) -> std::ops::Range<u64> {
         self.contents.series.max(self.symbols.end())..self.contents.postings
     }
+}
+
+/// The labels of the series before. Neighbours have most labels in common, and comparing two numbers is faster than looking up texts.
+#[derive(Default)]
+pub(crate) struct LastLabels {
+    /// References of names and values, at the positions of `labels`; empty where the index has another order.
+    references: Vec<(u64, u64)>,
+    labels: Labels,
 }
 
 /// A hash of a label: equal labels have equal hashes, and different labels almost never.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::error::BlockError;
 use crate::index::series::{self, RawEntry};
-use crate::index::{Index, SeriesEntry};
+use crate::index::{Index, LastLabels, SeriesEntry};
 use crate::reference::SeriesRef;
 
 /// Entries are read together up to this size, unless [`SeriesScan::reading_at_once`] has another one ...
@@ -29,6 +29,9 @@ pub struct SeriesScan<'a, I: Iterator<Item = SeriesRef>> {
     outside: Option<u64>,
     /// Bytes that are read at once.
     at_once_bytes: u64,
+    last: LastLabels,
+    /// Memory for the next entry.
+    raw: RawEntry,
 }
 
 /// A range of the file with the entries of series.
@@ -45,7 +48,8 @@ impl<'a, I: Iterator<Item = SeriesRef>> SeriesScan<'a, I> {
     pub(super) fn new(index: &'a Index, series: I) -> Self {
         let read = Vec::new().into_iter();
         let (series, window) = (series.peekable(), Window::default());
-        SeriesScan { index, series, window, read, outside: None, at_once_bytes: TOGETHER_BYTES }
+        let (last, raw) = (LastLabels::default(), RawEntry::default());
+        SeriesScan { index, series, window, read, outside: None, at_once_bytes: TOGETHER_BYTES, last, raw }
     }
 
     /// Reads about so many bytes of entries at once, which are in memory then.
@@ -150,11 +154,13 @@ impl<I: Iterator<Item = SeriesRef>> Iterator for SeriesScan<'_, I> {
     type Item = Result<SeriesEntry, BlockError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut raw = RawEntry::default();
-        let index = self.index;
-        self.next_raw(&mut raw).map(|read| {
+        let mut raw = std::mem::take(&mut self.raw);
+        let entry = self.next_raw(&mut raw).map(|read| {
             let reference = read?;
-            Ok(SeriesEntry { reference, labels: index.labels(reference, &raw)?, chunks: raw.chunks })
-        })
+            let labels = self.index.labels_after(reference, &raw, &mut self.last)?;
+            Ok(SeriesEntry { reference, labels, chunks: raw.chunks.clone() })
+        });
+        self.raw = raw;
+        entry
     }
 }
