@@ -23,6 +23,8 @@ const LEAST_SHOWN: usize = 64;
 const LEAST_BYTES: u64 = 256 << 10;
 /// ... and this is the most of one block.
 const MOST_BYTES: u64 = 8 << 20;
+/// Entries are near if none is so many times further from the one before it than the nearest ones.
+const NEAR: u64 = 16;
 /// Series whose chunks are further apart than this are not read together.
 const APART_BYTES: u64 = 16 << 10;
 
@@ -88,18 +90,17 @@ impl ReadAhead {
         let memory =
             self.memory.get_or_insert_with(|| self.pool.take_quarter(LEAST_BYTES, MOST_BYTES)).bytes();
         let place = |position: usize| postings.at(position).map_or(0, |SeriesRef(place)| u64::from(place));
-        let (begin, end) = (place(from), place(to - 1));
-        let mut series = usize::try_from(memory / of_each).unwrap_or(0).min(postings.len() - to);
-        while series >= LEAST_SHOWN {
-            let span = place(to + series - 1).saturating_sub(end);
-            // A quarter more than in the batch is near enough.
-            if span * count as u64 * 4 <= (end - begin) * series as u64 * 5 {
-                // A little less, because the last series may be smaller.
-                return of_each * series as u64 / 16 * 15;
-            }
-            series /= 2;
+        let distance = |position: usize| place(position).saturating_sub(place(position - 1));
+        // Runs of series that are far apart may look near on average.
+        let nearest = (from + 1..to).map(distance).min().unwrap_or(0);
+        let is_near = |position: &usize| distance(*position) <= nearest * NEAR;
+        if !(from + 1..to).all(|position| is_near(&position)) {
+            return 0;
         }
-        0
+        let most = usize::try_from(memory / of_each).unwrap_or(0).min(postings.len() - to);
+        let series = (to..to + most).take_while(is_near).count();
+        // A little less, because the last series may be smaller.
+        if series < LEAST_SHOWN { 0 } else { of_each * series as u64 / 16 * 15 }
     }
 }
 
@@ -128,9 +129,9 @@ mod tests {
         // 300 series that are near, then others that are far away.
         let runs: Postings =
             (0..300).map(|n| n * 6).chain((0..300).map(|n| 900_000 + n * 6)).map(SeriesRef).collect();
-        let bytes = ahead(4 << 20).chunk_bytes(&runs, 0, 100, 40_000);
-        assert!((400 * 60..=400 * 200).contains(&bytes), "{bytes}");
+        assert_eq!(ahead(4 << 20).chunk_bytes(&runs, 0, 100, 40_000), 400 * 200 / 16 * 15);
         assert_eq!(ahead(4 << 20).chunk_bytes(&runs, 200, 300, 40_000), 0);
+        assert_eq!(ahead(4 << 20).chunk_bytes(&runs, 250, 350, 400_000), 0, "near on average only");
     }
 
     #[test]

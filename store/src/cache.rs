@@ -9,8 +9,8 @@ use std::sync::Arc;
 use model::Matcher;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use quick_cache::Weighter;
 use quick_cache::sync::Cache as QuickCache;
+use quick_cache::{OptionsBuilder, Weighter};
 use runtime::Registry;
 use tsdb::{Postings, Ulid};
 
@@ -66,6 +66,10 @@ impl Value {
     }
 }
 
+/// The part of the cache for what was used again. The rest is for what is new: what is read ahead is used only later, and must not make
+/// room for what is read ahead next.
+const HOT_SHARE: f64 = 0.6;
+
 /// What an entry takes besides its content, in bytes: key, pointers and places in the tables of the cache.
 const ENTRY_BYTES: u64 = 160;
 
@@ -100,7 +104,14 @@ impl Cache {
     pub(crate) fn new(limit_bytes: u64, metrics: CacheMetrics) -> Self {
         // The number of entries is an estimate, from which the size of the tables follows.
         let entries = usize::try_from(limit_bytes / (8 << 10)).unwrap_or(usize::MAX).max(16);
-        Self { entries: QuickCache::with_weighter(entries, limit_bytes, EntryBytes), metrics }
+        let options = OptionsBuilder::new()
+            .estimated_items_capacity(entries)
+            .weight_capacity(limit_bytes)
+            .hot_allocation(HOT_SHARE)
+            .build()
+            .expect("the capacity is set");
+        let entries = QuickCache::with_options(options, EntryBytes, <_>::default(), <_>::default());
+        Self { entries, metrics }
     }
 
     /// What is cached of a page of a file. It counts as found if all of `wanted` is.

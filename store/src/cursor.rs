@@ -30,6 +30,8 @@ use crate::sorted::{FirstEntries, Place, SortedEntries, SortedEntry};
 
 /// Series of the first batch: few, so that the answer begins soon.
 const FIRST_SERIES: usize = 64;
+/// An answer of at most so many series of a block is read at once.
+const SMALL_SERIES: usize = 2048;
 /// Most series of a batch.
 const MAX_SERIES: usize = 4096;
 /// What a chunk is taken to have where the next one does not show it.
@@ -211,6 +213,10 @@ impl BlockCursor {
         let keeps_order = !self.open.known.external.iter().any(|label| stored(label.name))
             && !removed.iter().any(|name| stored(name));
         if keeps_order {
+            if expanded.postings.len() <= SMALL_SERIES {
+                // A small first batch would cost a round trip to the bucket, and the answer has no other batch.
+                self.batch_series = MAX_SERIES;
+            }
             let reorder = Reorder::new(&self.open.known.external, removed);
             return Ok(State::Streamed { expanded, next: 0, reorder });
         }

@@ -52,11 +52,18 @@ async fn select(served: &TestStore, objects: &FaultyStore, range: TimeRange, mat
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn far_apart_series_are_read_without_their_neighbours() {
+    // With little memory, there are several batches of runs.
+    for flags in [&[][..], &["--store.max-memory=128MiB"]] {
+        read_far_apart_series(flags).await;
+    }
+}
+
+async fn read_far_apart_series(flags: &[&str]) {
     let (bucket_dir, data_dir) = dirs();
     let range = write_cluster(bucket_dir.path(), 0);
     let inner = object_store::local::LocalFileSystem::new_with_prefix(bucket_dir.path()).unwrap();
     let objects = FaultyStore::new(Arc::new(inner), 1);
-    let served = serve(&Bucket::new(objects.clone()), data_dir.path(), &[]).await;
+    let served = serve(&Bucket::new(objects.clone()), data_dir.path(), flags).await;
     // Opens the block and reads the postings lists of all jobs.
     select(&served, &objects, range, Matcher::equal("job", "none")).await;
     let taken = select(&served, &objects, range, Matcher::equal("job", "cart")).await;
@@ -102,4 +109,22 @@ async fn a_large_answer_takes_few_requests_although_its_batches_are_small() {
     let without = select(&served, &objects, range, all).await;
     assert_eq!((without.series, without.chunk_bytes), (taken.series, taken.chunk_bytes));
     assert!(without.requests > taken.requests, "{without:?} and {taken:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_read_ahead_stays_in_a_full_cache_until_it_is_used() {
+    let (bucket_dir, data_dir) = dirs();
+    let ranges: Vec<TimeRange> = (0..4).map(|number| write_cluster(bucket_dir.path(), number)).collect();
+    let range = TimeRange::new(ranges[0].min, ranges[3].max);
+    let inner = object_store::local::LocalFileSystem::new_with_prefix(bucket_dir.path()).unwrap();
+    let objects = FaultyStore::new(Arc::new(inner), 1);
+    let flags = ["--store.max-memory=512MiB", "--index-cache-size=24MiB"];
+    let served = serve(&Bucket::new(objects.clone()), data_dir.path(), &flags).await;
+    let all = Matcher::new(model::MatchOp::Regex, "__name__", ".+").unwrap();
+    for _ in 0..3 {
+        let taken = select(&served, &objects, range, all.clone()).await;
+        println!("{taken:?}");
+        let ratio = taken.read_bytes as f64 / taken.chunk_bytes as f64;
+        assert!(ratio <= 1.4 && taken.requests <= 120, "{ratio}: {taken:?}");
+    }
 }
