@@ -16,6 +16,7 @@ mod scattered;
 mod servers;
 mod shared;
 mod syncing;
+mod thanos_blocks;
 
 use std::path::Path;
 use std::sync::Arc;
