@@ -1,8 +1,19 @@
-use object_store::memory::InMemory;
-use tsdb::ThanosMeta;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
+use model::{Labels, Matcher, TimeRange, Timestamp};
+use object_store::memory::InMemory;
+use serde_json::{Value, json};
+use tsdb::{BlockMeta, ThanosMeta, Ulid};
+
+use super::mark::MAX_BYTES;
 use super::*;
+use crate::bucket::Bucket;
 use crate::fault::{Faults, FaultyStore};
+use crate::layout;
+use crate::retry::Retry;
 
 fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(millis)
