@@ -210,6 +210,27 @@ fn blocks_are_uploaded_once_and_listed() {
 }
 
 #[test]
+fn listings_read_the_index_of_a_bucket_and_not_each_block() {
+    let world = ToolsWorld::uploaded();
+    let ids = world.ids();
+    let listed = |args: &[&str]| -> Vec<String> {
+        let text = world.bucket(args).fine();
+        ids.iter().filter(|id| text.contains(id.as_str())).cloned().collect()
+    };
+    // The compactor writes the index. The blocks are too recent to be merged.
+    let data = format!("--data-dir={}", world.text("compact"));
+    world.bucket(&["compact", &data, "--consistency-delay=1h"]).fine();
+    fs::remove_file(world.file(0, "meta.json")).unwrap();
+    for command in ["ls", "inspect"] {
+        assert_eq!(listed(&[command]), ids, "{command}: the index shows the block");
+        assert_eq!(listed(&[command, "--ignore-bucket-index"]), ids[1..], "{command}");
+    }
+    // A damaged index is no index.
+    fs::write(world.path("a").join("isthmus/index"), b"garbage").unwrap();
+    assert_eq!(listed(&["ls"]), ids[1..]);
+}
+
+#[test]
 fn damaged_and_overlapping_blocks_are_not_uploaded_and_do_not_stop_the_others() {
     let world = ToolsWorld::new();
     let segment = world.path("data").join(&world.ids()[SECOND]).join("chunks/000001");

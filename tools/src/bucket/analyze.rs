@@ -41,7 +41,7 @@ pub(crate) struct AnalyzeArgs {
     select: SelectFlags,
 
     #[command(flatten)]
-    view: view::ViewFlags,
+    view: view::ListFlags,
 }
 
 /// A number of series: in all blocks together, and in the block with most of them.

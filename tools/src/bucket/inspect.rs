@@ -29,7 +29,7 @@ pub(crate) struct InspectArgs {
     output: TableFormat,
 
     #[command(flatten)]
-    view: view::ViewFlags,
+    view: view::ListFlags,
 }
 
 /// The columns, under Thanos' names.

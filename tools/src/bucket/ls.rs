@@ -23,7 +23,7 @@ pub(crate) struct LsArgs {
     select: SelectFlags,
 
     #[command(flatten)]
-    view: view::ViewFlags,
+    view: view::ListFlags,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -22,6 +22,28 @@ pub(super) struct ViewFlags {
     block_sync_concurrency: usize,
 }
 
+/// Flags of the commands that only show which blocks there are.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(super) struct ListFlags {
+    #[command(flatten)]
+    view: ViewFlags,
+
+    /// Look at each block, also where a compactor keeps an index of the bucket; the index lacks what was uploaded in the last minutes
+    #[arg(long)]
+    ignore_bucket_index: bool,
+}
+
+impl ListFlags {
+    /// The blocks that pass the filters of `options`, by the index of the bucket if there is a fresh one.
+    ///
+    /// # Errors
+    /// As [`ViewFlags::fetch`].
+    pub(super) async fn fetch(self, bucket: &Bucket, options: FetchOptions) -> Result<BucketView> {
+        let options = FetchOptions { uses_index: !self.ignore_bucket_index, ..options };
+        self.view.fetch(bucket, options).await
+    }
+}
+
 impl Default for ViewFlags {
     fn default() -> Self {
         Self { timeout: Duration::from_secs(300), block_sync_concurrency: 20 }
@@ -37,7 +59,14 @@ impl ViewFlags {
         let options = FetchOptions { concurrency: self.block_sync_concurrency, ..options };
         let fetcher = Fetcher::new(bucket.clone(), options, FetchMetrics::default())?;
         match tokio::time::timeout(self.timeout, fetcher.fetch(text::now())).await {
-            Ok(view) => Ok(view?),
+            Ok(view) => {
+                if fetcher.used_index().is_some() {
+                    eprintln!(
+                        "note: these are the blocks in the index of the bucket; with --ignore-bucket-index, each block is looked at"
+                    );
+                }
+                Ok(view?)
+            }
             Err(_) => Err(ToolError::new(
                 Cause::Unreachable,
                 format!(
