@@ -1,11 +1,14 @@
 //! Damaged and foreign blocks: named, left alone, and no reason to stop.
 
 use bytes::Bytes;
+use series::ChunkSampleValue;
+use tsdb::Encoding;
 
 use super::random::{seeds, world};
 use super::*;
 use crate::history::Action;
 use crate::housekeeping::Chores;
+use crate::plan::HOUR;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_block_is_put_into_quarantine_and_the_rest_goes_on() {
@@ -142,4 +145,91 @@ async fn a_job_that_does_not_fit_on_the_disk_is_refused_with_both_sizes() {
     assert!(matches!(error, crate::job::JobError::NoSpace { .. }), "{error}");
     let text = error.to_string();
     assert!(text.contains("1441151880758558720 bytes") && text.contains("make room"), "{text}");
+}
+
+/// Replaces the time from which the second chunk of the first series is: before the end of the first chunk, as other programs wrote
+/// it. The longer number fits into the padding after the entry.
+fn overlap_chunks(index: &mut [u8], (end, old, new): (i64, i64, i64), until: i64) {
+    let uvarint = |mut value: u64| {
+        let mut bytes = Vec::new();
+        while value >= 0x80 {
+            bytes.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        bytes.push(value as u8);
+        bytes
+    };
+    let times = |from: i64| [uvarint(from.wrapping_sub(end) as u64), uvarint((until - from) as u64)].concat();
+    let (before, after) = (times(old), times(new));
+    let at = index.windows(before.len()).position(|part| part == before).expect("the second chunk");
+    // The entry begins at a multiple of 16 with the length of its body.
+    let is_entry = |start: &usize| {
+        let body = start + 1..start + 1 + index[*start] as usize;
+        body.contains(&at) && index[body.end..body.end + 4] == crc32c::crc32c(&index[body]).to_be_bytes()
+    };
+    let start = (0..at).rev().filter(|start| start % 16 == 0).find(is_entry).expect("an entry");
+    let body = &index[start + 1..start + 1 + index[start] as usize];
+    let (head, tail) = (&body[..at - start - 1], &body[at - start - 1 + before.len()..]);
+    let body = [head, &after, tail].concat();
+    let checksum = crc32c::crc32c(&body).to_be_bytes();
+    let entry = [&[body.len() as u8][..], &body, &checksum].concat();
+    let old_length = 1 + index[start] as usize + 4;
+    assert!(entry.len() <= old_length.next_multiple_of(16), "{} bytes", entry.len());
+    index[start..start + entry.len()].copy_from_slice(&entry);
+}
+
+/// Prometheus and Thanos have written blocks in which chunks of a series overlap, and stopped at them later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chunks_that_overlap_within_a_block_of_another_program_are_united() {
+    const MINUTE: i64 = 60_000;
+    let chunk = |from: i64, to: i64, claimed: i64, other: i64| {
+        let samples: Vec<ChunkSample> = (from..to)
+            .map(|minute| ChunkSample {
+                at: Timestamp::from_millis(minute * MINUTE),
+                start: Timestamp::EPOCH,
+                value: ChunkSampleValue::Float(if minute == other { -1.0 } else { minute as f64 }),
+                encoding: Encoding::Xor,
+            })
+            .collect();
+        let mut chunks = encode_chunks(&samples).unwrap();
+        assert_eq!(chunks.len(), 1);
+        let mut chunk = chunks.remove(0);
+        chunk.range.min = Timestamp::from_millis(claimed * MINUTE);
+        chunk
+    };
+    let (bucket, dir, scratch_dir) = (memory_bucket(), scratch(), scratch());
+    let mut thanos = ThanosMeta { source: "sidecar".to_owned(), ..ThanosMeta::default() };
+    thanos.labels = [("cluster", "a"), ("replica", "0")].map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+    let options = BlockOptions {
+        times: Some((Timestamp::EPOCH, Timestamp::from_millis(3 * HOUR))),
+        thanos: Some(thanos),
+        ..BlockOptions::new(Ulid::from_parts(1_700_000_000_000, 7))
+    };
+    let mut writer = BlockWriter::create(scratch_dir.path(), options).unwrap();
+    // The second chunk has 60 samples of the first one, one with another value.
+    let chunks = [chunk(0, 100, 0, -1), chunk(40, 160, 100, 50)];
+    // As many labels as leave room for the longer number.
+    let first = [("__name__", "up"), ("a", "b"), ("p", "1"), ("q", "2"), ("r", "3"), ("s", "4")];
+    writer.add_series(&labels(&first), chunks).unwrap();
+    writer.add_series(&labels(&[("__name__", "up"), ("c", "d")]), [chunk(0, 10, 0, -1)]).unwrap();
+    let meta = writer.finish().unwrap();
+    let folder = scratch_dir.path().join(meta.ulid.to_string());
+    let mut index = std::fs::read(folder.join("index")).unwrap();
+    overlap_chunks(&mut index, (99 * MINUTE, 100 * MINUTE, 40 * MINUTE), 159 * MINUTE);
+    std::fs::write(folder.join("index"), index).unwrap();
+    let options = PublishOptions { retry: ONCE, ..PublishOptions::default() };
+    publish(&bucket, &folder, meta, &options).await.unwrap();
+    super::uploads::hours(&bucket, 1, "a", 4, 6).await;
+    super::uploads::hours(&bucket, 2, "a", 48, 50).await;
+
+    let worker = worker(&bucket, dir.path(), "a", &[]);
+    let outcome = worker.compact().await.unwrap();
+    assert_eq!((outcome.made, outcome.failed), (1, 0), "{:?}", worker.history.last());
+    let account = worker.history.last().into_iter().find_map(|decision| decision.samples).unwrap();
+    assert!(account.is_balanced(), "{account}");
+    assert_eq!((account.duplicates, account.conflicts), (59, 1), "{account}");
+    let found = visible(&worker).await;
+    let ((_, _), samples) = found.iter().find(|((_, labels), _)| labels.get("a") == Some("b")).unwrap();
+    let times: Vec<i64> = samples.iter().map(|sample| sample.at.as_millis() / MINUTE).collect();
+    assert_eq!(times, (0..160).collect::<Vec<_>>());
 }

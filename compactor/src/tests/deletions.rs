@@ -76,8 +76,9 @@ fn without(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_left_after_random_deletions_is_what_they_do_not_select() {
-    let (mut deleted, mut rewritten) = (0, 0);
+    let (mut cases, mut deleted, mut rewritten) = (0, 0, 0);
     for seed in seeds(200) {
+        cases += 1;
         let World { bucket, samples } = world(seed, memory_bucket()).await;
         let (dir, mut random) = (scratch(), Random(seed ^ 0xde1e7e));
         let worker = worker(&bucket, dir.path(), "a", &FLAGS);
@@ -120,8 +121,9 @@ async fn what_is_left_after_random_deletions_is_what_they_do_not_select() {
             rewritten += u64::from(decision.action == Action::Rewritten);
         }
     }
-    println!("{rewritten} blocks written again, {deleted} samples deleted, none more");
-    assert!(rewritten > 100 && deleted > 1000);
+    println!("{cases} cases: {rewritten} blocks written again, {deleted} samples deleted, none more");
+    // In a few cases it may be that nothing is selected; in many, something is deleted in every second one.
+    assert!(rewritten >= cases / 20 * 10 && deleted >= cases / 20 * 100);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
