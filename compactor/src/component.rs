@@ -29,8 +29,6 @@ pub(crate) const ROLE: RoleInfo = RoleInfo {
 
 /// The folder of unfinished blocks in the data folder.
 const WORK_DIR: &str = "compact";
-/// Most passes of a run without `--wait`: each merges what the one before it made.
-const MOST_PASSES: usize = 100;
 
 /// Runs the compactor: the command `isthmus compact`.
 pub fn run(args: CompactArgs) -> ExitCode {
@@ -208,16 +206,11 @@ async fn run_once(workers: &[BucketWorker], probes: &Probes, shutdown: &Shutdown
     let mut failed = 0;
     for worker in workers {
         let failure = |error: String| RoleError::failed(error);
-        for _ in 0..MOST_PASSES {
-            let compacted = worker.compact().await.map_err(failure)?;
+        let go_on = || {
             probes.ready();
-            let downsampled = worker.downsample().await.map_err(failure)?;
-            failed += compacted.failed + downsampled.failed;
-            let is_done = compacted.made + downsampled.made == 0 || compacted.failed + downsampled.failed > 0;
-            if is_done || shutdown.is_triggered() {
-                break;
-            }
-        }
+            !shutdown.is_triggered()
+        };
+        failed += worker.work_off(true, go_on).await.map_err(failure)?.failed;
         if !shutdown.is_triggered() {
             failed += worker.housekeep(Chores::All, false).await.map_err(failure)?.failed;
         }

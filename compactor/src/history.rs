@@ -12,12 +12,15 @@ use serde::Serialize;
 use tsdb::Ulid;
 
 use crate::account::SampleAccount;
+use crate::removed::RemovedBlocks;
 
 /// Decisions that are kept in memory.
 const IN_MEMORY: usize = 1_000;
 /// The file is begun again after so many bytes; the one before it is kept.
 const FILE_BYTES: u64 = 16 << 20;
 const FILE: &str = "history.jsonl";
+/// The extension of the file before it.
+const OLD: &str = "old.jsonl";
 
 /// What was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -93,13 +96,25 @@ impl Decision {
 #[derive(Clone, Debug)]
 pub(crate) struct History {
     last: Arc<Mutex<VecDeque<Decision>>>,
+    removed: Arc<RemovedBlocks>,
     path: Option<Arc<PathBuf>>,
 }
 
 impl History {
-    /// A history that is written to a file in `dir`, too.
+    /// A history that is written to a file in `dir`, too. Which blocks an earlier process has removed is read from there.
     pub(crate) fn new(dir: Option<&Path>) -> Self {
-        Self { last: Arc::default(), path: dir.map(|dir| Arc::new(dir.join(FILE))) }
+        let removed = RemovedBlocks::default();
+        let path = dir.map(|dir| dir.join(FILE));
+        if let Some(path) = &path {
+            removed.load(&path.with_extension(OLD), crate::now());
+            removed.load(path, crate::now());
+        }
+        Self { last: Arc::default(), removed: Arc::new(removed), path: path.map(Arc::new) }
+    }
+
+    /// When the compactor has removed a block, within the last days.
+    pub(crate) fn removed_at(&self, bucket: &str, block: Ulid) -> Option<Timestamp> {
+        self.removed.at(bucket, block, crate::now())
     }
 
     /// Notes a decision. A file that cannot be written is a warning.
@@ -113,6 +128,15 @@ impl History {
             }
             Action::Skipped => tracing::warn!(%bucket, %group, %why, %from, "skipped"),
             _ => tracing::info!(%bucket, ?action, %group, %why, %from, %to, dry_run, "decision"),
+        }
+        match action {
+            Action::Deleted if !dry_run => {
+                self.removed.note(bucket, &decision.from, crate::now(), crate::now());
+            }
+            Action::Compacted | Action::Rewritten | Action::Downsampled => {
+                self.removed.forget(bucket, &decision.to);
+            }
+            _ => {}
         }
         if let Some(path) = &self.path
             && let Err(error) = append(path, &decision)
@@ -135,7 +159,7 @@ impl History {
 fn append(path: &Path, decision: &Decision) -> std::io::Result<()> {
     let mut file = File::options().create(true).append(true).open(path)?;
     if file.metadata()?.len() > FILE_BYTES {
-        std::fs::rename(path, path.with_extension("old.jsonl"))?;
+        std::fs::rename(path, path.with_extension(OLD))?;
         file = File::options().create(true).append(true).open(path)?;
     }
     let mut line = serde_json::to_vec(decision)?;

@@ -21,6 +21,7 @@ mod progress;
 mod read_ahead;
 mod readers;
 mod removal;
+mod removed;
 mod retention;
 mod retention_memory;
 mod rewrite;

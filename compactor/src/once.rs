@@ -16,9 +16,6 @@ use crate::output;
 use crate::progress::{GroupProgress, TroubledBlock, next_plans};
 use crate::worker::{BucketWorker, PassOutcome};
 
-/// Most passes: each merges what the one before it made.
-const MOST_PASSES: usize = 100;
-
 /// A compactor that runs on request.
 pub struct OneRun {
     workers: Vec<BucketWorker>,
@@ -97,13 +94,7 @@ impl OneRun {
                 report.rows.extend(would_compact(worker).await?);
                 continue;
             }
-            for _ in 0..MOST_PASSES {
-                let outcome = worker.compact().await?;
-                report.count(outcome);
-                if outcome.made == 0 || outcome.failed > 0 {
-                    break;
-                }
-            }
+            report.count(worker.work_off(false, || true).await?);
         }
         Ok(self.with_decisions(report))
     }

@@ -89,6 +89,25 @@ impl CompactorView {
         view
     }
 
+    /// Leaves blocks alone that `removed_at` says were removed and that are there again without a mark.
+    pub(crate) fn refuse_removed(&mut self, removed_at: impl Fn(Ulid) -> Option<Timestamp>) {
+        let mut refused = BTreeMap::new();
+        let mut is_kept = |meta: &Arc<BlockMeta>| {
+            let removed = removed_at(meta.ulid);
+            if let Some(at) = removed {
+                let at = crate::history::rfc3339(at);
+                let reason = format!(
+                    "it was removed at {at} and is there again; remove it, or keep it: after seven days it is used like others"
+                );
+                refused.insert(meta.ulid, reason);
+            }
+            removed.is_none()
+        };
+        self.blocks.retain(&mut is_kept);
+        self.covered.retain(|(meta, _)| is_kept(meta));
+        self.refused.append(&mut refused);
+    }
+
     /// The blocks of one group, sorted by time.
     pub(crate) fn group(&self, key: &GroupKey, replica_labels: &[String]) -> Vec<Arc<BlockMeta>> {
         by_group(&self.blocks, replica_labels).remove(key).unwrap_or_default()

@@ -62,6 +62,9 @@ pub(crate) struct BucketWorker {
     pub(crate) quarantine: Arc<Mutex<BTreeMap<Ulid, (Instant, String)>>>,
 }
 
+/// Most passes of [`BucketWorker::work_off`]: each merges what the one before it made.
+const MOST_PASSES: usize = 100;
+
 /// What a pass did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PassOutcome {
@@ -94,7 +97,8 @@ impl BucketWorker {
             self.workshop.clock.now(),
         )
         .await;
-        let view = fetched.map_err(|error| error.to_string())?;
+        let mut view = fetched.map_err(|error| error.to_string())?;
+        view.refuse_removed(|block| self.history.removed_at(&self.name, block));
         self.report(&view);
         Ok(view)
     }
@@ -110,6 +114,31 @@ impl BucketWorker {
             self.index.tell(turn, content, self.workshop.clock.now()).await;
         }
         Ok(view)
+    }
+
+    /// Merges what is due, and downsamples if `downsamples`, until a pass makes nothing or fails. After each merge `go_on` is asked
+    /// whether to continue.
+    ///
+    /// # Errors
+    /// When the bucket cannot be read.
+    pub(crate) async fn work_off(
+        &self,
+        downsamples: bool,
+        go_on: impl Fn() -> bool,
+    ) -> Result<PassOutcome, String> {
+        let mut all = PassOutcome::default();
+        for _ in 0..MOST_PASSES {
+            let mut pass = self.compact().await?;
+            let is_stopped = !go_on();
+            if downsamples && !is_stopped {
+                pass.add(self.downsample().await?);
+            }
+            all.add(pass);
+            if is_stopped || pass.made == 0 || pass.failed > 0 {
+                break;
+            }
+        }
+        Ok(all)
     }
 
     /// Merges what is due, until nothing is left in any group.

@@ -293,3 +293,29 @@ async fn on_a_store_that_ignores_conditions_two_compactors_lose_and_double_nothi
         assert_same(seed, &visible(&last).await, &world.samples);
     }
 }
+
+/// A listing that is late, or a program that was paused, may bring a removed block back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_block_that_was_removed_and_is_there_again_is_left_alone() {
+    let (bucket, dir) = (memory_bucket(), scratch());
+    let worker_of = |dir: &Path| {
+        let history = History::new(Some(dir));
+        BucketWorker { history, ..worker(&bucket, dir, "a", &["--delete-delay=0s"]) }
+    };
+    let first = worker_of(dir.path());
+    let id = hours(&bucket, 1, "a", 0, 2).await;
+    marks::create(&bucket, &Mark::new(MarkKind::Deletion, id, crate::now())).await.unwrap();
+    let outcome = first.housekeep(Chores::All, false).await.unwrap();
+    assert_eq!((outcome.removed, outcome.failed), (1, 0), "{:?}", first.history.last());
+    assert_eq!(hours(&bucket, 1, "a", 0, 2).await, id);
+    for number in 2..6 {
+        hours(&bucket, number, "a", number as i64 * 2, number as i64 * 2 + 2).await;
+    }
+    // It is remembered also by the next process.
+    for worker in [&first, &worker_of(dir.path())] {
+        let view = worker.view().await.unwrap();
+        assert!(view.refused[&id].contains("was removed at"), "{:?}", view.refused);
+        assert!(view.blocks.iter().all(|meta| meta.ulid != id) && view.blocks.len() == 4);
+    }
+    assert_eq!(worker_of(scratch().path()).view().await.unwrap().blocks.len(), 5, "another one uses it");
+}
