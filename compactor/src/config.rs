@@ -4,10 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bucket::marks::MarkKind;
-use bucket::{Discovery, FetchOptions, Filters, ObjstoreArgs, Retry, ServedBucket, parse_selector};
-use runtime::{
-    CommonArgs, ConfigMistakes, TimeArg, UnneededArgs, config_origin, parse_bytes, parse_duration,
-};
+use bucket::{BlockSelectionArgs, Discovery, FetchOptions, Filters, ObjstoreArgs, Retry, ServedBucket};
+use runtime::{CommonArgs, ConfigMistakes, UnneededArgs, config_origin, parse_bytes, parse_duration};
 use series::ReplicaRule;
 
 use crate::plan::{PlanRules, RANGES};
@@ -120,29 +118,12 @@ pub struct WorkArgs {
     #[arg(long, value_name = "STRATEGY", default_value = "recursive")]
     block_discovery_strategy: Discovery,
 
-    /// Requests for meta.json files that are sent at once
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    block_meta_fetch_concurrency: usize,
-
     /// Files of a block that are uploaded at once
     #[arg(long, value_name = "N", default_value_t = 1)]
     block_files_concurrency: usize,
 
-    /// Work only on blocks with data after this time: RFC 3339, or a duration relative to now such as -2w
-    #[arg(long, value_name = "TIME", default_value = "0000-01-01T00:00:00Z", allow_hyphen_values = true)]
-    min_time: TimeArg,
-
-    /// Work only on blocks with data before this time: RFC 3339, or a duration relative to now such as -2h
-    #[arg(long, value_name = "TIME", default_value = "9999-12-31T23:59:59Z", allow_hyphen_values = true)]
-    max_time: TimeArg,
-
-    /// Work only on blocks that these relabel rules keep by their external labels and __block_id; actions keep, drop, hashmod
-    #[arg(long = "selector.relabel-config", value_name = "YAML")]
-    selector: Option<String>,
-
-    /// File with the YAML of --selector.relabel-config; give only one of the two flags
-    #[arg(long = "selector.relabel-config-file", value_name = "FILE")]
-    selector_file: Option<PathBuf>,
+    #[command(flatten)]
+    selection: BlockSelectionArgs,
 
     /// Name of this compactor in the leases that others see; the name of the host and the process if not set
     #[arg(long = "compact.name", value_name = "NAME")]
@@ -211,12 +192,7 @@ impl WorkArgs {
         let mut mistakes = ConfigMistakes::default();
         let buckets = mistakes.note(objstore.served());
         let retention = self.retention(&mut mistakes);
-        let (flag, file) = ("selector.relabel-config", self.selector_file.as_deref());
-        let selector = runtime::load_config(flag, self.selector.as_deref(), file);
-        let selector = mistakes.note(selector.map_err(|error| error.to_string())).flatten();
-        let selector = parse_selector(selector.as_deref().unwrap_or(""));
-        let selector =
-            mistakes.note(selector.map_err(|error| format!("{}: {error}", config_origin(flag, file))));
+        let selector = self.selection.check(&mut mistakes);
         let rule = self.rule(&mut mistakes);
         self.check_numbers(&mut mistakes);
         let (Some(buckets), Some(retention), Some(selector), Some(rule)) =
@@ -227,7 +203,7 @@ impl WorkArgs {
         let replica_labels: Vec<String> =
             self.replica_labels.into_iter().filter(|label| !label.is_empty()).collect();
         let filters = Filters {
-            time: Some((self.min_time, self.max_time)),
+            time: Some((self.selection.min_time, self.selection.max_time)),
             selector,
             replica_labels: replica_labels.clone(),
             consistency_delay: self.consistency_delay,
@@ -236,7 +212,7 @@ impl WorkArgs {
         let retry = Retry::default();
         let fetch = FetchOptions {
             discovery: self.block_discovery_strategy,
-            concurrency: self.block_meta_fetch_concurrency,
+            concurrency: self.selection.block_meta_fetch_concurrency,
             filters,
             gather: MarkKind::ALL.to_vec(),
             retry,
@@ -312,7 +288,6 @@ impl WorkArgs {
         for (flag, value) in [
             ("compact.concurrency", self.compact_concurrency),
             ("downsample.concurrency", self.downsample_concurrency),
-            ("block-meta-fetch-concurrency", self.block_meta_fetch_concurrency),
             ("block-files-concurrency", self.block_files_concurrency),
         ] {
             if value == 0 {
@@ -333,11 +308,6 @@ impl WorkArgs {
         let lease = Duration::from_secs(10)..=Duration::from_secs(3600);
         if !lease.contains(&self.lease_duration) {
             mistakes.push("--compact.lease-duration must be between 10s and 1h".to_owned());
-        }
-        if let (TimeArg::Absolute(min), TimeArg::Absolute(max)) = (self.min_time, self.max_time)
-            && min > max
-        {
-            mistakes.push(format!("--min-time={} is after --max-time={}", self.min_time, self.max_time));
         }
     }
 }

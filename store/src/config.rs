@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bucket::{Discovery, Filters, ObjstoreArgs, Retry, ServedBucket, parse_selector};
-use runtime::{CommonArgs, ConfigMistakes, TimeArg, UnneededArgs, parse_bytes, parse_duration};
+use bucket::{BlockSelectionArgs, Discovery, Filters, ObjstoreArgs, Retry, ServedBucket};
+use runtime::{CommonArgs, ConfigMistakes, UnneededArgs, parse_bytes, parse_duration};
 
 use crate::cache_config::{CacheArgs, SharedSettings};
 use crate::disk_cache::DiskCache;
@@ -62,25 +62,8 @@ pub struct StoreArgs {
     #[arg(long = "store.ignore-bucket-index")]
     ignore_bucket_index: bool,
 
-    /// Requests for meta.json files that are sent at once
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    block_meta_fetch_concurrency: usize,
-
-    /// Serve only data at or after this time: RFC 3339, or a duration relative to now such as -2w
-    #[arg(long, value_name = "TIME", default_value = "0000-01-01T00:00:00Z", allow_hyphen_values = true)]
-    min_time: TimeArg,
-
-    /// Serve only data at or before this time: RFC 3339, or a duration relative to now such as -2h
-    #[arg(long, value_name = "TIME", default_value = "9999-12-31T23:59:59Z", allow_hyphen_values = true)]
-    max_time: TimeArg,
-
-    /// Serve only blocks that these relabel rules keep by their external labels and __block_id; actions keep, drop, hashmod
-    #[arg(long = "selector.relabel-config", value_name = "YAML")]
-    selector: Option<String>,
-
-    /// File with the YAML of --selector.relabel-config; give only one of the two flags
-    #[arg(long = "selector.relabel-config-file", value_name = "FILE")]
-    selector_file: Option<PathBuf>,
+    #[command(flatten)]
+    selection: BlockSelectionArgs,
 
     /// Serve a block only this long after its upload, for stores that list new objects late
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
@@ -163,20 +146,9 @@ impl StoreArgs {
         let cache = cache.unwrap_or_default();
         let disk_memory = cache.disk_bytes.map(DiskCache::memory_bytes);
         let memory = mistakes.note(MemoryPlan::new(memory, cache_bytes, cache.shared.count(), disk_memory));
-        let (flag, file) = ("selector.relabel-config", self.selector_file.as_deref());
-        let selector = runtime::load_config(flag, self.selector.as_deref(), file);
-        let selector = mistakes.note(selector.map_err(|error| error.to_string())).flatten();
-        let selector = parse_selector(selector.as_deref().unwrap_or(""));
-        let selector = mistakes
-            .note(selector.map_err(|error| format!("{}: {error}", runtime::config_origin(flag, file))));
-        if let (TimeArg::Absolute(min), TimeArg::Absolute(max)) = (self.min_time, self.max_time)
-            && min > max
-        {
-            mistakes.push(format!("--min-time={} is after --max-time={}", self.min_time, self.max_time));
-        }
+        let selector = self.selection.check(&mut mistakes);
         for (flag, is_zero) in [
             ("store.grpc.series-max-concurrency", self.concurrency == 0),
-            ("block-meta-fetch-concurrency", self.block_meta_fetch_concurrency == 0),
             ("sync-block-duration", self.sync_block_duration.is_zero()),
         ] {
             if is_zero {
@@ -189,7 +161,7 @@ impl StoreArgs {
         let limit = |limit: u64| if limit == 0 { u64::MAX } else { limit };
         let concurrency = memory.requests_at_once(self.concurrency);
         let filters = Filters {
-            time: Some((self.min_time, self.max_time)),
+            time: Some((self.selection.min_time, self.selection.max_time)),
             selector,
             consistency_delay: self.consistency_delay,
             ignore_marked_after: Some(self.ignore_deletion_marks_delay),
@@ -204,10 +176,10 @@ impl StoreArgs {
             sync_interval: self.sync_block_duration,
             discovery: self.block_discovery_strategy,
             uses_index: !self.ignore_bucket_index,
-            fetch_concurrency: self.block_meta_fetch_concurrency,
+            fetch_concurrency: self.selection.block_meta_fetch_concurrency,
             retry: Retry { attempts: 3, ..Retry::default() },
             filters,
-            times: TimeLimits { min: self.min_time, max: self.max_time },
+            times: TimeLimits { min: self.selection.min_time, max: self.selection.max_time },
             limits: StoreLimits {
                 read: ReadLimits {
                     series: limit(self.limit_series),

@@ -15,6 +15,7 @@
 //! Not here: the content of a block's files (`tsdb`), and when to upload, compact or delete (the components).
 
 mod args;
+mod block_selection;
 mod bucket;
 pub mod bucket_index;
 #[cfg(feature = "test-util")]
@@ -47,6 +48,7 @@ mod retry;
 mod upload;
 
 pub use args::{ObjstoreArgs, ObjstoreArgsError};
+pub use block_selection::BlockSelectionArgs;
 pub use bucket::{Bucket, FolderListing, ObjectInfo, ObjectVersion};
 pub use config::{BucketConfig, ObjstoreConfigError, ServedBucket};
 pub use data_folder::{DataFolder, DataFolderError};
