@@ -81,7 +81,9 @@ impl Head {
             state.is_removed = state.truncate(min);
             state.is_removed
         };
-        let removed: HashSet<u32> = index.all().filter(is_empty).map(|series| series.slot).collect();
+        let empty: Vec<(u32, u64)> =
+            index.all().filter(is_empty).map(|series| (series.slot, series.reference)).collect();
+        let removed: HashSet<u32> = empty.iter().map(|(slot, _)| *slot).collect();
         index.remove(&removed);
         self.metadata.free_unused();
         let mut unlogged = self.unlogged.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,6 +93,8 @@ impl Head {
             ranges.retain(|range| range.max.as_millis() >= min);
             !removed.contains(slot) && !ranges.is_empty()
         });
+        drop((index, unlogged, deletions));
+        self.remember_removed(empty.into_iter().map(|(_, reference)| reference));
     }
 
     fn truncate_log(&self, min: i64) -> Result<(), HeadError> {
@@ -105,6 +109,8 @@ impl Head {
         };
         // The current segment is never a part of a checkpoint.
         let replaced = first + last.saturating_sub(1).saturating_sub(first) * 2 / 3;
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let replaced = replaced.min(held.first_needed().map_or(u32::MAX, |needed| needed.saturating_sub(1)));
         if replaced <= first {
             return Ok(());
         }
@@ -117,10 +123,12 @@ impl Head {
         };
         let kept = Kept {
             min_time: min,
-            series: &|reference| references.contains(&reference),
+            series: &|reference| references.contains(&reference) || held.is_needed(reference, replaced),
             metadata: &metadata,
             described: HashSet::new(),
         };
-        checkpoint::write(&dir, replaced, kept).map_err(&in_log)
+        checkpoint::write(&dir, replaced, kept).map_err(&in_log)?;
+        held.forget(replaced);
+        Ok(())
     }
 }

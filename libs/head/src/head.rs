@@ -14,6 +14,7 @@ use crate::error::{HeadError, at};
 use crate::exemplars::ExemplarBuffer;
 use crate::files::bytes_of;
 use crate::folder::FolderLock;
+use crate::held::HeldLog;
 use crate::index::HeadIndex;
 use crate::late::LateSamples;
 use crate::log::buffered::{BufferedLog, Unlogged};
@@ -86,6 +87,8 @@ pub struct Head {
     /// after the records of all its samples.
     pub(crate) late_log: Mutex<Option<BufferedLog>>,
     most_unlogged_bytes: usize,
+    /// What of the log its readers still need.
+    pub(crate) held: Mutex<HeldLog>,
     pub(crate) lock: FolderLock,
 }
 
@@ -131,6 +134,7 @@ impl Head {
             late_window: AtomicI64::new(millis(options.out_of_order_window)),
             late_log: Mutex::default(),
             most_unlogged_bytes: options.most_unlogged_bytes,
+            held: Mutex::default(),
             lock,
         };
         Ok((head, chunks, damaged))

@@ -17,6 +17,7 @@
 pub(crate) mod buffered;
 pub(crate) mod checkpoint;
 pub(crate) mod exemplar;
+pub(crate) mod follow;
 mod histogram;
 mod labels;
 pub(crate) mod marker;

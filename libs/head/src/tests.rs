@@ -3,6 +3,7 @@
 mod churn;
 mod database;
 mod exemplars;
+mod follow;
 mod full_disk;
 mod kills;
 mod late;

@@ -114,6 +114,11 @@ impl BufferedLog {
         Ok(writer.number())
     }
 
+    /// The current segment, and its bytes that have whole records; none before the first segment.
+    pub(crate) fn end(&self) -> Option<(u32, u64)> {
+        self.writer.as_ref().map(|writer| (writer.number(), writer.written()))
+    }
+
     /// The writer, to make it fail.
     #[cfg(test)]
     pub(crate) fn writer(&mut self) -> &mut LogWriter {

@@ -1,7 +1,7 @@
 //! Reads the records of a segment.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use crate::log::{HEADER_BYTES, PAGE_BYTES, SNAPPY, ZSTD};
@@ -27,6 +27,8 @@ pub(crate) const NEWER: &str = "the type of the records";
 pub(crate) struct SegmentReader {
     file: File,
     length: u64,
+    /// Nothing at or after this byte is read.
+    limit: u64,
     page: Box<[u8]>,
     /// Bytes of the page that the file has, and those that were read.
     filled: usize,
@@ -57,6 +59,7 @@ impl SegmentReader {
         let file = File::open(path)?;
         Ok(Self {
             length: file.metadata()?.len(),
+            limit: u64::MAX,
             file,
             page: vec![0; PAGE_BYTES].into_boxed_slice(),
             filled: 0,
@@ -67,6 +70,30 @@ impl SegmentReader {
             record: Vec::new(),
             torn: None,
         })
+    }
+
+    /// A reader from the end of a record on, which reads nothing at or after `limit`: the file may be written meanwhile.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or read.
+    pub(crate) fn open_at(path: &Path, offset: u64, limit: u64) -> io::Result<Self> {
+        let mut reader = Self::open(path)?;
+        let in_page = offset % PAGE_BYTES as u64;
+        (reader.limit, reader.page_begin, reader.good) = (limit, offset - in_page, offset);
+        reader.file.seek(SeekFrom::Start(reader.page_begin))?;
+        reader.read_page()?;
+        reader.at = reader.filled.min(in_page as usize);
+        Ok(reader)
+    }
+
+    /// The end of the last record that was read, in bytes from the begin of the file.
+    pub(crate) fn position(&self) -> u64 {
+        self.good
+    }
+
+    /// The limit of [`Self::open_at`].
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
     }
 
     /// The next record; none at the end, and where the segment is [torn](Self::torn).
@@ -165,8 +192,10 @@ impl SegmentReader {
         }
         self.page_begin += self.filled as u64;
         (self.filled, self.at) = (0, 0);
-        while self.filled < PAGE_BYTES {
-            match self.file.read(&mut self.page[self.filled..]) {
+        let left = self.limit.saturating_sub(self.page_begin);
+        let end = usize::try_from(left).unwrap_or(usize::MAX).min(PAGE_BYTES);
+        while self.filled < end {
+            match self.file.read(&mut self.page[self.filled..end]) {
                 Ok(0) => break,
                 Ok(read) => self.filled += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -71,6 +71,11 @@ impl LogWriter {
         self.number
     }
 
+    /// Bytes of the current segment that have whole records.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
     /// Whether records fit into segments.
     ///
     /// # Errors
