@@ -25,9 +25,13 @@ pub mod prometheus_copy {
     include!("gen/prometheus_copy.rs");
 }
 
-/// Prometheus' remote read.
+/// Prometheus' remote read, and remote write 1.0.
 pub mod prometheus {
     include!("gen/prometheus.rs");
+    /// Remote write 2.0.
+    pub mod write_v2 {
+        include!("gen/io.prometheus.write.v2.rs");
+    }
 }
 
 /// Our own services.

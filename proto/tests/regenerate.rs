@@ -7,7 +7,7 @@ use std::path::Path;
 
 use protox::prost::Message;
 
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
     "thanos/store.proto",
     "thanos/hints.proto",
     "thanos/info.proto",
@@ -19,6 +19,7 @@ const FILES: [&str; 13] = [
     "thanos/prompb.proto",
     "thanos/query.proto",
     "prometheus/remote.proto",
+    "prometheus/write_v2.proto",
     "isthmus/mesh.proto",
     "isthmus/pki.proto",
 ];
