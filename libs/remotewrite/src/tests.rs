@@ -1,0 +1,5 @@
+//! Queues over real sockets.
+
+mod receivers;
+mod resends;
+mod with_prometheus;
