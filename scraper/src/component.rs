@@ -1,5 +1,6 @@
 //! The scraper as a role: built from its flags and its file, run until it is asked to stop.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use model::{Labels, Timestamp};
 use promapi::{ExemplarSeries, TargetDiscovery};
 use proto::thanos;
 use querier::{LocalQueries, StartPage};
+use remotewrite::{RemoteWriteMetrics, RemoteWriter};
 use runtime::{RoleError, RoleInfo, RunningRole, Shutdown, Startup};
 use shipper::{Producer, Shipped, Shipper, ShipperConfig};
 use storeapi::{
@@ -79,6 +81,7 @@ pub(crate) async fn build(config: RoleConfig, mut startup: Startup) -> Result<Ru
     let metrics = ScrapeMetrics::default();
     metrics.register(registry);
     let maintenance = MaintenanceMetrics::new(registry);
+    let remote_write = RemoteWriteMetrics::new(registry);
 
     let began = Instant::now();
     let opening = begin_opening(&config, &current).await?;
@@ -97,6 +100,8 @@ pub(crate) async fn build(config: RoleConfig, mut startup: Startup) -> Result<Ru
         current,
         metrics,
         maintenance,
+        remote_write,
+        data_dir: config.data_dir.clone(),
         producer,
         shipped,
         block_range: config.block_range,
@@ -206,6 +211,8 @@ struct Work {
     current: Current,
     metrics: ScrapeMetrics,
     maintenance: MaintenanceMetrics,
+    remote_write: RemoteWriteMetrics,
+    data_dir: PathBuf,
     producer: watch::Sender<Option<Producer>>,
     shipped: Option<Shipped>,
     block_range: Duration,
@@ -227,8 +234,10 @@ impl Work {
         let database = Arc::new(database);
         let manager =
             ScrapeManager::with_metrics(Arc::clone(&database), ScrapeOptions::default(), self.metrics);
+        let writer = RemoteWriter::new(&self.data_dir, Arc::clone(&database), self.remote_write);
+        let writer = Arc::new(writer);
         self.current
-            .begin(manager.clone(), Arc::clone(&database))
+            .begin(manager.clone(), Arc::clone(&database), Arc::clone(&writer))
             .map_err(|mistakes| RoleError::wrong_configuration(mistakes.to_string()))?;
         self.data.opened(Arc::clone(&database), &opened.damaged);
         self.probes.ready();
@@ -242,7 +251,7 @@ impl Work {
         let scrapes = async {
             manager.run(shutdown.clone()).await;
         };
-        tokio::join!(scrapes, maintenance.run(shutdown.clone()), identify);
+        tokio::join!(scrapes, writer.run(shutdown.clone()), maintenance.run(shutdown.clone()), identify);
         let synced = tokio::task::spawn_blocking(move || database.head().sync()).await?;
         synced.map_err(|cause| RoleError::failed(format!("--data-dir: {cause}")))
     }

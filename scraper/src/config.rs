@@ -22,5 +22,4 @@ pub use job::ScrapeConfig;
 pub use limits::ScrapeLimits;
 pub use prometheus::PrometheusConfig;
 pub use protocol::{NameEscaping, NameValidation, ScrapeProtocol};
-pub use remote_write::{RemoteWriteConfig, RemoteWriteMessage, RemoteWriteQueue};
 pub use storage::StorageConfig;

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use head::Database;
 use model::Labels;
 use prometheus_client::metrics::gauge::Gauge;
+use remotewrite::{PreparedRemoteWrite, RemoteWriter};
 use runtime::{BoxError, ConfigMistakes, Registry};
 use tokio::sync::watch;
 use tracing::warn;
@@ -41,6 +42,14 @@ struct Applied {
 struct Running {
     manager: ScrapeManager,
     database: Arc<Database>,
+    writer: Arc<RemoteWriter>,
+}
+
+/// Checks where samples are sent.
+fn prepare(config: &PrometheusConfig) -> Result<PreparedRemoteWrite, ConfigMistakes> {
+    let mut mistakes = ConfigMistakes::default();
+    let prepared = mistakes.note(RemoteWriter::prepare(&config.remote_write, &config.global.external_labels));
+    mistakes.or_ok(prepared.unwrap_or_default())
 }
 
 impl Current {
@@ -92,11 +101,14 @@ impl Current {
         &self,
         manager: ScrapeManager,
         database: Arc<Database>,
+        writer: Arc<RemoteWriter>,
     ) -> Result<(), ConfigMistakes> {
         let applied = self.0.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let prepared = prepare(&applied.config)?;
         manager.apply(&applied.config)?;
+        writer.apply(prepared);
         // The role begins once.
-        let _ = self.0.running.set(Running { manager, database });
+        let _ = self.0.running.set(Running { manager, database, writer });
         Ok(())
     }
 
@@ -121,7 +133,9 @@ impl Current {
         supported(&config, self.0.uploads, &self.0.file)?;
         let mut applied = self.0.config.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = self.0.running.get() {
+            let prepared = prepare(&config)?;
             running.manager.apply(&config)?;
+            running.writer.apply(prepared);
             running.database.head().set_out_of_order_window(config.storage.out_of_order_time_window);
             let (time, bytes) = self.0.retention.with(&config);
             running.database.set_retention(time, bytes);

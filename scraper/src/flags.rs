@@ -227,11 +227,5 @@ pub(crate) fn supported(
             file.display()
         ));
     }
-    if !config.remote_write.is_empty() {
-        mistakes.push(format!(
-            "{}: remote_write: is not sent by this version; remove it, or take Prometheus with the sidecar",
-            file.display()
-        ));
-    }
     mistakes.or_ok(())
 }

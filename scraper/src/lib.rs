@@ -37,9 +37,8 @@ pub use clock::Clock;
 pub use component::run;
 pub use config::{
     DiscoveryConfig, DnsDiscoveryConfig, DnsRecordKind, FileDiscoveryConfig, GlobalConfig,
-    HttpDiscoveryConfig, NameEscaping, NameValidation, PrometheusConfig, RemoteWriteConfig,
-    RemoteWriteMessage, RemoteWriteQueue, ScrapeConfig, ScrapeLimits, ScrapeProtocol, StorageConfig,
-    TargetGroup,
+    HttpDiscoveryConfig, NameEscaping, NameValidation, PrometheusConfig, ScrapeConfig, ScrapeLimits,
+    ScrapeProtocol, StorageConfig, TargetGroup,
 };
 pub use exposed::{Exposition, ExpositionFormat};
 pub use failure::ScrapeFailure;

@@ -5,137 +5,56 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use httpclient::HttpClientConfig;
-use model::RelabelConfig;
+use remotewrite::{RemoteWriteConfig, RemoteWriteMessage, RemoteWriteQueue};
 use runtime::yaml::{Mistakes, YamlFields, YamlNode, YamlValue};
 
 use crate::config::protocol::NameValidation;
 use crate::config::relabel::read_rules;
 use crate::config::values::{duration_if_any, text};
 
-/// A place that samples are sent to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RemoteWriteConfig {
-    /// The URL.
-    pub url: String,
-    /// Its name in metrics and logs; `None` for one of its own.
-    pub name: Option<String>,
-    /// The most time of a request: 30 seconds by default.
-    pub remote_timeout: Duration,
-    /// Headers of each request.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Relabelling of what is sent.
-    pub write_relabel_configs: Vec<RelabelConfig>,
-    /// Whether exemplars are sent.
-    pub send_exemplars: bool,
-    /// Whether native histograms are sent.
-    pub send_native_histograms: bool,
-    /// The message.
-    pub message: RemoteWriteMessage,
-    /// The client.
-    pub http: HttpClientConfig,
-    /// The queue.
-    pub queue: RemoteWriteQueue,
-    /// Whether type, help and unit of metrics are sent, and how often: each minute by default.
-    pub metadata_interval: Option<Duration>,
-    /// Most metrics of a message with metadata: 2,000 by default.
-    pub metadata_per_send: usize,
-}
-
-/// A version of remote write.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RemoteWriteMessage {
-    /// Version 1.0.
-    #[default]
-    V1,
-    /// Version 2.0.
-    V2,
-}
-
-/// The queue in front of a place that samples are sent to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RemoteWriteQueue {
-    /// Most samples that wait in each shard: 10,000 by default.
-    pub capacity: usize,
-    /// Most requests at once: 50 by default.
-    pub max_shards: usize,
-    /// Least requests at once: 1 by default.
-    pub min_shards: usize,
-    /// Most samples of a request: 2,000 by default.
-    pub max_samples_per_send: usize,
-    /// A request is sent after this time, even if it is not full: 5 seconds by default.
-    pub batch_send_deadline: Duration,
-    /// The first wait before a request is repeated: 30 milliseconds by default.
-    pub min_backoff: Duration,
-    /// The longest wait: 5 seconds by default.
-    pub max_backoff: Duration,
-    /// Whether a request is repeated that was refused with status 429.
-    pub retry_on_http_429: bool,
-    /// Samples that are older are dropped; `None` keeps them.
-    pub sample_age_limit: Option<Duration>,
-}
-
-impl Default for RemoteWriteQueue {
-    fn default() -> Self {
-        Self {
-            capacity: 10_000,
-            max_shards: 50,
-            min_shards: 1,
-            max_samples_per_send: 2_000,
-            batch_send_deadline: Duration::from_secs(5),
-            min_backoff: Duration::from_millis(30),
-            max_backoff: Duration::from_secs(5),
-            retry_on_http_429: false,
-            sample_age_limit: None,
-        }
+/// Reads one item of `remote_write`; `None` without a URL.
+pub(crate) fn read_remote_write(
+    path: String,
+    node: &YamlNode,
+    validation: NameValidation,
+    folder: &Path,
+    mistakes: &Mistakes,
+) -> Option<RemoteWriteConfig> {
+    let mut fields = YamlFields::new(path, node, mistakes);
+    for name in ["sigv4", "azuread", "google_iam"] {
+        fields.refuse(name, "is not known here; take Prometheus with the sidecar");
     }
-}
-
-impl RemoteWriteConfig {
-    /// Reads one item of `remote_write`; `None` without a URL.
-    pub(crate) fn read(
-        path: String,
-        node: &YamlNode,
-        validation: NameValidation,
-        folder: &Path,
-        mistakes: &Mistakes,
-    ) -> Option<Self> {
-        let mut fields = YamlFields::new(path, node, mistakes);
-        for name in ["sigv4", "azuread", "google_iam"] {
-            fields.refuse(name, "is not known here; take Prometheus with the sidecar");
+    let url = fields.required("url", |node| {
+        let url = text(node)?;
+        match url.starts_with("http://") || url.starts_with("https://") {
+            true => Ok(url),
+            false => Err(format!("{url:?} is not of the form http://HOST:PORT/PATH")),
         }
-        let url = fields.required("url", |node| {
-            let url = text(node)?;
-            match url.starts_with("http://") || url.starts_with("https://") {
-                true => Ok(url),
-                false => Err(format!("{url:?} is not of the form http://HOST:PORT/PATH")),
-            }
-        });
-        let flag =
-            |fields: &mut YamlFields<'_>, name| fields.optional(name, YamlNode::boolean).unwrap_or(false);
-        if flag(&mut fields, "round_robin_dns") {
-            fields.wrong("round_robin_dns", "is not known here; remove it");
-        }
-        let (metadata_interval, metadata_per_send) = read_metadata(&mut fields, mistakes);
-        let config = Self {
-            url: url.clone().unwrap_or_default(),
-            name: fields.optional("name", text),
-            remote_timeout: fields
-                .optional("remote_timeout", duration_if_any)
-                .flatten()
-                .unwrap_or(Duration::from_secs(30)),
-            headers: read_headers(&mut fields, mistakes),
-            write_relabel_configs: read_rules(&mut fields, "write_relabel_configs", validation, mistakes),
-            send_exemplars: flag(&mut fields, "send_exemplars"),
-            send_native_histograms: flag(&mut fields, "send_native_histograms"),
-            message: fields.optional("protobuf_message", message).unwrap_or_default(),
-            http: HttpClientConfig::read(&mut fields, folder, mistakes),
-            queue: read_queue(&mut fields, mistakes),
-            metadata_interval,
-            metadata_per_send,
-        };
-        fields.finish();
-        url.map(|_| config)
+    });
+    let flag = |fields: &mut YamlFields<'_>, name| fields.optional(name, YamlNode::boolean).unwrap_or(false);
+    if flag(&mut fields, "round_robin_dns") {
+        fields.wrong("round_robin_dns", "is not known here; remove it");
     }
+    let (metadata_interval, metadata_per_send) = read_metadata(&mut fields, mistakes);
+    let config = RemoteWriteConfig {
+        url: url.clone().unwrap_or_default(),
+        name: fields.optional("name", text),
+        remote_timeout: fields
+            .optional("remote_timeout", duration_if_any)
+            .flatten()
+            .unwrap_or(Duration::from_secs(30)),
+        headers: read_headers(&mut fields, mistakes),
+        write_relabel_configs: read_rules(&mut fields, "write_relabel_configs", validation, mistakes),
+        send_exemplars: flag(&mut fields, "send_exemplars"),
+        send_native_histograms: flag(&mut fields, "send_native_histograms"),
+        message: fields.optional("protobuf_message", message).unwrap_or_default(),
+        http: HttpClientConfig::read(&mut fields, folder, mistakes),
+        queue: read_queue(&mut fields, mistakes),
+        metadata_interval,
+        metadata_per_send,
+    };
+    fields.finish();
+    url.map(|_| config)
 }
 
 fn message(node: &YamlNode) -> Result<RemoteWriteMessage, String> {

@@ -64,7 +64,7 @@ pub(super) async fn until(what: &str, mut is_done: impl AsyncFnMut() -> bool) {
     }
 }
 
-async fn ask(to: SocketAddr, method: &str, path: &str) -> (u16, String) {
+pub(super) async fn ask(to: SocketAddr, method: &str, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(to).await.unwrap();
     let request = format!("{method} {path} HTTP/1.0\r\nhost: x\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
