@@ -42,6 +42,11 @@ pub struct GrpcTlsArgs {
 }
 
 impl GrpcTlsArgs {
+    /// Whether a certificate, a key or a CA is given.
+    pub fn is_given(&self) -> bool {
+        [&self.cert, &self.key, &self.client_ca].into_iter().flatten().any(|file| !file.is_empty())
+    }
+
     /// Reads the files; `None` if gRPC is served without TLS.
     ///
     /// # Errors

@@ -80,7 +80,7 @@ pub use role_error::{BoxError, ConfigMistakes, EXIT_ERROR, EXIT_OK, EXIT_USAGE, 
 pub use serve::BindError;
 pub use shutdown::{GateGuard, Shutdown, ShutdownGate};
 pub use startup::{RoleInfo, RunningRole, Startup, start};
-pub use supervisor::TaskOutcome;
+pub use supervisor::{FirstToStop, TaskOutcome};
 pub use time_arg::{TimeArg, TimeArgError};
 pub use trace::TracingArgs;
 pub use unneeded::{UNNEEDED_BY_ALL, UNNEEDED_HEADING, UnneededArgs, UnneededFlag, UnneededFlags};

@@ -24,14 +24,20 @@ impl Health {
 ///
 /// It begins as healthy and not ready, with the reason `starting`. After [`Probes::stop`] it stays not ready: a task
 /// that finishes late cannot make the role ready again.
+///
+/// A role may have several parts, each with a handle of its own ([`Probes::part`]). It is ready when all of them are.
 #[derive(Clone, Debug)]
 pub struct Probes {
     state: Arc<watch::Sender<ProbeState>>,
+    /// Which part of the role this handle reports.
+    part: usize,
 }
 
 #[derive(Debug)]
 struct ProbeState {
     health: Health,
+    /// Why each part cannot serve; `None` when it can.
+    parts: Vec<Option<Arc<str>>>,
     stopping: bool,
 }
 
@@ -44,8 +50,22 @@ impl Default for Probes {
 impl Probes {
     /// Probes that are healthy and not ready, with the reason `starting`.
     pub fn new() -> Self {
-        let health = Health { not_ready: Some("starting".into()), unhealthy: None };
-        Self { state: Arc::new(watch::Sender::new(ProbeState { health, stopping: false })) }
+        let starting: Option<Arc<str>> = Some("starting".into());
+        let health = Health { not_ready: starting.clone(), unhealthy: None };
+        let state = ProbeState { health, parts: vec![starting], stopping: false };
+        Self { state: Arc::new(watch::Sender::new(state)), part: 0 }
+    }
+
+    /// Adds a part to the role, which begins as not ready, and returns its handle: [`Probes::ready`] and
+    /// [`Probes::not_ready`] of the handle concern only this part. The first part that is not ready gives the reason.
+    pub fn part(&self) -> Self {
+        let mut part = 0;
+        self.state.send_modify(|state| {
+            part = state.parts.len();
+            state.parts.push(Some("starting".into()));
+            state.join_parts();
+        });
+        Self { state: self.state.clone(), part }
     }
 
     /// The state now.
@@ -53,24 +73,24 @@ impl Probes {
         self.state.borrow().health.clone()
     }
 
-    /// Reports that the role can serve.
+    /// Reports that the role, or this part of it, can serve.
     pub fn ready(&self) {
-        self.update(|health| health.not_ready = None);
+        self.update(|state| state.parts[self.part] = None);
     }
 
     /// Reports that the role cannot serve, and why; clients of `/-/ready` see the reason.
     pub fn not_ready(&self, reason: &str) {
-        self.update(|health| health.not_ready = Some(reason.into()));
+        self.update(|state| state.parts[self.part] = Some(reason.into()));
     }
 
     /// Reports that the process cannot recover and should be restarted; clients of `/-/healthy` see the reason.
     pub fn unhealthy(&self, reason: &str) {
-        self.update(|health| health.unhealthy = Some(reason.into()));
+        self.update(|state| state.health.unhealthy = Some(reason.into()));
     }
 
     /// Reports that the process is healthy again.
     pub fn healthy(&self) {
-        self.update(|health| health.unhealthy = None);
+        self.update(|state| state.health.unhealthy = None);
     }
 
     /// Makes the role not ready for the rest of its life, because it is about to stop.
@@ -94,15 +114,22 @@ impl Probes {
         }
     }
 
-    fn update(&self, change: impl FnOnce(&mut Health)) {
+    fn update(&self, change: impl FnOnce(&mut ProbeState)) {
         self.state.send_if_modified(|state| {
             let before = state.health.clone();
-            change(&mut state.health);
-            if state.stopping {
-                state.health.not_ready = before.not_ready.clone();
-            }
+            change(state);
+            state.join_parts();
             state.health != before
         });
+    }
+}
+
+impl ProbeState {
+    /// Makes the role as ready as its parts are, unless it is about to stop.
+    fn join_parts(&mut self) {
+        if !self.stopping {
+            self.health.not_ready = self.parts.iter().flatten().next().cloned();
+        }
     }
 }
 
@@ -121,6 +148,23 @@ mod tests {
         probes.stop();
         probes.ready();
         assert_eq!(probes.health().not_ready.as_deref(), Some("shutting down"));
+    }
+
+    #[test]
+    fn the_role_is_ready_when_all_of_its_parts_are() {
+        let role = Probes::new();
+        let (link, reason) = (role.part(), |probes: &Probes| probes.health().not_ready);
+        role.ready();
+        assert_eq!(reason(&role).as_deref(), Some("starting"));
+        link.not_ready("not connected");
+        assert_eq!(reason(&role).as_deref(), Some("not connected"));
+        link.ready();
+        assert!(role.health().is_ready() && link.health().is_ready());
+        role.not_ready("the log is being read");
+        assert_eq!(reason(&link).as_deref(), Some("the log is being read"));
+        role.stop();
+        link.ready();
+        assert_eq!(reason(&role).as_deref(), Some("shutting down"));
     }
 
     #[tokio::test]

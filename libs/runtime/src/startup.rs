@@ -45,7 +45,7 @@ use crate::request_log::{RequestLog, log_http};
 use crate::role_error::{ConfigMistakes, EXIT_ERROR, EXIT_OK, RoleError};
 use crate::security::{ServerSecurity, warn_if_http_is_open};
 use crate::shutdown::{Shutdown, ShutdownGate};
-use crate::supervisor::{Signals, Supervisor, TaskOutcome};
+use crate::supervisor::{FirstToStop, Signals, Supervisor, TaskOutcome};
 use crate::trace::{Exporter, Tracer};
 use crate::traced_http;
 use crate::version::BuildVersion;
@@ -206,6 +206,17 @@ impl Startup {
         self.supervisor.shutdown()
     }
 
+    /// What stops before the servers and before [`Startup::shutdown`] is triggered, such as a link to peers whose requests
+    /// the servers of the role answer.
+    pub fn first_to_stop(&self) -> FirstToStop {
+        self.supervisor.first()
+    }
+
+    /// The bound address of the gRPC server, with the port that the system chose for port 0.
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc.local_addr()
+    }
+
     /// The hooks that SIGHUP and `/-/reload` run.
     pub fn reload(&self) -> Reload {
         self.supervisor.reload()
@@ -306,7 +317,7 @@ impl RunningRole {
 
     /// Stops the role, as SIGTERM does.
     pub fn shutdown(&self) -> Shutdown {
-        self.supervisor.shutdown()
+        self.supervisor.first().shutdown
     }
 
     /// Reloads the configuration, as SIGHUP does.
@@ -322,8 +333,8 @@ impl RunningRole {
     /// Waits until the role has ended, and returns the exit code of the process.
     ///
     /// 0 after SIGINT, SIGTERM or [`RunningRole::shutdown`]; the code of its [`RoleError`] after a task failed (1 after a
-    /// panic), with one log line that names the task. First the probes answer "not ready" and the servers close their
-    /// ports; then open requests, tasks and the [`ShutdownGate`] have their grace periods; what still runs is dropped. A second
+    /// panic), with one log line that names the task. First the probes answer "not ready" and [`Startup::first_to_stop`] has
+    /// the grace period; next the servers close their ports; then open requests, tasks and the [`ShutdownGate`] have their grace periods; what still runs is dropped. A second
     /// signal ends the process at once with code 130. SIGHUP runs the [`Reload`] hooks.
     ///
     /// # Cancel safety

@@ -8,7 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{Id, JoinSet};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{error, info, warn};
 
 use crate::probes::Probes;
@@ -26,11 +26,21 @@ const MARGIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     probes: Probes,
+    first: FirstToStop,
     shutdown: Shutdown,
     reload: Reload,
     gate: ShutdownGate,
     grace: Duration,
     tasks: Tasks,
+}
+
+/// What a shutdown stops before the servers and all other tasks: its signal, and the gate that is waited for.
+#[derive(Clone, Debug, Default)]
+pub struct FirstToStop {
+    /// The signal to stop.
+    pub shutdown: Shutdown,
+    /// Work that must be over before the rest is stopped.
+    pub gate: ShutdownGate,
 }
 
 /// What a task of a role may return: `()` where it cannot fail, or else a `Result`.
@@ -55,10 +65,12 @@ impl<E: Into<RoleError> + Send + 'static> TaskOutcome for Result<(), E> {
 }
 
 impl Supervisor {
-    /// A supervisor without tasks. `grace` is the longest time from the signal to stop to the end of the role.
+    /// A supervisor without tasks. `grace` is the longest time from the signal to stop to the end of the role, and from
+    /// the signal to what is first to stop to its end.
     pub(crate) fn new(probes: Probes, grace: Duration) -> Self {
         let (shutdown, reload, gate) = (Shutdown::new(), Reload::new(), ShutdownGate::new());
-        Self { probes, shutdown, reload, gate, grace, tasks: Tasks::default() }
+        let first = FirstToStop::default();
+        Self { probes, first, shutdown, reload, gate, grace, tasks: Tasks::default() }
     }
 
     /// The probes that a shutdown makes not ready.
@@ -69,6 +81,11 @@ impl Supervisor {
     /// The signal to stop that this supervisor gives; triggering it ends the role with code 0.
     pub(crate) fn shutdown(&self) -> Shutdown {
         self.shutdown.clone()
+    }
+
+    /// What is stopped before everything else; its signal ends the role with code 0, as a signal of the system does.
+    pub(crate) fn first(&self) -> FirstToStop {
+        self.first.clone()
     }
 
     /// The hooks that SIGHUP runs.
@@ -99,6 +116,7 @@ impl Supervisor {
                 info!(signal = name, grace = ?self.grace, "received a signal, stopping");
                 EXIT_OK
             }
+            () = self.first.shutdown.triggered() => EXIT_OK,
             () = self.shutdown.triggered() => EXIT_OK,
             code = self.tasks.until_failure() => code,
         };
@@ -115,8 +133,12 @@ impl Supervisor {
 
     /// Stops everything within the grace period, and returns the exit code of the first task that failed meanwhile.
     async fn stop(&mut self) -> u8 {
-        let deadline = Instant::now() + self.grace + MARGIN;
         self.probes.stop();
+        self.first.shutdown.trigger();
+        if timeout(self.grace + MARGIN, self.first.gate.close()).await.is_err() {
+            warn!("the grace period is over, stopping although not everything is done that comes first");
+        }
+        let deadline = Instant::now() + self.grace + MARGIN;
         self.shutdown.trigger();
         let (tasks, gate) = (&mut self.tasks, &self.gate);
         let stopped = async { tokio::join!(tasks.until_empty(), gate.close()).0 };
@@ -250,6 +272,32 @@ mod tests {
             }
         });
         assert_eq!(supervisor.run(Signals::install().unwrap()).await, ExitCode::from(EXIT_ERROR));
+    }
+
+    #[tokio::test]
+    async fn the_rest_is_stopped_when_what_comes_first_is_done() {
+        let mut supervisor = supervisor();
+        let (first, shutdown) = (supervisor.first(), supervisor.shutdown());
+        let guard = first.gate.enter().unwrap();
+        let order = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let (drained, stopped, rest) = (order.clone(), order.clone(), shutdown.clone());
+        let link = first.shutdown.clone();
+        supervisor.spawn("link", async move {
+            link.triggered().await;
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+                assert!(!rest.is_triggered(), "the rest was stopped while the link drains");
+            }
+            drained.lock().unwrap().push("link");
+            drop(guard);
+        });
+        supervisor.spawn("server", async move {
+            shutdown.triggered().await;
+            stopped.lock().unwrap().push("server");
+        });
+        first.shutdown.trigger();
+        assert_eq!(supervisor.run(Signals::install().unwrap()).await, ExitCode::from(EXIT_OK));
+        assert_eq!(*order.lock().unwrap(), ["link", "server"]);
     }
 
     #[tokio::test]
