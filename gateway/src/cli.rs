@@ -1,5 +1,9 @@
 //! The command line: `isthmus gateway`.
 
+mod join;
+
+pub use self::join::JoinArgs;
+
 use std::{
     io::Write as _,
     path::{Path, PathBuf},
@@ -7,17 +11,12 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use identity::Secret;
-use pki::JoinToken;
 use runtime::{CommonArgs, ConfigMistakes, ListenAddress};
 
 use crate::{
-    component::{Gateway, Setup, role_info},
+    component::{Gateway, Setup, has_credentials, role_info},
     config::{ClusterTarget, Config, GatewayRole},
 };
-
-/// Largest token file that is read, in bytes.
-const MAX_TOKEN_BYTES: u64 = 16 << 10;
 
 /// Connect this cluster to the mesh
 ///
@@ -35,13 +34,8 @@ pub struct GatewayArgs {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Token to join with if there is no valid certificate; other users of the machine can see it, so prefer --join-file
-    #[arg(long, value_name = "TOKEN", value_parser = parse_secret, conflicts_with = "join_file")]
-    join: Option<Secret<String>>,
-
-    /// File with the token to join with if there is no valid certificate
-    #[arg(long, value_name = "FILE")]
-    join_file: Option<PathBuf>,
+    #[command(flatten)]
+    join: JoinArgs,
 
     /// Directory to store the certificate in; not with --config
     #[arg(long, value_name = "DIR", default_value = "data/gateway", conflicts_with = "config")]
@@ -67,10 +61,6 @@ enum GatewayCommand {
         /// The configuration file
         file: PathBuf,
     },
-}
-
-fn parse_secret(text: &str) -> Result<Secret<String>, std::convert::Infallible> {
-    Ok(Secret::new(text.to_owned()))
 }
 
 fn parse_target(text: &str) -> Result<ClusterTarget, String> {
@@ -121,7 +111,7 @@ fn check_config(file: &Path) -> ExitCode {
 /// All mistakes.
 fn check(args: GatewayArgs) -> Result<Setup, ConfigMistakes> {
     let mut mistakes = ConfigMistakes::default();
-    let token = mistakes.note(join_token(&args)).flatten();
+    let token = mistakes.note(args.join.load()).flatten();
     let config = mistakes.note(match &args.config {
         Some(file) => Config::load(file).map_err(ConfigMistakes::from),
         None => config_of_flags(&args).map_err(ConfigMistakes::from),
@@ -136,8 +126,7 @@ fn check(args: GatewayArgs) -> Result<Setup, ConfigMistakes> {
 
 /// The configuration of a gateway that has no configuration file.
 fn config_of_flags(args: &GatewayArgs) -> Result<Config, String> {
-    let joins = args.join.is_some() || args.join_file.is_some();
-    if !joins && !args.data_dir.join("credentials.pem").exists() {
+    if !args.join.is_given() && !has_credentials(&args.data_dir) {
         return Err(
             "--config is missing and there is no certificate to start with; give --config FILE, or --join-file FILE \
              (or --join TOKEN) to join the mesh"
@@ -149,26 +138,6 @@ fn config_of_flags(args: &GatewayArgs) -> Result<Config, String> {
         targets => targets.to_vec(),
     };
     Ok(Config::for_join(args.data_dir.clone(), targets, args.listen.clone()))
-}
-
-fn join_token(args: &GatewayArgs) -> Result<Option<JoinToken>, String> {
-    match (&args.join, &args.join_file) {
-        (Some(token), _) => parse_token("--join", token.expose()).map(Some),
-        (None, Some(file)) => read_token(file).map(Some),
-        (None, None) => Ok(None),
-    }
-}
-
-fn read_token(file: &Path) -> Result<JoinToken, String> {
-    let from = format!("--join-file {}", file.display());
-    let bytes = identity::read_bounded(file, MAX_TOKEN_BYTES).map_err(|error| format!("{from}: {error}"))?;
-    let text = Secret::new(bytes);
-    let text = std::str::from_utf8(text.expose()).map_err(|_| format!("{from}: is not valid UTF-8"))?;
-    parse_token(&from, text)
-}
-
-fn parse_token(from: &str, text: &str) -> Result<JoinToken, String> {
-    JoinToken::parse(text).map_err(|error| format!("{from}: {error}"))
 }
 
 #[cfg(test)]

@@ -4,11 +4,15 @@
 
 mod cluster;
 mod dialing;
+mod embedded;
 mod events;
+mod member;
 mod observability;
 mod plain_ports;
 mod setup;
 
+pub use self::embedded::embed;
+pub use self::member::{Member, has_credentials};
 pub use self::setup::{Addresses, Setup};
 
 use futures::future::BoxFuture;

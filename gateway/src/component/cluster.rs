@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -12,7 +13,7 @@ use http::Request;
 use identity::{CredentialStore, Credentials, Name, SpiffeId, TrustBundle};
 use pki::KeyAndCsr;
 use proto::isthmus::mesh::v1::control_server::ControlServer;
-use runtime::{RoleError, RunningRole, Startup};
+use runtime::{FirstToStop, Probes, RoleError, RunningRole, Shutdown, Startup};
 use rustls_pki_types::CertificateDer;
 use tonic::body::Body;
 use tower::ServiceExt;
@@ -20,6 +21,7 @@ use tower::ServiceExt;
 use crate::component::{
     dialing::{DialPeer, DialerSet, RunningConnection, accept, gateway_of, listen},
     events::log_and_count,
+    member::Member,
     setup::{Addresses, Setup, on_reload, unchanged},
 };
 use crate::{
@@ -29,10 +31,7 @@ use crate::{
         cluster::{ClusterControl, ClusterSessions, SessionHandle},
         poller::Poller,
     },
-    membership::{
-        credentials::{CredentialKeeper, DataDir, Membership},
-        join,
-    },
+    membership::credentials::{CredentialKeeper, Membership},
     metrics::{GatewayMetrics, PeerMetrics},
     proxy::inbound::InboundProxy,
     task,
@@ -48,9 +47,24 @@ pub(super) async fn build(
     mut startup: Startup,
     metrics: Arc<GatewayMetrics>,
 ) -> Result<(RunningRole, Addresses), RoleError> {
-    let data_dir = DataDir::open(&setup.config.data_dir)?;
-    let (credentials, bundle) = load_or_join(&setup, &data_dir).await?;
-    let membership = data_dir.load_membership()?;
+    let member = Member::join(&setup.config.data_dir, setup.token.clone()).await?;
+    let probes = startup.probes();
+    let mesh = attach(&setup, role, member, probes, &mut startup, metrics).await?;
+    let running = startup.serve();
+    let addresses = Addresses::new(&running, mesh, Vec::new());
+    Ok((running, addresses))
+}
+
+/// Starts every task on a role that begins; `probes` are those of the gateway. Returns the address of the mesh, if it listens.
+pub(super) async fn attach(
+    setup: &Setup,
+    role: ClusterRole,
+    member: Member,
+    probes: Probes,
+    startup: &mut Startup,
+    metrics: Arc<GatewayMetrics>,
+) -> Result<Option<SocketAddr>, RoleError> {
+    let Member { data_dir, credentials, bundle, membership } = member;
     let identity = credentials.spiffe_id().clone();
     let store = CredentialStore::new(credentials, bundle, SystemTime::now()).map_err(RoleError::failed)?;
     let node =
@@ -67,7 +81,8 @@ pub(super) async fn build(
         membership: membership.clone(),
     });
 
-    let shutdown = startup.shutdown();
+    let first = startup.first_to_stop();
+    let shutdown = first.shutdown.clone();
     let mut mesh = None;
     if let Some(address) = &role.listen {
         let listener = listen(&node, address, gateway_of(membership.issuer.cluster()), false).await?;
@@ -89,7 +104,9 @@ pub(super) async fn build(
 
     let keeper = Arc::new(CredentialKeeper::new(data_dir, store, metrics.clone()));
     let grace = setup.common.grace_period();
-    spawn_tasks(&mut startup, &sessions, &poller, &keeper, node.links().clone(), grace);
+    spawn_tasks(startup, &sessions, &poller, &keeper, &first.shutdown);
+    spawn_readiness(startup, &sessions, probes, first.shutdown.clone());
+    spawn_drain(startup, sessions, node.links().clone(), first, grace);
     let reloading = Arc::new(ClusterReload {
         config: Mutex::new(setup.config.clone()),
         inbound,
@@ -97,7 +114,7 @@ pub(super) async fn build(
         dialers,
         membership,
     });
-    on_reload(&setup, &startup.reload(), move |config| {
+    on_reload(setup, &startup.reload(), move |config| {
         let reloading = reloading.clone();
         async move { reloading.apply(config) }
     });
@@ -108,9 +125,7 @@ pub(super) async fn build(
         }
         None => tracing::info!(%identity, "the cluster gateway has started"),
     }
-    let running = startup.serve();
-    let addresses = Addresses::new(&running, mesh, Vec::new());
-    Ok((running, addresses))
+    Ok(mesh)
 }
 
 /// What a reload changes.
@@ -160,48 +175,6 @@ fn peers_to_dial(role: &ClusterRole, membership: &Membership) -> Result<BTreeSet
         .collect())
 }
 
-/// The credentials to start with: those of the data directory if they are valid; otherwise joins with the token.
-async fn load_or_join(setup: &Setup, data_dir: &DataDir) -> Result<(Credentials, TrustBundle), RoleError> {
-    let path = data_dir.path().display();
-    let now = SystemTime::now();
-    if let Some((credentials, bundle)) = data_dir.load()? {
-        let identity = credentials.spiffe_id().clone();
-        if let Some(token) = &setup.token
-            && token.subject() != identity
-        {
-            let wanted = token.subject();
-            return Err(RoleError::wrong_configuration(format!(
-                "data directory {path}: belongs to {identity}, but the token is for {wanted}; use another data directory"
-            )));
-        }
-        match (credentials.check(&bundle, now), &setup.token) {
-            (Ok(_), Some(_)) => {
-                tracing::info!(%identity, data_dir = %path, "already joined, the token is not used");
-                return Ok((credentials, bundle));
-            }
-            (Ok(_), None) => return Ok((credentials, bundle)),
-            (Err(error), None) => {
-                return Err(RoleError::wrong_configuration(format!(
-                    "{error}; join again with a new token (--join-file)"
-                )));
-            }
-            (Err(error), Some(_)) => {
-                tracing::warn!(error = %error, "the stored certificate is no longer valid, joining again")
-            }
-        }
-    }
-    let Some(token) = &setup.token else {
-        return Err(RoleError::wrong_configuration(format!(
-            "data directory {path}: contains no certificate; join with --join-file FILE or --join TOKEN \
-             (`isthmus pki token create` in the observability cluster creates a token)"
-        )));
-    };
-    join::join(token, data_dir).await?;
-    data_dir.load()?.ok_or_else(|| {
-        RoleError::failed(format!("data directory {path}: the certificate that was just stored is missing"))
-    })
-}
-
 /// Requests a certificate with a new key over the control session.
 async fn request_leaf(
     sessions: &ClusterSessions,
@@ -224,10 +197,8 @@ fn spawn_tasks(
     sessions: &Arc<ClusterSessions>,
     poller: &Arc<Poller>,
     keeper: &Arc<CredentialKeeper>,
-    links: MeshLinks,
-    grace: Duration,
+    shutdown: &Shutdown,
 ) {
-    let shutdown = startup.shutdown();
     let (poller, stop) = (poller.clone(), shutdown.clone());
     startup.spawn("targets", async move {
         stop.until_triggered(poller.run()).await;
@@ -239,8 +210,11 @@ fn spawn_tasks(
         let mut issue = || request_leaf(&renewing, &identity).boxed();
         stop.until_triggered(keeper.keep_renewed(&mut issue)).await;
     });
+}
 
-    let (mut count, probes, stop) = (sessions.count(), startup.probes(), shutdown.clone());
+/// Reports whether the gateway is connected.
+fn spawn_readiness(startup: &mut Startup, sessions: &Arc<ClusterSessions>, probes: Probes, stop: Shutdown) {
+    let mut count = sessions.count();
     startup.spawn("readiness", async move {
         let follow = async {
             loop {
@@ -255,10 +229,20 @@ fn spawn_tasks(
         };
         stop.until_triggered(follow).await;
     });
+}
 
-    let sessions = sessions.clone();
+/// Asks for no new requests after the signal, and waits for the running ones before the servers stop.
+fn spawn_drain(
+    startup: &mut Startup,
+    sessions: Arc<ClusterSessions>,
+    links: MeshLinks,
+    first: FirstToStop,
+    grace: Duration,
+) {
+    // `None` only if the role has stopped already.
+    let guard = first.gate.enter();
     startup.spawn("drain", async move {
-        shutdown.triggered().await;
+        first.shutdown.triggered().await;
         sessions.drain_all();
         let drained = async {
             while links.list().iter().any(|link| link.streams() > 0) {
@@ -269,6 +253,7 @@ fn spawn_tasks(
             tracing::warn!("the grace period is over, closing connections with running requests");
         }
         links.close_where(CloseReason::Shutdown, |_| true);
+        drop(guard);
     });
 }
 

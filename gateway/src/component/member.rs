@@ -1,0 +1,98 @@
+//! A cluster that has joined: its credentials, and what the join has said about it.
+
+use std::{path::Path, time::SystemTime};
+
+use futures::future::BoxFuture;
+use identity::{Credentials, Name, TrustBundle};
+use pki::JoinToken;
+use runtime::RoleError;
+
+use crate::membership::{
+    credentials::{DataDir, Membership},
+    join,
+};
+
+/// A cluster that has joined the mesh and is not connected yet. No other process can use its data directory meanwhile.
+#[derive(Debug)]
+pub struct Member {
+    pub(super) data_dir: DataDir,
+    pub(super) credentials: Credentials,
+    pub(super) bundle: TrustBundle,
+    pub(super) membership: Membership,
+}
+
+impl Member {
+    /// Loads the credentials of the data directory if they are valid; otherwise joins with the token.
+    ///
+    /// # Errors
+    /// The directory cannot be used, it has no valid credentials and there is no token, or the token is refused.
+    // Boxed here, so that callers in other crates do not compile it again.
+    pub fn join(data_dir: &Path, token: Option<JoinToken>) -> BoxFuture<'_, Result<Self, RoleError>> {
+        Box::pin(async move {
+            let data_dir = DataDir::open(data_dir)?;
+            let (credentials, bundle) = load_or_join(&data_dir, token.as_ref()).await?;
+            let membership = data_dir.load_membership()?;
+            Ok(Self { data_dir, credentials, bundle, membership })
+        })
+    }
+
+    /// The registered name of the cluster.
+    pub fn cluster(&self) -> &Name {
+        self.credentials.spiffe_id().cluster()
+    }
+
+    /// The registered environment of the cluster.
+    pub fn environment(&self) -> &str {
+        &self.membership.environment
+    }
+}
+
+/// Whether a directory has credentials, valid or not, so that a gateway may start without a token.
+pub fn has_credentials(data_dir: &Path) -> bool {
+    data_dir.join("credentials.pem").exists()
+}
+
+/// The credentials to start with: those of the data directory if they are valid; otherwise joins with the token.
+async fn load_or_join(
+    data_dir: &DataDir,
+    token: Option<&JoinToken>,
+) -> Result<(Credentials, TrustBundle), RoleError> {
+    let path = data_dir.path().display();
+    let now = SystemTime::now();
+    if let Some((credentials, bundle)) = data_dir.load()? {
+        let identity = credentials.spiffe_id().clone();
+        if let Some(token) = token
+            && token.subject() != identity
+        {
+            let wanted = token.subject();
+            return Err(RoleError::wrong_configuration(format!(
+                "data directory {path}: belongs to {identity}, but the token is for {wanted}; use another data directory"
+            )));
+        }
+        match (credentials.check(&bundle, now), token) {
+            (Ok(_), Some(_)) => {
+                tracing::info!(%identity, data_dir = %path, "already joined, the token is not used");
+                return Ok((credentials, bundle));
+            }
+            (Ok(_), None) => return Ok((credentials, bundle)),
+            (Err(error), None) => {
+                return Err(RoleError::wrong_configuration(format!(
+                    "{error}; join again with a new token (--join-file)"
+                )));
+            }
+            (Err(error), Some(_)) => {
+                tracing::warn!(error = %error, "the stored certificate is no longer valid, joining again")
+            }
+        }
+    }
+    let Some(token) = token else {
+        return Err(RoleError::wrong_configuration(format!(
+            "data directory {path}: contains no certificate; join with --join-file FILE or --join TOKEN \
+             (`isthmus pki token create` in the observability cluster creates a token)"
+        )));
+    };
+    join::join(token, data_dir).await?;
+    data_dir.load()?.ok_or_else(|| {
+        RoleError::failed(format!("data directory {path}: the certificate that was just stored is missing"))
+    })
+}
