@@ -30,7 +30,8 @@ use crate::maintenance::{Maintenance, MaintenanceMetrics};
 use crate::manager::{ScrapeManager, ScrapeOptions};
 use crate::metrics::ScrapeMetrics;
 
-pub(crate) const ROLE: RoleInfo = RoleInfo {
+/// What is known about the role before it starts.
+pub const ROLE: RoleInfo = RoleInfo {
     name: "scraper",
     descriptors: &[proto::DESCRIPTORS],
     services: &[
@@ -61,33 +62,35 @@ const FIRST_LOOK: Duration = Duration::from_millis(500);
 /// Runs the scraper until a signal stops it: the command `isthmus scrape`.
 pub fn run(args: ScrapeArgs) -> ExitCode {
     let common = args.common();
-    runtime::start(ROLE, &common, args.check(), build)
+    runtime::start(ROLE, &common, args.check(Vec::new()), build)
 }
 
-/// Builds the scraper: the API and the store over the data folder, which is opened meanwhile, then scrapes.
+/// Builds the scraper as a role of its own.
 pub(crate) async fn build(config: RoleConfig, mut startup: Startup) -> Result<RunningRole, RoleError> {
+    let folder = open(&config).await?;
+    attach(&config, folder, &mut startup)?;
+    Ok(startup.serve())
+}
+
+/// Adds a scraper to a role that begins: the API and the store over the data folder, which is opened meanwhile, then scrapes.
+///
+/// # Errors
+/// The bucket cannot be used.
+pub fn attach(config: &RoleConfig, folder: DataFolder, startup: &mut Startup) -> Result<(), RoleError> {
     startup.probes().not_ready(OPENING);
     config.unneeded.warn();
     let data = LocalData::new();
     let registry = startup.registry();
     registry.register_collector(Box::new(DatabaseMetrics(OpenData(data.clone()))));
-    let current = Current::new(
-        config.file.clone(),
-        config.prometheus.clone(),
-        config.bucket.is_some(),
-        config.retention,
-        registry,
-    );
+    let current = Current::new(config, registry);
     let metrics = ScrapeMetrics::default();
     metrics.register(registry);
     let maintenance = MaintenanceMetrics::new(registry);
     let remote_write = RemoteWriteMetrics::new(registry);
 
-    let began = Instant::now();
-    let opening = begin_opening(&config, &current).await?;
     let (producer, known_producer) = watch::channel(None);
-    let shipped = start_uploads(&config, known_producer, &mut startup)?;
-    serve(&config, &current, &data, shipped.as_ref(), &mut startup);
+    let shipped = start_uploads(config, known_producer, startup)?;
+    serve(config, &current, &data, shipped.as_ref(), startup);
     startup.reload().register("--config.file", {
         let current = current.clone();
         move || {
@@ -106,23 +109,31 @@ pub(crate) async fn build(config: RoleConfig, mut startup: Startup) -> Result<Ru
         shipped,
         block_range: config.block_range,
         probes: startup.probes(),
-        began,
+        began: folder.began,
     };
     let shutdown = startup.shutdown();
-    startup.spawn("scrapes", async move { work.run(opening, shutdown).await });
-    Ok(startup.serve())
+    startup.spawn("scrapes", async move { work.run(folder.state, shutdown).await });
+    Ok(())
 }
 
 /// A data folder that is being opened.
 type Opening = tokio::task::JoinHandle<Result<(Database, OpenedDatabase), HeadError>>;
 
+/// The data folder, which is open, or is being opened. No other process can use it.
+pub struct DataFolder {
+    state: OpeningState,
+    /// When the opening began.
+    began: Instant,
+}
+
 /// Begins to open the data folder.
 ///
 /// # Errors
 /// It cannot be opened, which was found at once.
-async fn begin_opening(config: &RoleConfig, current: &Current) -> Result<OpeningState, RoleError> {
-    let (dir, storage) = (config.data_dir.clone(), current.storage());
-    let (keep_for, keep_bytes) = current.retention();
+pub async fn open(config: &RoleConfig) -> Result<DataFolder, RoleError> {
+    let began = Instant::now();
+    let (dir, storage) = (config.data_dir.clone(), config.prometheus.storage);
+    let (keep_for, keep_bytes) = config.retention.with(&config.prometheus);
     let options = DatabaseOptions {
         block_range: config.block_range,
         keep_for,
@@ -132,10 +143,11 @@ async fn begin_opening(config: &RoleConfig, current: &Current) -> Result<Opening
         ..DatabaseOptions::default()
     };
     let mut opening: Opening = tokio::task::spawn_blocking(move || Database::open(&dir, options));
-    match tokio::time::timeout(FIRST_LOOK, &mut opening).await {
-        Ok(opened) => Ok(OpeningState::Opened(Box::new(opened?.map_err(wrong_folder)?))),
-        Err(_) => Ok(OpeningState::Going(opening)),
-    }
+    let state = match tokio::time::timeout(FIRST_LOOK, &mut opening).await {
+        Ok(opened) => OpeningState::Opened(Box::new(opened?.map_err(wrong_folder)?)),
+        Err(_) => OpeningState::Going(opening),
+    };
+    Ok(DataFolder { state, began })
 }
 
 enum OpeningState {

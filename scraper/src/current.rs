@@ -14,7 +14,8 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use crate::config::PrometheusConfig;
-use crate::flags::{RetentionFlags, supported};
+use crate::fixed_labels::{FixedLabel, fix_labels};
+use crate::flags::{RetentionFlags, RoleConfig, supported};
 use crate::manager::ScrapeManager;
 
 /// The configuration in use. Clones share it.
@@ -23,6 +24,7 @@ pub(crate) struct Current(Arc<State>);
 
 struct State {
     file: PathBuf,
+    fixed: Vec<FixedLabel>,
     uploads: bool,
     retention: RetentionFlags,
     config: Mutex<Applied>,
@@ -53,13 +55,9 @@ fn prepare(config: &PrometheusConfig) -> Result<PreparedRemoteWrite, ConfigMista
 }
 
 impl Current {
-    pub(crate) fn new(
-        file: PathBuf,
-        config: PrometheusConfig,
-        uploads: bool,
-        retention: RetentionFlags,
-        registry: &mut Registry,
-    ) -> Self {
+    /// What the role begins with.
+    pub(crate) fn new(role: &RoleConfig, registry: &mut Registry) -> Self {
+        let (file, config) = (role.file.clone(), role.prometheus.clone());
         let external = watch::Sender::new(config.global.external_labels.clone());
         let (is_successful, success_time) = (Gauge::default(), Gauge::default());
         registry.register(
@@ -76,8 +74,9 @@ impl Current {
         let config = Mutex::new(Applied { config, at: SystemTime::now(), is_successful: true });
         let current = Self(Arc::new(State {
             file,
-            uploads,
-            retention,
+            fixed: role.fixed.clone(),
+            uploads: role.bucket.is_some(),
+            retention: role.retention,
             config,
             running: OnceLock::new(),
             external,
@@ -124,7 +123,10 @@ impl Current {
     pub(crate) async fn reload(&self) -> Result<(), BoxError> {
         let file = self.0.file.clone();
         let read = tokio::task::spawn_blocking(move || PrometheusConfig::load(&file)).await?;
-        let outcome = read.and_then(|config| self.replace(config));
+        let outcome = read.and_then(|mut config| {
+            fix_labels(&self.0.fixed, &mut config, &self.0.file)?;
+            self.replace(config)
+        });
         self.report(outcome.is_ok());
         Ok(outcome?)
     }

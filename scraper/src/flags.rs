@@ -13,6 +13,7 @@ use runtime::{
 use storeapi::RequestLimits;
 
 use crate::config::PrometheusConfig;
+use crate::fixed_labels::{FixedLabel, fix_labels};
 use crate::unneeded::UnneededByScraper;
 
 /// How long samples are kept where neither a flag nor the file says it, as in Prometheus.
@@ -107,8 +108,10 @@ pub struct ScrapeArgs {
 }
 
 /// The checked configuration of the role.
-pub(crate) struct RoleConfig {
+pub struct RoleConfig {
     pub(crate) file: PathBuf,
+    /// External labels that the file does not decide, also after a reload.
+    pub(crate) fixed: Vec<FixedLabel>,
     /// What the file said at the start.
     pub(crate) prometheus: PrometheusConfig,
     pub(crate) data_dir: PathBuf,
@@ -122,6 +125,18 @@ pub(crate) struct RoleConfig {
     /// The effective settings by flag.
     pub(crate) shown: BTreeMap<String, String>,
     pub(crate) unneeded: UnneededArgs<UnneededByScraper>,
+}
+
+impl RoleConfig {
+    /// Replaces the external labels that the file does not decide.
+    ///
+    /// # Errors
+    /// The file has one of them with another value.
+    pub fn fix_labels(&mut self, fixed: Vec<FixedLabel>) -> Result<(), ConfigMistakes> {
+        fix_labels(&fixed, &mut self.prometheus, &self.file)?;
+        self.fixed = fixed;
+        Ok(())
+    }
 }
 
 /// What the flags say about retention.
@@ -142,7 +157,7 @@ impl RetentionFlags {
 
 impl ScrapeArgs {
     /// The flags of every role, with the names of Prometheus applied.
-    pub(crate) fn common(&self) -> CommonArgs {
+    pub fn common(&self) -> CommonArgs {
         let mut common = self.common.clone();
         if let Some(address) = &self.listen_address {
             common.http_address = address.clone();
@@ -150,13 +165,18 @@ impl ScrapeArgs {
         common
     }
 
-    /// Validates the flags and the file.
+    /// The folder of the samples.
+    pub fn data_dir(&self) -> &std::path::Path {
+        &self.data_dir
+    }
+
+    /// Validates the flags and the file. `fixed` are external labels that the file does not decide.
     ///
     /// # Errors
     /// All mistakes, one line each.
-    pub(crate) fn check(self) -> Result<RoleConfig, ConfigMistakes> {
+    pub fn check(self, fixed: Vec<FixedLabel>) -> Result<RoleConfig, ConfigMistakes> {
         let mut mistakes = ConfigMistakes::default();
-        let prometheus = mistakes.note(PrometheusConfig::load(&self.config_file));
+        let mut prometheus = mistakes.note(PrometheusConfig::load(&self.config_file));
         let features = self.features.iter().filter(|name| !ALWAYS_ENABLED.contains(&name.as_str()));
         let features = features.filter_map(|name| {
             let feature = Feature::from_str(name, false);
@@ -170,7 +190,8 @@ impl ScrapeArgs {
         if self.block_range.is_zero() {
             mistakes.push("--storage.tsdb.min-block-duration=0s: must be greater than zero");
         }
-        if let Some(prometheus) = &prometheus {
+        if let Some(prometheus) = &mut prometheus {
+            mistakes.note(fix_labels(&fixed, prometheus, &self.config_file));
             mistakes.note(supported(prometheus, bucket.is_some(), &self.config_file));
         }
         let shown = self.shown(queries.as_ref());
@@ -178,6 +199,7 @@ impl ScrapeArgs {
         let some = |limit: u64| Some(limit).filter(|n| *n > 0);
         mistakes.or_ok(RoleConfig {
             file: self.config_file,
+            fixed,
             prometheus,
             data_dir: self.data_dir,
             retention: RetentionFlags { time: self.retention_time, bytes: self.retention_size },

@@ -14,6 +14,7 @@ mod exposed;
 mod facts;
 mod failure;
 mod fetch;
+mod fixed_labels;
 mod flags;
 mod job;
 mod limits;
@@ -34,7 +35,7 @@ mod unneeded;
 mod user_agent;
 
 pub use clock::Clock;
-pub use component::run;
+pub use component::{DataFolder, ROLE, attach, open, run};
 pub use config::{
     DiscoveryConfig, DnsDiscoveryConfig, DnsRecordKind, FileDiscoveryConfig, GlobalConfig,
     HttpDiscoveryConfig, NameEscaping, NameValidation, PrometheusConfig, ScrapeConfig, ScrapeLimits,
@@ -42,7 +43,8 @@ pub use config::{
 };
 pub use exposed::{Exposition, ExpositionFormat};
 pub use failure::ScrapeFailure;
-pub use flags::ScrapeArgs;
+pub use fixed_labels::FixedLabel;
+pub use flags::{RoleConfig, ScrapeArgs};
 pub use manager::{ScrapeManager, ScrapeOptions};
 pub use report::ScrapeReport;
 pub use rules::ScrapeRules;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use model::Labels;
-use runtime::yaml::{Mistakes, YamlFields, YamlNode};
+use runtime::yaml::{Mistakes, YamlFields, YamlNode, YamlValue};
 
 use crate::config::environment::expand;
 use crate::config::limits::ScrapeLimits;
@@ -19,6 +19,8 @@ pub struct GlobalConfig {
     pub scrape_timeout: Duration,
     /// Attached to all series that leave the program.
     pub external_labels: Labels,
+    /// Their names and lines in the file, for mistakes that are found later.
+    pub external_label_lines: Vec<(String, u64)>,
     /// The formats that are asked for.
     pub(crate) protocols: Option<Vec<ScrapeProtocol>>,
     /// Whether native histograms are scraped.
@@ -39,6 +41,7 @@ impl Default for GlobalConfig {
             scrape_interval: Duration::from_secs(60),
             scrape_timeout: Duration::from_secs(10),
             external_labels: Labels::empty(),
+            external_label_lines: Vec::new(),
             protocols: None,
             native_histograms: false,
             always_classic: false,
@@ -79,6 +82,7 @@ impl GlobalConfig {
         let config = Self {
             scrape_interval: interval,
             scrape_timeout: timeout.unwrap_or(default.scrape_timeout.min(interval)),
+            external_label_lines: fields.node("external_labels").map(lines).unwrap_or_default(),
             external_labels: read_external_labels(&mut fields, mistakes, warnings),
             protocols: read_protocols(&mut fields, mistakes),
             native_histograms: flag(&mut fields, "scrape_native_histograms"),
@@ -93,6 +97,12 @@ impl GlobalConfig {
         fields.finish();
         config
     }
+}
+
+/// The lines of the fields of a mapping.
+fn lines(node: &YamlNode) -> Vec<(String, u64)> {
+    let YamlValue::Map(entries) = &node.value else { return Vec::new() };
+    entries.iter().filter_map(|(key, value)| Some((key.name().to_owned(), value.line?))).collect()
 }
 
 fn read_external_labels(

@@ -45,7 +45,7 @@ pub(super) fn write(dir: &Path, text: &str) {
 async fn try_start(dir: &Path, flags: &[&str]) -> Result<RunningRole, String> {
     let args = ScrapeCommand::try_parse_from(args(dir, flags)).map_err(|error| error.to_string())?.args;
     let common = args.common();
-    let config = args.check().map_err(|mistakes| mistakes.to_string())?;
+    let config = args.check(Vec::new()).map_err(|mistakes| mistakes.to_string())?;
     let startup = Startup::bind(ROLE, &common).await.unwrap();
     build(config, startup).await.map_err(|error| format!("{} {error}", error.exit_code()))
 }
