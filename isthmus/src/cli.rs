@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::agent::{self, AgentArgs};
 use crate::quickstart::{self, QuickstartArgs};
 use crate::usage::UsageError;
 
@@ -31,6 +32,8 @@ enum IsthmusCommand {
     Query(Box<querier::QueryArgs>),
     /// Scrape what a prometheus.yml says, and serve, query and upload the samples
     Scrape(Box<scraper::ScrapeArgs>),
+    /// Scrape this cluster and connect it to the mesh: scrape and gateway in one process
+    Agent(Box<AgentArgs>),
     /// Connect this cluster to the mesh
     Gateway(Box<gateway::cli::GatewayArgs>),
     /// Manage roots, the issuing CA, join tokens and certificates
@@ -82,6 +85,7 @@ pub(crate) fn run() -> ExitCode {
         IsthmusCommand::Compact(args) => compactor::run(*args),
         IsthmusCommand::Query(args) => querier::run(*args),
         IsthmusCommand::Scrape(args) => scraper::run(*args),
+        IsthmusCommand::Agent(args) => agent::run(*args),
         IsthmusCommand::Gateway(args) => gateway::cli::run(*args),
         IsthmusCommand::Pki(command) => pki::cli::run(command),
         IsthmusCommand::Tools(args) => tools::run(*args),

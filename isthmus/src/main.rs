@@ -1,5 +1,6 @@
 //! The program: one command for each role, and the wiring between the crates.
 
+mod agent;
 mod cli;
 mod quickstart;
 mod usage;

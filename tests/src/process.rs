@@ -123,6 +123,20 @@ impl Process {
         drop(self.child.wait());
     }
 
+    /// Asks the process to stop, as SIGTERM does, waits for its end, and returns its exit code.
+    ///
+    /// # Panics
+    /// If it does not end in 30 seconds.
+    pub fn terminate(&mut self) -> Option<i32> {
+        let id =
+            i32::try_from(self.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("a signal");
+        wait_for("the end of a process", START, || match self.child.try_wait() {
+            Ok(Some(status)) => Ok(status.code()),
+            _ => Err(self.output()),
+        })
+    }
+
     /// Resource usage according to `/proc`; zero if the process has exited.
     pub fn usage(&self) -> Usage {
         Usage::of(self.id())

@@ -35,6 +35,9 @@ pub struct Mesh {
     pub clusters: Vec<Process>,
     /// Address of the observability gateway's local gRPC port.
     pub grpc: SocketAddr,
+    dir: PathBuf,
+    /// The address at which clusters join.
+    address: SocketAddr,
 }
 
 impl Mesh {
@@ -75,7 +78,17 @@ impl Mesh {
             .zip(&listening)
             .map(|(cluster, at)| join(dir, &state, transport, cluster, *at, mesh))
             .collect();
-        Self { observability, clusters, grpc }
+        Self { observability, clusters, grpc, dir: dir.to_owned(), address: mesh }
+    }
+
+    /// Creates a token with which a cluster of the environment `testing` joins, and returns its file.
+    ///
+    /// # Panics
+    /// If it cannot be created.
+    pub fn token(&self, cluster: &str, file: &str) -> PathBuf {
+        let file = self.dir.join(file);
+        create_token(&self.dir.join("pki/state"), cluster, self.address, &file);
+        file
     }
 }
 
@@ -88,21 +101,7 @@ fn join(
     observability: SocketAddr,
 ) -> Process {
     let token = dir.join(format!("{}.token", cluster.name));
-    run(&[
-        "pki",
-        "token",
-        "create",
-        "--state",
-        &text(state),
-        "--cluster",
-        cluster.name,
-        "--environment",
-        "testing",
-        "--address",
-        &observability.to_string(),
-        "--out",
-        &text(&token),
-    ]);
+    create_token(state, cluster.name, observability, &token);
     let mut yaml = format!("role: cluster\ndata_dir: {}\ntransport: {transport}\n", cluster.name);
     if cluster.reach == Reach::IsDialled {
         yaml.push_str(&format!("listen: {listen}\n"));
@@ -112,6 +111,24 @@ fn join(
         yaml.push_str(&format!("  - {{name: {name}, address: '{address}'}}\n"));
     }
     gateway(dir, cluster.name, &yaml, free_port(), Some(&token))
+}
+
+fn create_token(state: &Path, cluster: &str, observability: SocketAddr, out: &Path) {
+    run(&[
+        "pki",
+        "token",
+        "create",
+        "--state",
+        &text(state),
+        "--cluster",
+        cluster,
+        "--environment",
+        "testing",
+        "--address",
+        &observability.to_string(),
+        "--out",
+        &text(out),
+    ]);
 }
 
 fn gateway(dir: &Path, name: &str, yaml: &str, grpc: SocketAddr, token: Option<&PathBuf>) -> Process {

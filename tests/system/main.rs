@@ -3,6 +3,7 @@
 //! They are one binary, so that it is linked only once. Some tests need a Prometheus program on the `PATH`, which `./tests/run`
 //! installs. Without it, they print a line and are skipped.
 
+mod agent;
 mod answers;
 mod budget;
 mod circles;
