@@ -56,10 +56,10 @@ mod tests {
         [label("cluster", "eu-1", "the certificate"), label("replica", "a", "--replica")]
     }
 
-    fn apply(text: &str) -> Result<String, String> {
+    fn apply(text: &str) -> Result<String, ConfigMistakes> {
         let path = Path::new("prometheus.yml");
         let mut config = PrometheusConfig::parse(text.to_owned(), path).unwrap();
-        fix_labels(&fixed(), &mut config, path).map_err(|mistakes| mistakes.to_string())?;
+        fix_labels(&fixed(), &mut config, path)?;
         Ok(config.global.external_labels.to_string())
     }
 
@@ -77,10 +77,8 @@ mod tests {
     #[test]
     fn other_values_in_the_file_are_refused_with_line_and_remedy() {
         let text = "global:\n  external_labels:\n    replica: b\n    cluster: us-1\n";
-        let error = apply(text).unwrap_err();
-        let lines: Vec<&str> = error.lines().collect();
         assert_eq!(
-            lines,
+            apply(text).unwrap_err().lines(),
             [
                 "prometheus.yml: line 4: global.external_labels.cluster: is \"us-1\", but the certificate says \"eu-1\"; remove the \
                  label from the file, or write \"eu-1\"",
