@@ -300,7 +300,11 @@ async fn peer_without_tls_is_reported_as_such() {
 #[test]
 fn names_of_versions_suites_and_curves_are_those_of_thanos() {
     assert!("1.1".parse::<TlsVersion>().is_ok_and(|version| version == TlsVersion::Tls12));
-    assert!("TLS13".parse::<TlsVersion>().unwrap_err().contains("expected 1.2 or 1.3"));
+    assert!(
+        "TLS13".parse::<TlsVersion>().is_ok_and(|version| version == TlsVersion::Tls13),
+        "as in Prometheus"
+    );
+    assert!("TLS14".parse::<TlsVersion>().unwrap_err().contains("expected 1.2 or 1.3"));
     let error = "TLS_RSA_WITH_AES_128_CBC_SHA".parse::<CipherSuite>().unwrap_err();
     assert!(error.contains("is not supported, expected one of TLS_ECDHE_ECDSA"), "{error}");
     assert!("TLS_AES_128_GCM_SHA256".parse::<CipherSuite>().is_ok());
