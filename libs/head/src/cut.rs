@@ -48,7 +48,9 @@ impl Head {
         let mut writer = BlockWriter::create(dir, options)?;
         for series in self.select_in_order(range) {
             let series = series?;
-            writer.add_series(&series.labels, inside(series.chunks, range))?;
+            let chunks = inside(series.chunks, range);
+            let chunks = chunks.ok_or_else(|| HeadError::Undecodable(series.labels.clone()))?;
+            writer.add_series(&series.labels, chunks)?;
         }
         if writer.series() == 0 {
             return Ok(None);

@@ -148,7 +148,8 @@ impl Head {
         for (series, count) in &cut.series {
             let mut stored = stored(series, *count);
             stored.retain(|chunk| chunk.range.overlaps(&range));
-            let mut chunks = inside(merged(Vec::new(), self.read_stored(&stored)?), range);
+            let chunks = inside(merged(Vec::new(), self.read_stored(&stored)?), range);
+            let mut chunks = chunks.ok_or_else(|| HeadError::Undecodable(series.labels.clone()))?;
             if let Some(deleted) = deletions.get(&series.slot) {
                 chunks = chunks.iter().flat_map(|chunk| without(chunk, deleted)).collect();
             }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use model::Labels;
 use tsdb::{BlockError, WriteError};
 
 /// A head that cannot be opened, written or cut into a block.
@@ -36,6 +37,9 @@ pub enum HeadError {
         /// What is not known.
         what: String,
     },
+    /// A chunk that crosses the end of a block cannot be decoded. No block is cut, and its samples stay in the head.
+    #[error("series {0}: a chunk cannot be decoded, no block is cut; its samples stay in the head")]
+    Undecodable(Labels),
     /// A block that was just written cannot be read.
     #[error(transparent)]
     Damaged(Box<BlockError>),

@@ -15,6 +15,7 @@ impl Head {
 
     /// The end of the log: all records before it are whole.
     pub fn log_end(&self) -> LogPosition {
+        // An open head has begun a segment.
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         let (segment, offset) = log.end().unwrap_or_default();
         LogPosition { segment, offset }

@@ -64,15 +64,17 @@ pub(crate) fn without(chunk: &Chunk, deleted: &[TimeRange]) -> Vec<Chunk> {
         .unwrap_or_else(|| vec![chunk.clone()])
 }
 
-/// Chunks with the samples in a range only.
-pub(crate) fn inside(chunks: Vec<Chunk>, range: TimeRange) -> Vec<Chunk> {
-    let cut = |chunk: Chunk| {
-        if range.contains(chunk.range.min) && range.contains(chunk.range.max) {
-            return vec![chunk];
+/// Chunks with the samples in a range only. None if one that has others too cannot be decoded: what it has in the range is not known,
+/// and must not be left out.
+pub(crate) fn inside(chunks: Vec<Chunk>, range: TimeRange) -> Option<Vec<Chunk>> {
+    let mut cut = Vec::with_capacity(chunks.len());
+    for chunk in chunks {
+        match range.contains(chunk.range.min) && range.contains(chunk.range.max) {
+            true => cut.push(chunk),
+            false => cut.extend(keep(&chunk, &|time| range.contains(time))?),
         }
-        keep(&chunk, &|time| range.contains(time)).unwrap_or_default()
-    };
-    chunks.into_iter().flat_map(cut).collect()
+    }
+    Some(cut)
 }
 
 /// The samples of a chunk whose times are kept, encoded again. None if the chunk cannot be decoded.
@@ -112,6 +114,12 @@ mod tests {
         ];
         assert_eq!(found, expected);
         assert_eq!(merged(in_order.clone(), vec![]), in_order);
+        // What cannot be decoded is kept or an error, never left out.
+        let range = |min, max| TimeRange::new(Timestamp::from_millis(min), Timestamp::from_millis(max));
+        let torn = Chunk { data: late[0].data.slice(..5), ..late[0].clone() };
+        assert_eq!(inside(vec![torn.clone()], range(35, 50)), Some(vec![torn.clone()]));
+        assert_eq!(inside(vec![torn], range(35, 49)), None);
+        assert_eq!(inside(vec![late[0].clone()], range(36, 49)), Some(vec![chunk(&[(40, 2.0)])]));
         // Damage stays where it is.
         let damaged = Chunk { data: late[0].data.slice(..5), ..late[0].clone() };
         let found = merged(vec![in_order[1].clone()], vec![damaged.clone()]);
