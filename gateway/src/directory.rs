@@ -128,7 +128,7 @@ impl Directory {
     pub(crate) fn target_reported(&self, cluster: &Name, session: SessionId, target: Target) {
         let mut state = self.lock();
         let DirectoryState { clusters, published } = &mut *state;
-        // Reports of a cluster that is no longer registered are ignored.
+        // Reports of a cluster that is not registered any more are ignored.
         if let Some(known) = clusters.get_mut(cluster)
             && let Some(name) = known.set_target(session, target)
             && let Some(entry) = known.entry(&name)
@@ -172,7 +172,7 @@ impl Directory {
     fn change(&self, cluster: &Name, change: impl FnOnce(&mut ClusterState)) {
         let mut state = self.lock();
         let DirectoryState { clusters, published } = &mut *state;
-        // Reports of a cluster that is no longer registered are ignored.
+        // Reports of a cluster that is not registered any more are ignored.
         if let Some(known) = clusters.get_mut(cluster) {
             change(known);
             published.set_cluster(cluster, known.entries());

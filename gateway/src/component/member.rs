@@ -81,7 +81,7 @@ async fn load_or_join(
                 )));
             }
             (Err(error), Some(_)) => {
-                tracing::warn!(error = %error, "the stored certificate is no longer valid, joining again")
+                tracing::warn!(error = %error, "the stored certificate cannot be used any more, joining again")
             }
         }
     }

@@ -155,7 +155,7 @@ impl ObservabilityControl {
                 _ = review.tick() => {
                     if self.directory.registration(cluster).is_none() {
                         link.close(CloseReason::Denied);
-                        return "the cluster is no longer registered".to_owned();
+                        return "the cluster is not registered any more".to_owned();
                     }
                     let round_trip = link.round_trip().unwrap_or(session.round_trip);
                     self.directory.round_trip_measured(cluster, connection.id, round_trip);

@@ -427,6 +427,7 @@ async fn a_peer_that_is_starting_is_reached_over_quic() {
     let (node, events) = ca.node("eu-1");
     let mut dialer = Dialer::new(&node, target(proxy, TransportChoice::Auto)).unwrap();
     let starting = async {
+        // The time that the peer takes to start.
         tokio::time::sleep(Duration::from_millis(500)).await;
         let forwarding = udp_forwarder(UdpSocket::bind(proxy).unwrap(), listener.local_addr());
         (accept(&mut listener).await, forwarding)
@@ -439,7 +440,7 @@ async fn a_peer_that_is_starting_is_reached_over_quic() {
 
 /// Sockets of one address that say nothing, more than there are handshakes.
 #[tokio::test]
-async fn idle_sockets_keep_nobody_out() {
+async fn idle_sockets_keep_no_peer_out() {
     let ca = Ca::new();
     let settings = TransportSettings { max_handshakes: 40, max_handshakes_of_network: 20, ..quick() };
     let (accepting, events) = node(ca.store("obs", HOUR), settings);
