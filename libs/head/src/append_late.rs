@@ -48,7 +48,11 @@ impl Head {
         let (mut added, mut full) = (0, Vec::new());
         for LateSample { series, sample } in samples {
             let mut state = series.lock();
-            added += usize::from(state.add_late(sample));
+            let time = sample.time;
+            if state.add_late(sample) {
+                added += 1;
+                self.counts.add_late_time(time);
+            }
             if state.late.as_deref().is_some_and(|late| late.is_full()) {
                 drop(state);
                 full.push(series);
@@ -78,6 +82,7 @@ impl Head {
         let stored = chunks.iter().zip(&places);
         late.stored.extend(stored.map(|(chunk, place)| StoredChunk { range: chunk.range, place: *place }));
         late.clear_open();
+        self.counts.add_chunks(places.len());
         let last = places.last();
         Ok(last.map(|place| LoggedMarker { reference: series.reference, place: place.number() }))
     }

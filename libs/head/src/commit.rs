@@ -16,14 +16,18 @@ use crate::metadata::Metadata;
 use crate::series::{Refused, Series};
 use crate::value::{TimedValue, Value};
 
-/// What becomes of the samples that cannot be added in order.
-struct NotInOrder<'a> {
+/// What becomes of the samples.
+struct Adding<'a> {
     head: &'a Head,
     late: Vec<LateSample>,
     committed: Committed,
+    /// Of the samples that were added in order: chunks that began, the first time, the last time.
+    begun: usize,
+    first: i64,
+    last: i64,
 }
 
-impl NotInOrder<'_> {
+impl Adding<'_> {
     /// Takes a sample that another batch or a block came before.
     fn take(&mut self, series: Arc<Series>, sample: TimedValue) {
         match self.head.accepts_late(sample.time) {
@@ -37,7 +41,12 @@ impl NotInOrder<'_> {
         let TimedValue { time, start, value } = &sample;
         let result = series.lock().append(*time, *start, value, self.head.block_range);
         match result {
-            Ok(()) => self.committed.added += 1,
+            Ok(begins) => {
+                self.committed.added += 1;
+                self.begun += usize::from(begins);
+                self.first = self.first.min(sample.time);
+                self.last = self.last.max(sample.time);
+            }
             Err(Refused::OutOfOrder) => self.take(series, sample),
             Err(_) => self.committed.refused += 1,
         }
@@ -56,33 +65,34 @@ impl Appender<'_> {
         // No block is cut and no series is removed meanwhile.
         let min_valid = head.min_valid.read().unwrap_or_else(PoisonError::into_inner);
         let late = std::mem::take(&mut self.late);
-        let mut rest = NotInOrder { head, late, committed: Committed::default() };
+        let committed = Committed::default();
+        let mut adding = Adding { head, late, committed, begun: 0, first: i64::MAX, last: i64::MIN };
         for sample in self.floats.extract_if(.., |sample| sample.time < *min_valid) {
             let (series, sample) = float(sample);
-            rest.take(series, sample);
+            adding.take(series, sample);
         }
         for sample in self.histograms.extract_if(.., |sample| sample.time < *min_valid) {
             let (series, sample) = histogram(sample);
-            rest.take(series, sample);
+            adding.take(series, sample);
         }
-        self.renew_series(&mut rest.late);
+        self.renew_series(&mut adding.late);
         self.log()?;
         for (series, metadata) in self.metadata {
             series.lock().metadata = Some(head.metadata.share(metadata));
         }
-        let mut max_time = i64::MIN;
         for (series, sample) in
             self.floats.into_iter().map(float).chain(self.histograms.into_iter().map(histogram))
         {
-            max_time = max_time.max(sample.time);
-            rest.add(series, sample);
+            adding.add(series, sample);
         }
-        let NotInOrder { late, mut committed, .. } = rest;
+        let Adding { late, mut committed, begun, first, last, .. } = adding;
+        head.counts.add_chunks(begun);
+        head.max_time.fetch_max(last, Ordering::Relaxed);
+        head.counts.add_time(first);
         if !late.is_empty() {
             committed.late = head.append_late(late)?;
             committed.added += committed.late;
         }
-        head.max_time.fetch_max(max_time, Ordering::Relaxed);
         if !self.exemplars.is_empty() {
             let mut exemplars = head.exemplars.write().unwrap_or_else(PoisonError::into_inner);
             for (series, exemplar) in self.exemplars {

@@ -2,17 +2,18 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 
 use model::{TimeRange, Timestamp};
 use tsdb::{BlockMeta, BlockOptions, BlockWriter, Ulid};
 
+use crate::counts::SeriesTimes;
 use crate::error::{HeadError, at};
 use crate::head::{CHUNKS_DIR, Head, LOG_DIR};
 use crate::log::checkpoint::{self, Kept};
 use crate::log::segments::list;
 use crate::merge::inside;
-use crate::series::{Series, boundary_after};
+use crate::series::boundary_after;
 
 impl Head {
     /// The range of the next block, the second time exclusive: from the first sample to the boundary after it. None before the
@@ -78,13 +79,20 @@ impl Head {
 
     fn truncate_memory(&self, min: i64) {
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-        let is_empty = |series: &&Arc<Series>| {
+        let (mut empty, mut times, mut chunks): (Vec<(u32, u64)>, _, _) =
+            (Vec::new(), SeriesTimes::default(), 0);
+        for series in index.all() {
             let mut state = series.lock();
+            let before = state.chunk_count();
             state.is_removed = state.truncate(min);
-            state.is_removed
-        };
-        let empty: Vec<(u32, u64)> =
-            index.all().filter(is_empty).map(|series| (series.slot, series.reference)).collect();
+            if state.is_removed {
+                empty.push((series.slot, series.reference));
+            }
+            chunks += before - state.chunk_count();
+            times.add(&state);
+        }
+        self.counts.remove_chunks(chunks);
+        self.counts.set_times(&times);
         let removed: HashSet<u32> = empty.iter().map(|(slot, _)| *slot).collect();
         index.remove(&removed);
         self.metadata.free_unused();

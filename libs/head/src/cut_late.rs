@@ -8,6 +8,7 @@ use model::{TimeRange, Timestamp};
 use tsdb::{BlockMeta, BlockOptions, BlockWriter, Compaction, Ulid};
 
 use crate::chunk_format::StoredChunk;
+use crate::counts::SeriesTimes;
 use crate::cut_state::CutState;
 use crate::error::{HeadError, at};
 use crate::head::{CHUNKS_DIR, Head, LATE_LOG_DIR};
@@ -181,16 +182,30 @@ impl Head {
             }
         }
         CutState::remove(&dir).map_err(at(&dir))?;
-        for (series, count) in cut.series {
+        self.remove_late(cut.series);
+        let min = self.times_in_order().map_or(i64::MIN, |times| times.min.as_millis());
+        self.files.truncate(min).map_err(at(&self.dir.join(CHUNKS_DIR)))
+    }
+}
+
+impl Head {
+    /// Removes the first late chunks of some series. Nothing is appended meanwhile.
+    fn remove_late(&self, cut: Vec<(Arc<Series>, usize)>) {
+        let _no_commit = self.min_valid.write().unwrap_or_else(PoisonError::into_inner);
+        for (series, count) in cut {
             let mut state = series.lock();
             let Some(late) = state.late.as_deref_mut() else { continue };
-            self.files.release_late(late.stored.drain(..count.min(late.stored.len())).as_slice());
+            let count = count.min(late.stored.len());
+            self.files.release_late(late.stored.drain(..count).as_slice());
+            self.counts.remove_chunks(count);
             if late.range().is_none() {
                 state.late = None;
             }
         }
-        let min = self.times_in_order().map_or(i64::MIN, |times| times.min.as_millis());
-        self.files.truncate(min).map_err(at(&self.dir.join(CHUNKS_DIR)))
+        let mut times = SeriesTimes::default();
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        index.all().for_each(|series| times.add(&series.lock()));
+        self.counts.set_times(&times);
     }
 }
 

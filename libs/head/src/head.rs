@@ -10,13 +10,13 @@ use model::{TimeRange, Timestamp};
 
 use crate::chunk_files::ChunkFiles;
 use crate::chunk_format::StoredChunk;
+use crate::counts::{Counts, SeriesTimes};
 use crate::error::{HeadError, at};
 use crate::exemplars::ExemplarBuffer;
 use crate::files::bytes_of;
 use crate::folder::FolderLock;
 use crate::held::HeldLog;
 use crate::index::HeadIndex;
-use crate::late::LateSamples;
 use crate::log::buffered::{BufferedLog, Unlogged};
 use crate::metadata::MetadataPool;
 use crate::series::Series;
@@ -77,6 +77,7 @@ pub struct Head {
     pub(crate) max_time: AtomicI64,
     /// Samples that were added since the head was opened.
     pub(crate) appended: AtomicU64,
+    pub(crate) counts: Counts,
     /// Deletions of a log, by slot.
     pub(crate) deletions: RwLock<HashMap<u32, Vec<TimeRange>>>,
     pub(crate) exemplars: RwLock<ExemplarBuffer>,
@@ -128,6 +129,7 @@ impl Head {
             min_valid: RwLock::new(options.min_time.as_millis()),
             max_time: AtomicI64::new(i64::MIN),
             appended: AtomicU64::new(0),
+            counts: Counts::default(),
             deletions: RwLock::default(),
             exemplars: RwLock::new(ExemplarBuffer::new(options.most_exemplars)),
             metadata: MetadataPool::default(),
@@ -244,24 +246,31 @@ impl Head {
         Ok(bytes_of(&self.dir.join(LOG_DIR))? + bytes_of(&self.dir.join(CHUNKS_DIR))? + late)
     }
 
-    /// What the head contains.
+    /// What the head contains. It looks at no series.
     pub fn stats(&self) -> HeadStats {
-        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        let (mut chunks, mut times) = (0, None);
-        for series in index.all() {
-            let state = series.lock();
-            chunks += state.chunk_count() + state.late.as_deref().map_or(0, |late| late.stored.len());
-            let late = state.late.as_deref().and_then(LateSamples::range);
-            times = joined(joined(times, state.times()), late);
-        }
+        let series = self.index.read().unwrap_or_else(PoisonError::into_inner).len();
         let exemplars = self.exemplars.read().unwrap_or_else(PoisonError::into_inner).len();
-        HeadStats { series: index.len(), chunks, exemplars, times }
+        let times = joined(self.times_in_order(), self.counts.late_times());
+        HeadStats { series, chunks: self.counts.chunks(), exemplars, times }
     }
 
     /// The times of the first and the last sample that are in order.
     pub(crate) fn times_in_order(&self) -> Option<TimeRange> {
+        self.counts.times_in_order(self.last_time())
+    }
+
+    /// Counts what a start has found. Nothing is appended meanwhile.
+    pub(crate) fn count_all(&self) {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        index.all().fold(None, |times, series| joined(times, series.lock().times()))
+        let (mut chunks, mut times) = (0, SeriesTimes::default());
+        for series in index.all() {
+            let state = series.lock();
+            chunks += state.chunk_count();
+            times.add(&state);
+        }
+        self.counts.add_chunks(chunks);
+        self.counts.set_times(&times);
+        self.max_time.fetch_max(times.last, Ordering::Relaxed);
     }
 
     /// The time of the last sample of all series that is in order.

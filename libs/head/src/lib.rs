@@ -22,6 +22,7 @@ mod appender;
 mod chunk_files;
 mod chunk_format;
 mod commit;
+mod counts;
 mod cut;
 mod cut_late;
 mod cut_state;

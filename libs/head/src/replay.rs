@@ -100,6 +100,7 @@ impl Head {
             reader.read_segment(segment, Reader::add_late)?;
         }
         let Reader { torn, mut replay, late, .. } = reader;
+        head.count_all();
         head.lock.keep();
         head.repair(&mut replay, damaged, torn)?;
         late.forget_cut(&head.files).map_err(at(&dir.join(CHUNKS_DIR)))?;
@@ -254,7 +255,7 @@ impl Reader<'_> {
     fn add_samples<V>(&mut self, samples: Vec<LoggedSample<V>>, value: impl Fn(&V) -> Value) {
         let index = self.head.index.read().unwrap_or_else(PoisonError::into_inner);
         let min_valid = *self.head.min_valid.read().unwrap_or_else(PoisonError::into_inner);
-        let (mut last, mut max_time) = (LastPage::default(), i64::MIN);
+        let mut last = LastPage::default();
         for group in samples.chunks(GROUP) {
             let mut found = [None; GROUP];
             for (found, sample) in found.iter_mut().zip(group) {
@@ -273,14 +274,12 @@ impl Reader<'_> {
                     continue;
                 };
                 match series.lock().append(*time, *start, &value(logged), self.head.block_range) {
-                    Ok(()) => self.replay.samples += 1,
+                    Ok(_) => self.replay.samples += 1,
                     Err(Refused::Unencodable) => self.replay.damaged_records += 1,
                     Err(_) => self.replay.known += 1,
                 }
-                max_time = max_time.max(*time);
             }
         }
-        self.head.max_time.fetch_max(max_time, std::sync::atomic::Ordering::Relaxed);
     }
 
     fn add_exemplars(&mut self, logged: Vec<LoggedExemplar>) {

@@ -101,14 +101,14 @@ impl SeriesState {
         }
     }
 
-    /// Appends a sample. Blocks have this range, in milliseconds. A start of 0 is unknown.
+    /// Appends a sample, and returns whether a chunk begins with it. Blocks have this range, in milliseconds. A start of 0 is unknown.
     pub(crate) fn append(
         &mut self,
         time: i64,
         start: i64,
         value: &Value,
         block_range: i64,
-    ) -> Result<(), Refused> {
+    ) -> Result<bool, Refused> {
         self.check(time, value)?;
         let sample = NewSample {
             at: Timestamp::from_millis(time),
@@ -118,12 +118,13 @@ impl SeriesState {
         };
         let encoding = sample.encoding();
         let is_full = self.open.as_mut().is_none_or(|open| open.is_full_before(time, encoding, block_range));
-        if is_full || !self.append_here(&sample).map_err(|_| Refused::Unencodable)? {
+        let begins = is_full || !self.append_here(&sample).map_err(|_| Refused::Unencodable)?;
+        if begins {
             self.begin_chunk(&sample).map_err(|_| Refused::Unencodable)?;
         }
         let bits = if let Value::Float(value) = value { Some(value.to_bits()) } else { None };
         self.last = Some((time, bits));
-        Ok(())
+        Ok(begins)
     }
 
     /// Appends a sample to the open chunk, and returns whether it fits.
@@ -220,9 +221,10 @@ impl SeriesState {
         Some(TimeRange::new(Timestamp::from_millis(first), Timestamp::from_millis(last)))
     }
 
-    /// Number of chunks of samples that are in order.
+    /// Number of chunks. Late samples that wait for a chunk are in none.
     pub(crate) fn chunk_count(&self) -> usize {
-        self.stored.len() + self.full.len() + usize::from(self.open.is_some())
+        let late = self.late.as_deref().map_or(0, |late| late.stored.len());
+        self.stored.len() + self.full.len() + usize::from(self.open.is_some()) + late
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use model::{CounterResetHint, FloatHistogram, Labels, TimeRange};
 use tsdb::Ulid;
 
+use crate::tests::counts::looked_at;
 use crate::tests::{AllSamples, Random, add_block, at, histogram_bits, labels, open, open_late, samples_of};
 use crate::{AppendRefused, Head};
 
@@ -237,6 +238,7 @@ impl World {
             add_block(&self.dir.path().join(block.to_string()), &mut found);
         }
         assert!(found == self.all, "seed {}: {when}", self.seed);
+        assert_eq!(self.head.stats(), looked_at(&self.head), "seed {}: {when}", self.seed);
     }
 }
 
@@ -248,6 +250,7 @@ fn world(seed: u64) {
     for _ in 0..900 {
         time += 15_000 + random.below(30_000) as i64;
         world.scrape(&mut sources, time, random.below(20) != 0, random);
+        assert_eq!(world.head.stats(), looked_at(&world.head), "seed {seed}");
         match random.below(40) {
             0 => world.head.store_chunks().unwrap(),
             1 => world.head.sync().unwrap(),
