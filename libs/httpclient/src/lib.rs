@@ -1,16 +1,18 @@
 //! An HTTP client with the settings that Prometheus has for its targets: credentials, TLS, proxies, redirects, headers.
 //!
 //! [`HttpClientConfig`] reads them from a configuration file; [`HttpClient`] sends requests with them. Whoever scrapes, discovers
-//! targets over HTTP or sends samples uses both.
+//! targets over HTTP or sends samples uses both. [`HttpEndpoints`] finds the endpoints of a service that runs several times.
 //!
 //! Not here: retries, timeouts of whole requests, decompression. The caller knows what it asks for.
 
 mod client;
 mod config;
+mod endpoints;
 mod proxy;
 mod secret;
 
 pub use client::{HttpClient, HttpError, HttpResponse};
 pub use config::{AuthorizationConfig, HeaderConfig, HttpClientConfig};
+pub use endpoints::{HttpAddress, HttpAddressError, HttpEndpoints, HttpEndpointsConfig, HttpFilesConfig};
 pub use proxy::{NoProxy, ProxyConfig};
 pub use secret::Secret;
