@@ -13,7 +13,7 @@ const LAYERS: &[(u8, &[&str])] = &[
     (7, &["isthmus", "isthmus-pki", "tests"]),
     (6, &["sidecar", "scraper", "ruler", "gateway", "tools"]),
     (5, &["rules", "shipper", "localstore", "store", "querier", "compactor", "pki"]),
-    (4, &["promql", "storeapi", "bucket", "remotewrite"]),
+    (4, &["promql", "storeapi", "bucket", "remotewrite", "alertmanager"]),
     (3, &["series", "head", "httpclient"]),
     (2, &["tsdb", "exposition", "promapi", "mesh", "runtime"]),
     (1, &["model", "identity", "proto", "budget", "compression", "tls", "terminal"]),

@@ -1,0 +1,5 @@
+//! The notifier as a whole.
+
+mod failures;
+mod restarts;
+mod servers;
