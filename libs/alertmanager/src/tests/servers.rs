@@ -180,11 +180,19 @@ impl World {
 
     /// The value of a metric whose line begins with `begin`.
     pub(super) fn metric(&self, begin: &str) -> f64 {
+        self.metric_if_any(begin).unwrap_or_else(|| panic!("no metric {begin}"))
+    }
+
+    fn metric_if_any(&self, begin: &str) -> Option<f64> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
-        let line = text.lines().find(|line| line.starts_with(begin));
-        let line = line.unwrap_or_else(|| panic!("no metric {begin} in\n{text}"));
-        line.rsplit_once(' ').unwrap().1.parse().unwrap()
+        let line = text.lines().find(|line| line.starts_with(begin))?;
+        Some(line.rsplit_once(' ').unwrap().1.parse().unwrap())
+    }
+
+    /// Requests that failed, of the only Alertmanager.
+    pub(super) fn failures(&self) -> f64 {
+        self.metric_if_any("thanos_alert_sender_errors_total{").unwrap_or(0.0)
     }
 
     pub(super) async fn is_sent(&self) {
