@@ -47,7 +47,7 @@ impl Credentials {
         if chain.len() > MAX_CHAIN_LEN {
             return Err(CredentialsError::LongChain(chain.len()));
         }
-        let identity = LeafCertificate::parse(&chain[0])?.identity()?;
+        let identity = LeafCertificate::parse(&chain[0])?.identity(&chain[1..])?;
         let certified =
             CertifiedKey::from_der(chain, key.clone_key(), &crypto_provider()).map_err(|e| match e {
                 rustls::Error::InconsistentKeys(_) => CredentialsError::Mismatch(identity.spiffe_id.clone()),

@@ -8,16 +8,19 @@
 //!
 //! This crate opens no socket, uses no async runtime, and issues no certificates (see `pki`).
 //!
-//! Reading order: `spiffe`, `bundle`, `credentials`, `verify`, `store`, `tls`, `enrolment`.
+//! Reading order: `spiffe`, `bundle`, `credentials`, `verify`, `denylist`, `store`, `tls`, `enrolment`.
 
 mod bundle;
 mod credentials;
 mod crypto;
+mod denylist;
 mod enrolment;
 mod files;
+mod hex;
 mod key_type;
 mod pem;
 mod pin;
+mod root_signature;
 mod secret;
 mod spiffe;
 mod store;
@@ -27,9 +30,13 @@ mod verify;
 #[cfg(test)]
 mod testing;
 
-pub use bundle::{BundleError, TrustBundle};
+pub use bundle::{BundleError, BundleRefusal, RootFacts, TrustBundle};
 pub use credentials::{Credentials, CredentialsError};
 pub use crypto::crypto_provider;
+pub use denylist::{
+    DenyEntry, DenySubject, DenylistError, DenylistSigner, HeldDenylists, MAX_DENYLIST_AGE,
+    MAX_DENYLIST_BYTES, SignedDenylist,
+};
 pub use enrolment::{enrolment_client_config, enrolment_server_config};
 pub use files::{read_bounded, write_private, write_public};
 pub use key_type::KeyType;

@@ -5,6 +5,8 @@ use std::{fmt, str::FromStr};
 use aws_lc_rs::digest;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::hex;
+
 /// SHA-256 of a SubjectPublicKeyInfo in DER. It identifies a key, in whichever certificate the key is.
 ///
 /// Its text form is 64 lower-case hexadecimal digits.
@@ -58,23 +60,8 @@ impl FromStr for SpkiPin {
     type Err = PinError;
 
     fn from_str(text: &str) -> Result<Self, PinError> {
-        let digits = text.as_bytes();
-        let hex = |c: u8| match c {
-            b'0'..=b'9' => Some(c - b'0'),
-            b'a'..=b'f' => Some(c - b'a' + 10),
-            _ => None,
-        };
-        let mut bytes = [0; 32];
-        if digits.len() != 64 {
-            return Err(PinError("a pin must be 64 lower-case hexadecimal digits"));
-        }
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            match (hex(pair[0]), hex(pair[1])) {
-                (Some(high), Some(low)) => *byte = high << 4 | low,
-                _ => return Err(PinError("a pin must be 64 lower-case hexadecimal digits")),
-            }
-        }
-        Ok(Self(bytes))
+        let bytes = hex::decode(text).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+        bytes.map(Self).ok_or(PinError("a pin must be 64 lower-case hexadecimal digits"))
     }
 }
 

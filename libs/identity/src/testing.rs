@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SignatureAlgorithm,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SignatureAlgorithm, SigningKey,
 };
 use rustls::pki_types::CertificateDer;
 
@@ -23,7 +23,7 @@ pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 /// Root and issuing CA of a trust domain.
 pub(crate) struct TestCa {
     root: CertificateDer<'static>,
-
+    root_signer: std::sync::Arc<Issuer<'static, KeyPair>>,
     pub(crate) issuing: CertificateDer<'static>,
     pub(crate) signer: Issuer<'static, KeyPair>,
 }
@@ -79,7 +79,26 @@ impl TestCa {
         let root = params.self_signed(&root_key).unwrap().der().clone();
         let root_signer = Issuer::new(params, root_key);
         let issuing = issuing_params.signed_by(&key, &root_signer).unwrap().der().clone();
-        Self { root, issuing, signer: Issuer::new(issuing_params, key) }
+        let root_signer = std::sync::Arc::new(root_signer);
+        Self { root, root_signer, issuing, signer: Issuer::new(issuing_params, key) }
+    }
+
+    /// Another issuing CA under the same root.
+    pub(crate) fn with_next_issuing(&self, name: &str) -> Self {
+        let (params, key) = (ca_params(&format!("issuing {name}")), KeyPair::generate().unwrap());
+        let issuing = params.signed_by(&key, &*self.root_signer).unwrap().der().clone();
+        let (root, root_signer) = (self.root.clone(), self.root_signer.clone());
+        Self { root, root_signer, issuing, signer: Issuer::new(params, key) }
+    }
+
+    /// The root's signature over some bytes.
+    pub(crate) fn root_signs(&self, message: &[u8]) -> Vec<u8> {
+        self.root_signer.key().sign(message).unwrap()
+    }
+
+    /// The issuing CA's signature over some bytes.
+    pub(crate) fn issuing_signs(&self, message: &[u8]) -> Vec<u8> {
+        self.signer.key().sign(message).unwrap()
     }
 
     pub(crate) fn root_der(&self) -> CertificateDer<'static> {

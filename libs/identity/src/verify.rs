@@ -55,6 +55,8 @@ pub struct PeerIdentity {
     pub serial: String,
     /// The pin of the peer's key.
     pub spki: SpkiPin,
+    /// The pins of the other certificates of its chain, the issuing CA among them.
+    pub issuers: Vec<SpkiPin>,
     /// Start of the validity, inclusive.
     pub not_before: SystemTime,
     /// End of the validity, inclusive.
@@ -62,6 +64,18 @@ pub struct PeerIdentity {
 }
 
 impl PeerIdentity {
+    /// When the certificate was issued. Issuers set the start of the validity earlier by the clock skew that verifiers
+    /// allow.
+    pub fn issued_at(&self) -> SystemTime {
+        (self.not_before + CLOCK_SKEW).min(self.not_after)
+    }
+
+    /// When peers begin to refuse the certificate: at the end of its validity and the clock skew that they allow. Its
+    /// connections stay open until then, too.
+    pub fn refused_from(&self) -> SystemTime {
+        self.not_after + CLOCK_SKEW
+    }
+
     /// Repeats the checks whose result can change after the handshake: validity and denylist. Call it for
     /// each stream.
     ///
@@ -148,7 +162,7 @@ pub fn verify_peer(
     let path_time = now.clamp(not_before, not_after.max(not_before));
     verify_path(end_entity, intermediates, bundle, path_time).map_err(refuse)?;
     check_validity(not_before, not_after, now).map_err(refuse)?;
-    let identity = leaf.identity()?;
+    let identity = leaf.identity(intermediates)?;
     if identity.spiffe_id.trust_domain() != bundle.trust_domain() {
         return Err(refuse(RefusalReason::ForeignTrustDomain(bundle.trust_domain().clone())));
     }
@@ -229,14 +243,18 @@ impl<'a> LeafCertificate<'a> {
         }
     }
 
-    /// The SPIFFE id from the names of the certificate, with the other facts in it.
-    pub(crate) fn identity(&self) -> Result<PeerIdentity, RefusedCertificate> {
+    /// The SPIFFE id from the names of the certificate, with the other facts in it and the pins of the rest of its chain.
+    pub(crate) fn identity(
+        &self,
+        intermediates: &[CertificateDer<'_>],
+    ) -> Result<PeerIdentity, RefusedCertificate> {
         let spiffe_id = self.names().map_err(|reason| self.refuse(reason))?;
         let (not_before, not_after) = self.validity();
         let serial = self.cert.raw_serial().iter().skip_while(|byte| **byte == 0);
         let serial = serial.map(|byte| format!("{byte:02x}")).collect();
         let spki = SpkiPin::of_spki(self.cert.public_key().raw);
-        Ok(PeerIdentity { spiffe_id, serial, spki, not_before, not_after })
+        let issuers = intermediates.iter().filter_map(|der| SpkiPin::of_certificate(der).ok()).collect();
+        Ok(PeerIdentity { spiffe_id, serial, spki, issuers, not_before, not_after })
     }
 
     fn names(&self) -> Result<SpiffeId, RefusalReason> {
