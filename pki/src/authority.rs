@@ -8,10 +8,11 @@ use std::{
 };
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use identity::{SpiffeId, TrustDomain, certificate_pem, read_bounded, write_private};
+use identity::{KeyType, SpiffeId, SpkiPin, TrustDomain, certificate_pem, read_bounded, write_private};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PublicKeyData, SanType, SerialNumber,
+    SigningKey,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use time::OffsetDateTime;
@@ -123,6 +124,30 @@ impl CertificateAuthority {
         self.not_after
     }
 
+    /// The pin of its key.
+    pub(crate) fn pin(&self) -> SpkiPin {
+        SpkiPin::of_spki(&self.signer.key().subject_public_key_info())
+    }
+
+    /// Whether this CA was signed by the one with this certificate.
+    pub(crate) fn is_signed_by(&self, ca: &CertificateDer<'_>) -> bool {
+        let (Ok((_, own)), Ok((_, above))) =
+            (X509Certificate::from_der(&self.cert), X509Certificate::from_der(ca))
+        else {
+            return false;
+        };
+        let spki = above.public_key().raw;
+        let signature = &own.signature_value.data;
+        own.issuer() == above.subject()
+            && KeyType::of_spki(spki)
+                .is_some_and(|key| key.verify(spki, own.tbs_certificate.as_ref(), signature))
+    }
+
+    /// Signs some bytes that are not a certificate.
+    pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, PkiError> {
+        self.signer.key().sign(message).map_err(|e| PkiError::Failed(format!("sign with the CA's key: {e}")))
+    }
+
     /// Whether the organisation in the subject is `name`. Our CAs have their trust domain there.
     pub(crate) fn organization_is(&self, name: &str) -> bool {
         let Ok((_, cert)) = X509Certificate::from_der(&self.cert) else { return false };
@@ -227,6 +252,13 @@ pub(crate) fn utc(time: SystemTime) -> String {
         .ok()
         .and_then(|t| t.format(&format).ok())
         .unwrap_or_else(|| seconds.to_string())
+}
+
+/// Parses the text of [`utc`].
+pub(crate) fn parse_utc(text: &str) -> Option<SystemTime> {
+    let format = time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
+    let parsed = time::PrimitiveDateTime::parse(text, &format).ok()?.assume_utc().unix_timestamp();
+    UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(parsed).ok()?))
 }
 
 fn failed(e: rcgen::Error) -> PkiError {

@@ -1,10 +1,15 @@
 //! The `pki` commands, the same for `isthmus pki ...` and `isthmus-pki ...`.
 //!
 //! Exit codes: 0 success (or nothing to do) · 1 failure · 2 wrong usage · 3 not found · 4 refused by policy ·
-//! 5 conflict with existing state · 7 integrity check failed · 10 `doctor` found a warning · 11 `doctor`
+//! 5 conflict with existing state · 6 a gateway is out of reach · 7 integrity check failed · 10 `doctor` found a warning · 11 `doctor`
 //! found a critical problem. With `--json` each command prints one object with `"v": 1`. Secrets are read
 //! from files or a terminal, never from arguments or the environment.
 
+mod bundle;
+mod cert;
+mod cluster;
+mod confirm;
+mod denylist;
 mod init;
 mod inspect;
 mod issuer;
@@ -25,15 +30,24 @@ pub enum PkiCommand {
     /// Renew the issuing CA
     #[command(subcommand)]
     Issuer(issuer::IssuerCommand),
+    /// Print, sign and install the trust bundle
+    #[command(subcommand)]
+    Bundle(bundle::BundleCommand),
+    /// Create roots
+    #[command(subcommand)]
+    Root(bundle::RootCommand),
     /// Create, list and revoke join tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
-    /// List the issued certificates
+    /// List and revoke certificates
     #[command(subcommand)]
-    Cert(inspect::CertCommand),
-    /// List the registered clusters
+    Cert(cert::CertCommand),
+    /// Register, pause, remove and list clusters
     #[command(subcommand)]
-    Cluster(inspect::ClusterCommand),
+    Cluster(cluster::ClusterCommand),
+    /// Print the denylists, push them to the gateways, and see which gateways have them
+    #[command(subcommand)]
+    Denylist(denylist::DenylistCommand),
     /// Verify and print the audit log
     #[command(subcommand)]
     Audit(inspect::AuditCommand),
@@ -60,9 +74,12 @@ fn execute(command: PkiCommand, output: &mut CommandOutput<'_>, now: SystemTime)
     match command {
         PkiCommand::Init(args) => init::run(&args, output, now),
         PkiCommand::Issuer(command) => issuer::run(&command, output, now),
+        PkiCommand::Bundle(command) => bundle::bundle(&command, output, now),
+        PkiCommand::Root(command) => bundle::root(&command, output, now),
         PkiCommand::Token(command) => token::run(&command, output, now),
-        PkiCommand::Cert(command) => inspect::cert(&command, output, now),
-        PkiCommand::Cluster(command) => inspect::cluster(&command, output),
+        PkiCommand::Cert(command) => cert::run(&command, output, now),
+        PkiCommand::Cluster(command) => cluster::run(&command, output, now),
+        PkiCommand::Denylist(command) => denylist::run(&command, output, now),
         PkiCommand::Audit(command) => inspect::audit(&command, output),
         PkiCommand::Doctor(args) => inspect::doctor(&args, output, now),
     }

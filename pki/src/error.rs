@@ -90,6 +90,9 @@ pub enum TokenRefusal {
     /// Its lifetime is over.
     #[error("it expired at {0}; create a new one with `pki token create`")]
     Expired(String),
+    /// Its cluster is paused. The token can be used later.
+    #[error("its cluster is paused; resume it with `pki cluster resume`, the token was not used")]
+    Paused,
     /// It was revoked.
     #[error("it was revoked; create a new one with `pki token create`")]
     Revoked,

@@ -9,22 +9,22 @@ use std::{
     time::SystemTime,
 };
 
-use identity::{Name, Secret, TrustBundle, TrustDomain, read_bounded, write_private, write_public};
-use rcgen::KeyPair;
-use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
+use identity::{Name, Secret, TrustBundle, TrustDomain, write_public};
 use serde_json::json;
 
 use crate::{
-    authority::{CertificateAuthority, ISSUING_LIFE, utc},
+    authority::{ISSUING_LIFE, utc},
     error::PkiError,
     inventory::{Inventory, StateDir, create_private_dir},
-    seal::{Argon2Cost, seal, unseal},
+    roots::{RootFolder, sign_bundle},
+    seal::Argon2Cost,
 };
 
 /// The audit entry that marks the state directory as complete.
 const DONE: &str = "initialised";
 
-const MAX_ROOT_FILE_BYTES: u64 = 64 * 1024;
+/// The sequence of the first bundle.
+const FIRST_SEQUENCE: u64 = 1;
 
 /// The parameters of [`init`].
 #[derive(Debug, Clone)]
@@ -72,10 +72,16 @@ pub(crate) fn init_at_cost(
         return Ok(InitOutcome::AlreadyComplete);
     }
     create_private_dir(&options.root_out)?;
-    let active = load_or_create_root(options, "active", now, cost)?;
-    let standby = load_or_create_root(options, "standby", now, cost)?;
+    let folder = RootFolder {
+        path: options.root_out.clone(),
+        trust_domain: options.trust_domain.clone(),
+        passphrase: options.passphrase.clone(),
+    };
+    let active = folder.load_or_create("active", now, cost)?;
+    let standby = folder.load_or_create("standby", now, cost)?;
     let bundle =
         TrustBundle::new(options.trust_domain.clone(), [active.cert().clone(), standby.cert().clone()])?;
+    let bundle = sign_bundle(bundle, FIRST_SEQUENCE, &active)?;
 
     dir.create()?;
     write_public(&dir.bundle(), bundle.to_pem().as_bytes()).map_err(PkiError::io("write", &dir.bundle()))?;
@@ -106,14 +112,14 @@ pub(crate) fn renew_issuer(options: &RenewIssuerOptions, now: SystemTime) -> Res
     let dir = StateDir::new(&options.state);
     let mut inventory = Inventory::open(&dir)?;
     let (domain, _) = inventory.identity()?;
-    let cert_path = options.root_out.join("root-active.pem");
-    let key_path = options.root_out.join("root-active.key.sealed");
-    let root = load_root(&domain, &options.passphrase, &cert_path, &key_path)?;
+    let (path, passphrase) = (options.root_out.clone(), options.passphrase.clone());
+    let folder = RootFolder { path, trust_domain: domain.clone(), passphrase };
+    let root = folder.load("active")?;
     let bundle = TrustBundle::load(domain.clone(), &dir.bundle())?;
     if !bundle.roots().any(|known| known == root.cert()) {
         return Err(PkiError::Conflict(format!(
             "{}: this root is not in the trust bundle {}",
-            cert_path.display(),
+            folder.certificate("active").display(),
             dir.bundle().display()
         )));
     }
@@ -155,54 +161,6 @@ fn is_complete(dir: &StateDir, options: &InitOptions) -> Result<bool, PkiError> 
         )));
     }
     Ok(inventory.first_audit_event()?.is_some_and(|event| event == DONE))
-}
-
-/// Loads an existing root, or creates it. The certificate is written last, so when it exists the key exists
-/// too.
-fn load_or_create_root(
-    options: &InitOptions,
-    label: &str,
-    now: SystemTime,
-    cost: Argon2Cost,
-) -> Result<CertificateAuthority, PkiError> {
-    let cert_path = options.root_out.join(format!("root-{label}.pem"));
-    let key_path = options.root_out.join(format!("root-{label}.key.sealed"));
-    if cert_path.exists() {
-        return load_root(&options.trust_domain, &options.passphrase, &cert_path, &key_path);
-    }
-    let root = CertificateAuthority::root(&options.trust_domain, label, now)?;
-    let sealed = seal(&root.key_der(), &options.passphrase, cost)?;
-    write_private(&key_path, sealed.as_bytes()).map_err(PkiError::io("write", &key_path))?;
-    write_public(&cert_path, root.cert_pem().as_bytes()).map_err(PkiError::io("write", &cert_path))?;
-    Ok(root)
-}
-
-fn load_root(
-    domain: &TrustDomain,
-    passphrase: &Secret<String>,
-    cert_path: &Path,
-    key_path: &Path,
-) -> Result<CertificateAuthority, PkiError> {
-    let read = |path: &Path| read_bounded(path, MAX_ROOT_FILE_BYTES).map_err(PkiError::io("read", path));
-    let damaged = |path: &Path, why: &str| PkiError::Integrity(format!("{}: {why}", path.display()));
-    let cert =
-        CertificateDer::from_pem_slice(&read(cert_path)?).map_err(|e| damaged(cert_path, &e.to_string()))?;
-    let sealed = String::from_utf8(read(key_path)?).map_err(|_| damaged(key_path, "not valid UTF-8"))?;
-    let key = unseal(&sealed, passphrase).map_err(|e| match e {
-        PkiError::Refused(why) => PkiError::Refused(format!("{}: {why}", key_path.display())),
-        other => damaged(key_path, &other.to_string()),
-    })?;
-    let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(key.as_slice()))
-        .map_err(|e| damaged(key_path, &e.to_string()))?;
-    let root = CertificateAuthority::new(cert, key).map_err(|e| damaged(cert_path, &e.to_string()))?;
-    if !root.organization_is(domain.as_str()) {
-        return Err(PkiError::Conflict(format!(
-            "{}: the root belongs to another trust domain, expected {}",
-            cert_path.display(),
-            domain
-        )));
-    }
-    Ok(root)
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, PkiError> {

@@ -6,6 +6,9 @@
 
 mod audit;
 mod certificates;
+mod clusters;
+mod denials;
+mod gateways;
 mod schema;
 mod tokens;
 
@@ -16,10 +19,14 @@ use std::{
     time::Duration,
 };
 
-use identity::{Name, TrustDomain};
+use identity::{Name, TrustBundle, TrustDomain};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 
-pub(crate) use self::{audit::AuditHead, certificates::IssuedCertificate, tokens::NewTokenRecord};
+pub(crate) use self::{
+    audit::AuditHead, certificates::IssuedCertificate, denials::ListKind, gateways::GatewayRecord,
+    tokens::NewTokenRecord,
+};
+pub use self::{clusters::ClusterRecord, denials::Revocation, gateways::GatewayReport};
 use crate::error::PkiError;
 
 /// How long a change waits for a change of another process.
@@ -45,6 +52,12 @@ impl StateDir {
     /// The roots.
     pub(crate) fn bundle(&self) -> PathBuf {
         self.0.join("bundle.pem")
+    }
+
+    /// Loads the roots.
+    pub(crate) fn load_bundle(&self) -> Result<TrustBundle, PkiError> {
+        let (domain, _) = Inventory::open(self)?.identity()?;
+        Ok(TrustBundle::load(domain, &self.bundle())?)
     }
 
     pub(crate) fn inventory(&self) -> PathBuf {
@@ -103,15 +116,18 @@ impl Inventory {
         if !path.exists() {
             return Ok(None);
         }
-        let inventory = Self::connect(&path)?;
-        let created = schema::is_created(&inventory.db).map_err(|e| match e {
+        let mut inventory = Self::connect(&path)?;
+        let format = schema::format_of(&inventory.db).map_err(|e| match e {
             // An error while reading the first page means that this is not an inventory database.
             PkiError::Inventory(e) => {
                 PkiError::Integrity(format!("{}: not a valid inventory: {e}", path.display()))
             }
             other => other,
         })?;
-        Ok(created.then_some(inventory))
+        if format == 1 {
+            inventory.transaction(schema::upgrade)?;
+        }
+        Ok((format > 0).then_some(inventory))
     }
 
     fn connect(path: &Path) -> Result<Self, PkiError> {
@@ -140,6 +156,11 @@ impl Inventory {
         };
         let bad = |e: identity::NameError| PkiError::Integrity(format!("inventory: {e}"));
         Ok((setting("trust_domain")?.parse().map_err(bad)?, setting("cluster")?.parse().map_err(bad)?))
+    }
+
+    /// A number that differs from an earlier one if another connection has changed the database since then.
+    pub(crate) fn foreign_changes(&self) -> Result<i64, PkiError> {
+        Ok(self.db.pragma_query_value(None, "data_version", |row| row.get(0))?)
     }
 
     /// Runs a change in an exclusive transaction: no other process writes between its reads and its writes.

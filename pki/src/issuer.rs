@@ -1,11 +1,17 @@
 //! The online issuer: redeems tokens and signs leaves. It records both before it returns the result.
 
+mod clusters;
 mod current;
+pub(crate) mod denylist;
+pub(crate) mod gateways;
 
 use std::{
     fmt,
     path::Path,
-    sync::{Mutex, MutexGuard},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -15,10 +21,10 @@ use identity::{
 };
 use rustls_pki_types::CertificateDer;
 
-use self::current::CurrentIssuingCa;
+use self::current::ReloadedFile;
 use crate::{
     GATEWAY,
-    authority::{random, utc},
+    authority::{CertificateAuthority, random, utc},
     csr::ProvenKey,
     error::PkiError,
     inventory::{Inventory, IssuedCertificate, NewTokenRecord, StateDir},
@@ -37,12 +43,15 @@ const TOKEN_TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=D
 /// After `pki issuer renew` the next leaf is signed with the new CA. Calls block on disk I/O: call them from
 /// a blocking task in async code.
 pub struct Issuer {
-    authority: CurrentIssuingCa,
-    bundle: TrustBundle,
+    authority: ReloadedFile<CertificateAuthority>,
+    bundle: ReloadedFile<TrustBundle>,
+    domain: TrustDomain,
     cluster: Name,
     leaf_ttl: Duration,
     // One connection for one caller at a time. Other processes, such as the commands, open their own.
     inventory: Mutex<Inventory>,
+    /// Changes through this connection, which SQLite does not count for it.
+    own_changes: AtomicU64,
 }
 
 /// The result of an enrolment or a renewal.
@@ -84,9 +93,13 @@ impl Issuer {
         let dir = StateDir::new(state);
         let inventory = Inventory::open(&dir)?;
         let (domain, cluster) = inventory.identity()?;
-        let authority = CurrentIssuingCa::load(&dir.issuer())?;
-        let bundle = TrustBundle::load(domain, &dir.bundle())?;
-        Ok(Self { authority, bundle, cluster, leaf_ttl: DEFAULT_LEAF_TTL, inventory: Mutex::new(inventory) })
+        let authority = ReloadedFile::load(&dir.issuer(), CertificateAuthority::load)?;
+        let of_bundle = domain.clone();
+        let bundle =
+            ReloadedFile::load(&dir.bundle(), move |path| Ok(TrustBundle::load(of_bundle.clone(), path)?))?;
+        let (leaf_ttl, inventory) = (DEFAULT_LEAF_TTL, Mutex::new(inventory));
+        let own_changes = AtomicU64::new(0);
+        Ok(Self { authority, bundle, domain, cluster, leaf_ttl, inventory, own_changes })
     }
 
     /// Sets the lifetime of the leaves issued from now on, at least 1 s. A leaf never outlives the issuing
@@ -98,7 +111,7 @@ impl Issuer {
 
     /// The trust domain of the issued certificates.
     pub fn trust_domain(&self) -> &TrustDomain {
-        self.bundle.trust_domain()
+        &self.domain
     }
 
     /// The cluster in which this issuer runs.
@@ -106,9 +119,9 @@ impl Issuer {
         &self.cluster
     }
 
-    /// The roots of the trust domain: active and standby.
-    pub fn bundle(&self) -> &TrustBundle {
-        &self.bundle
+    /// The roots of the trust domain, as they are in the state directory now.
+    pub fn bundle(&self) -> TrustBundle {
+        TrustBundle::clone(&self.bundle.get())
     }
 
     /// End of the issuing CA's validity.
@@ -116,13 +129,22 @@ impl Issuer {
         self.authority.get().not_after()
     }
 
-    /// The registered clusters, sorted by name, each with its environment.
+    /// Two numbers that differ from earlier ones if the inventory has changed since then, here or in another process.
     ///
     /// # Errors
     /// When the inventory cannot be read.
-    pub fn registrations(&self) -> Result<Vec<(Name, String)>, PkiError> {
-        let registrations = self.inventory().registrations()?;
-        Ok(registrations.into_iter().map(|found| (found.cluster, found.environment)).collect())
+    pub fn changes(&self) -> Result<(i64, u64), PkiError> {
+        // The own ones first: a change in between shows the next time.
+        let own = self.own_changes.load(Ordering::Acquire);
+        Ok((self.inventory().foreign_changes()?, own))
+    }
+
+    /// Whether this issuer has issued a peer's certificate.
+    ///
+    /// # Errors
+    /// When the inventory cannot be read.
+    pub fn has_issued(&self, peer: &PeerIdentity) -> Result<bool, PkiError> {
+        self.inventory().has_issued(peer)
     }
 
     /// Creates a join token for a cluster, and registers the cluster if it is new.
@@ -136,7 +158,7 @@ impl Issuer {
         random(&mut secret)?;
         let secret = Secret::new(secret);
         let issuer = self.own_id(&GATEWAY.parse().expect("the constant is a valid name"));
-        let pins: Vec<SpkiPin> = self.bundle.pins().collect();
+        let pins: Vec<SpkiPin> = self.bundle.get().pins().collect();
         let token = JoinToken::new(issuer, new.cluster.clone(), new.addresses.clone(), pins, secret)?;
         let record = NewTokenRecord {
             secret: token.secret(),
@@ -144,7 +166,7 @@ impl Issuer {
             environment: &new.environment,
             expires_at: now + new.ttl,
         };
-        self.inventory().add_token(&record, now)?;
+        self.changed().add_token(&record, now)?;
         Ok(token)
     }
 
@@ -153,34 +175,14 @@ impl Issuer {
     /// # Errors
     /// Those of [`Issuer::create_token`].
     pub fn check_new_token(&self, new: &NewToken) -> Result<(), PkiError> {
-        if new.cluster == self.cluster {
-            return Err(PkiError::Refused(format!(
-                "cluster {} is the issuer's own cluster; \
-                 a token for it would give away the issuer's identity",
-                new.cluster
-            )));
-        }
         if !TOKEN_TTL.contains(&new.ttl) {
             return Err(PkiError::Usage(format!(
                 "token lifetime {:?} is out of range, expected 1s to 24h",
                 new.ttl
             )));
         }
-        let printable = new.environment.bytes().all(|c| c.is_ascii_graphic());
-        if !printable || !(1..=63).contains(&new.environment.len()) {
-            return Err(PkiError::Usage(format!(
-                "environment {:?} must be 1 to 63 printable ASCII characters without spaces",
-                new.environment
-            )));
-        }
         new.addresses.iter().try_for_each(|address| check_address(address))?;
-        match self.inventory().environment(&new.cluster)? {
-            Some(environment) if environment != new.environment => Err(PkiError::Conflict(format!(
-                "cluster {} is registered with environment {environment:?}, not {:?}; use the registered one",
-                new.cluster, new.environment
-            ))),
-            _ => Ok(()),
-        }
+        self.check_cluster(&new.cluster, &new.environment).map(drop)
     }
 
     /// Redeems a join token, and certifies the key in the request for the cluster of the token.
@@ -194,7 +196,7 @@ impl Issuer {
     pub fn enrol(&self, token_secret: &[u8], csr_der: &[u8], now: SystemTime) -> Result<Enrolment, PkiError> {
         let key = ProvenKey::from_csr(csr_der)?;
         let registration = {
-            let mut inventory = self.inventory();
+            let mut inventory = self.changed();
             inventory.check_new_key(&key.pin)?;
             inventory.redeem(token_secret, now)?
         };
@@ -212,15 +214,18 @@ impl Issuer {
     pub fn renew(&self, peer: &PeerIdentity, csr_der: &[u8], now: SystemTime) -> Result<Enrolment, PkiError> {
         let key = ProvenKey::from_csr(csr_der)?;
         let cluster = peer.spiffe_id.cluster();
-        let environment = {
+        let registered = {
             let inventory = self.inventory();
             inventory.check_new_key(&key.pin)?;
             inventory.check_may_renew(peer, now)?;
-            inventory.environment(cluster)?
+            inventory.cluster(cluster)?
         };
-        let environment =
-            environment.ok_or_else(|| PkiError::Refused(format!("cluster {cluster} is not registered")))?;
-        self.issue(peer.spiffe_id.clone(), environment, &key, now)
+        let registered = match registered {
+            Some(cluster) if cluster.paused_at.is_none() => cluster,
+            Some(_) => return Err(PkiError::Refused(format!("cluster {cluster} is paused"))),
+            None => return Err(PkiError::Refused(format!("cluster {cluster} is not registered"))),
+        };
+        self.issue(peer.spiffe_id.clone(), registered.environment, &key, now)
     }
 
     /// Generates a key and a certificate for a component of the issuer's own cluster, such as its gateway.
@@ -232,7 +237,7 @@ impl Issuer {
         let key = ProvenKey::from_csr(key_and_csr.csr_der())?;
         let id = self.own_id(component);
         let enrolment = self.issue(id.clone(), String::new(), &key, now)?;
-        key_and_csr.into_credentials(enrolment.chain, &self.bundle, &id, now)
+        key_and_csr.into_credentials(enrolment.chain, &enrolment.bundle, &id, now)
     }
 
     fn issue(
@@ -243,10 +248,14 @@ impl Issuer {
         now: SystemTime,
     ) -> Result<Enrolment, PkiError> {
         let authority = self.authority.get();
-        let leaf = authority.leaf(&id, &key.spki, now, self.leaf_ttl)?;
+        // A certificate of the second in which its cluster was revoked would be denied with the older ones.
+        let denied_until = self.inventory().denied_until(&id)?;
+        let issued_at = denied_until.map_or(now, |until| now.max(until + Duration::from_secs(1)));
+        let leaf = authority.leaf(&id, &key.spki, issued_at, self.leaf_ttl)?;
         let chain = vec![leaf.der.clone(), authority.cert().clone()];
         // Never issue a certificate that a peer would refuse.
-        verify_peer(&chain, &self.bundle, now, &Expectations::default())?;
+        let bundle = self.bundle();
+        verify_peer(&chain, &bundle, now, &Expectations::default())?;
         let record = IssuedCertificate {
             serial: leaf.serial,
             spiffe_id: id.to_string(),
@@ -255,15 +264,24 @@ impl Issuer {
             not_after: utc(leaf.not_after),
             issued_at: utc(now),
             revoked_at: None,
+            parent: None,
+            generation: 0,
+            first_seen_at: None,
         };
-        self.inventory().add_certificate(&record, now)?;
+        self.changed().add_certificate(&record, now)?;
         let cluster = id.cluster().clone();
-        let bundle = self.bundle.clone();
         Ok(Enrolment { chain, bundle, spiffe_id: id, cluster, environment, not_after: leaf.not_after })
     }
 
     fn own_id(&self, component: &Name) -> SpiffeId {
         SpiffeId::new(self.trust_domain().clone(), self.cluster.clone(), component.clone())
+    }
+
+    /// The inventory, for a change that [`Issuer::changes`] shows.
+    fn changed(&self) -> MutexGuard<'_, Inventory> {
+        let inventory = self.inventory();
+        self.own_changes.fetch_add(1, Ordering::AcqRel);
+        inventory
     }
 
     fn inventory(&self) -> MutexGuard<'_, Inventory> {

@@ -54,7 +54,7 @@ mod tests {
 
         let token = pki.token("eu-1");
         let (key, enrolment) = enrol(&token);
-        let error = token.accept(key, enrolment.chain, other.issuer().bundle(), pki.now).unwrap_err();
+        let error = token.accept(key, enrolment.chain, &other.issuer().bundle(), pki.now).unwrap_err();
         assert!(error.to_string().contains("which the join token does not pin"), "{error}");
 
         let (token, wrong) = (pki.token("eu-1"), pki.token("us-1"));

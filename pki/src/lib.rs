@@ -9,7 +9,7 @@
 //! used. Tokens are not stored; only their SHA-256 is. The state directory contains no root key. The private
 //! key of a peer never leaves the peer.
 //!
-//! Reading order: `token`, `key`, `csr`, `authority`, `inventory`, `issuer`, `join`, `init`, `doctor`, `cli`.
+//! Reading order: `token`, `key`, `csr`, `authority`, `inventory`, `issuer`, `join`, `roots`, `init`, `doctor`, `cli`.
 
 mod authority;
 pub mod cli;
@@ -21,6 +21,7 @@ mod inventory;
 mod issuer;
 mod join;
 mod key;
+mod roots;
 mod seal;
 mod token;
 
@@ -30,6 +31,7 @@ mod testing;
 pub use error::{CsrRefusal, PkiError, TokenRefusal};
 pub use identity::Secret;
 pub use init::{InitOptions, InitOutcome, init};
+pub use inventory::{ClusterRecord, GatewayReport, Revocation};
 pub use issuer::{DEFAULT_LEAF_TTL, Enrolment, Issuer, NewToken};
 pub use key::KeyAndCsr;
 pub use token::{JoinToken, TOKEN_PREFIX, TokenError};

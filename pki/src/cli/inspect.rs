@@ -1,30 +1,15 @@
-//! The commands that only read: `pki cert`, `pki cluster`, `pki audit`, `pki doctor`.
+//! The commands that only read: `pki audit`, `pki doctor`.
 
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
 use crate::{
-    authority::utc,
     cli::{output::CommandOutput, state::StateArgs},
     doctor::{Severity, examine},
     error::PkiError,
     inventory::{AuditHead, Inventory, StateDir},
 };
-
-/// Commands for certificates.
-#[derive(Debug, clap::Subcommand)]
-pub enum CertCommand {
-    /// List the issued certificates, oldest first
-    List(StateArgs),
-}
-
-/// Commands for clusters.
-#[derive(Debug, clap::Subcommand)]
-pub enum ClusterCommand {
-    /// List the registered clusters
-    List(StateArgs),
-}
 
 /// Commands for the audit log.
 #[derive(Debug, clap::Subcommand)]
@@ -64,65 +49,6 @@ pub struct DoctorArgs {
 
 fn open_inventory(args: &StateArgs) -> Result<Inventory, PkiError> {
     Inventory::open(&StateDir::new(&args.state))
-}
-
-pub(super) fn cert(
-    command: &CertCommand,
-    output: &mut CommandOutput<'_>,
-    now: SystemTime,
-) -> Result<u8, PkiError> {
-    let CertCommand::List(args) = command;
-    let certificates = open_inventory(args)?.certificates()?;
-    let now = utc(now);
-    let state = |revoked: bool, not_after: &str| match (revoked, not_after < now.as_str()) {
-        (true, _) => "revoked",
-        (false, true) => "expired",
-        (false, false) => "valid",
-    };
-    if args.json {
-        let list: Vec<_> = certificates
-            .iter()
-            .map(|c| {
-                json!({
-                    "serial": c.serial, "spiffe_id": c.spiffe_id, "spki_sha256": c.spki,
-                    "state": state(c.revoked_at.is_some(), &c.not_after), "not_before": c.not_before,
-                    "not_after": c.not_after, "issued_at": c.issued_at, "revoked_at": c.revoked_at,
-                })
-            })
-            .collect();
-        output.object(json!({"certificates": list}))?;
-        return Ok(0);
-    }
-    let rows: Vec<_> = certificates
-        .into_iter()
-        .map(|c| {
-            let state = state(c.revoked_at.is_some(), &c.not_after).to_owned();
-            vec![c.serial, c.spiffe_id, state, c.issued_at, c.not_after]
-        })
-        .collect();
-    output.table(&["SERIAL", "SPIFFE ID", "STATE", "ISSUED", "EXPIRES"], rows)?;
-    Ok(0)
-}
-
-pub(super) fn cluster(command: &ClusterCommand, output: &mut CommandOutput<'_>) -> Result<u8, PkiError> {
-    let ClusterCommand::List(args) = command;
-    let clusters = open_inventory(args)?.registrations()?;
-    if args.json {
-        let list: Vec<_> = clusters
-            .iter()
-            .map(|c| {
-                json!({
-                    "cluster": c.cluster.as_str(), "environment": c.environment, "registered_at": c.registered_at,
-                })
-            })
-            .collect();
-        output.object(json!({"clusters": list}))?;
-        return Ok(0);
-    }
-    let rows: Vec<_> =
-        clusters.into_iter().map(|c| vec![c.cluster.to_string(), c.environment, c.registered_at]).collect();
-    output.table(&["CLUSTER", "ENVIRONMENT", "REGISTERED"], rows)?;
-    Ok(0)
 }
 
 pub(super) fn audit(command: &AuditCommand, output: &mut CommandOutput<'_>) -> Result<u8, PkiError> {

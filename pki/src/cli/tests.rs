@@ -95,6 +95,54 @@ fn the_commands_work_from_init_to_a_joined_cluster() {
 }
 
 #[test]
+fn a_root_is_replaced_by_commands_that_use_the_offline_roots() {
+    let test = TestPki::new();
+    let passphrase_file = test.dir.path().join("passphrase");
+    fs::write(&passphrase_file, format!("{PASSPHRASE}\n")).unwrap();
+    let (state, root_out) = (test.state(), test.root_out());
+    let path = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let (in_use, next) = (path(&state.join("bundle.pem")), path(&test.dir.path().join("next.pem")));
+    let (state, root_out) = (path(&state), path(&root_out));
+    let passphrase = path(&passphrase_file);
+    let offline =
+        ["--root-out", &root_out, "--root-passphrase-file", &passphrase, "--trust-domain", "test.example"];
+    let shown = object(&["bundle", "show", "--state", &state, "--json"]);
+    assert_eq!((&shown["sequence"], shown["roots"].as_array().unwrap().len()), (&1.into(), 2));
+    let pins: Vec<_> =
+        shown["roots"].as_array().unwrap().iter().map(|r| r["pin"].as_str().unwrap()).collect();
+
+    let created = object(&[&["root", "create", "--label", "next", "--json"], &offline[..]].concat());
+    let certificate = created["certificate"].as_str().unwrap();
+    let sign = ["bundle", "sign", "--bundle", &in_use, "--out", &next, "--json"];
+    let planned = object(&[&sign[..], &offline, &["--add", certificate, "--dry-run"]].concat());
+    assert!(planned["sequence"] == 2 && !fs::exists(&next).unwrap());
+    object(&[&sign[..], &offline, &["--add", certificate, "--remove", pins[1]]].concat());
+    let install = ["bundle", "install", "--state", &state, &next];
+    let (code, printed) = pki(&[&install[..], &["--dry-run"]].concat());
+    assert!(code == 0 && printed.ends_with("would be installed\n"), "{printed}");
+    assert!(pki(&install).1.contains("installed"));
+    assert!(pki(&install).1.contains("nothing was changed"));
+    let shown = object(&["bundle", "show", "--state", &state, "--json"]);
+    assert_eq!((&shown["sequence"], &shown["roots"][1]["pin"]), (&2.into(), &created["pin"]));
+
+    // The root above the issuing CA cannot go before the CA is renewed under another one.
+    object(&[&sign[..], &offline, &["--root", "next", "--remove", pins[0]]].concat());
+    let (code, printed) = pki(&install);
+    assert!(code == 4 && printed.contains("renew the issuing CA under another root first"), "{printed}");
+    let (code, printed) = pki(&[&sign[..], &offline, &["--remove", pins[1]]].concat());
+    assert!(code == 3 && printed.contains("is not in the bundle"), "{printed}");
+    // A bundle that only the foreign root signs, and one that nobody signs.
+    let (code, printed) = pki(&[&sign[..], &offline, &["--root", "standby"]].concat());
+    assert!(code == 4 && printed.contains("the root that signs is not in use"), "{printed}");
+    let unsigned = fs::read_to_string(&in_use).unwrap();
+    fs::write(&next, unsigned.lines().skip(1).take(14).map(|line| format!("{line}\n")).collect::<String>())
+        .unwrap();
+    let (code, printed) = pki(&install);
+    assert!(code == 4 && printed.contains("no root has signed it"), "{code} {printed}");
+    assert!(pki(&["audit", "tail", "--state", &state]).1.contains("trust bundle installed"));
+}
+
+#[test]
 fn a_token_is_written_only_to_the_private_file_given() {
     let test = TestPki::new();
     let (state, out) = (test.state(), test.dir.path().join("token"));

@@ -152,7 +152,7 @@ fn revoke(args: &RevokeArgs, output: &mut CommandOutput<'_>, now: SystemTime) ->
 }
 
 /// Parses a duration as Prometheus writes it, with one unit: `90s`, `15m`, `24h`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
     let seconds = match unit {

@@ -3,7 +3,7 @@ use std::{fs, os::unix::fs::PermissionsExt};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::*;
-use crate::{Issuer, testing::TestPki};
+use crate::{Issuer, authority::CertificateAuthority, testing::TestPki};
 
 fn again(pki: &TestPki) -> Result<InitOutcome, PkiError> {
     init_at_cost(&pki.options(), pki.now, Argon2Cost::WEAK)
@@ -28,12 +28,8 @@ fn root_keys_are_not_in_the_state_directory() {
     }
     assert_eq!(fs::metadata(pki.root_out()).unwrap().permissions().mode() & 0o777, 0o700);
     let options = pki.options();
-    let active = load_root(
-        &options.trust_domain,
-        &options.passphrase,
-        &pki.root_out().join("root-active.pem"),
-        &pki.root_out().join("root-active.key.sealed"),
-    );
+    let (path, trust_domain, passphrase) = (pki.root_out(), options.trust_domain, options.passphrase);
+    let active = RootFolder { path, trust_domain, passphrase }.load("active");
     let key = active.unwrap().key_der();
     for entry in fs::read_dir(pki.state()).unwrap() {
         let content = fs::read(entry.unwrap().path()).unwrap();
@@ -154,7 +150,7 @@ fn certificates_of_the_old_issuing_ca_stay_valid_after_a_renewal() {
     let issuer = Issuer::open(&pki.state()).unwrap();
     assert_eq!(until, issuer.not_after());
     assert!(until > later + ISSUING_LIFE - std::time::Duration::from_secs(2));
-    own.check(issuer.bundle(), pki.now).unwrap();
+    own.check(&issuer.bundle(), pki.now).unwrap();
     let next = issuer.issue_own(&"gateway".parse().unwrap(), later).unwrap();
     assert_ne!(next.chain()[1], own.chain()[1]);
     pki.inventory().verify_audit(None).unwrap();

@@ -24,6 +24,12 @@ pub(crate) struct IssuedCertificate {
     pub(crate) not_after: String,
     pub(crate) issued_at: String,
     pub(crate) revoked_at: Option<String>,
+    /// The serial number of the certificate that it renews.
+    pub(crate) parent: Option<String>,
+    /// How many renewals there were since the join.
+    pub(crate) generation: i64,
+    /// When a peer first connected with it.
+    pub(crate) first_seen_at: Option<String>,
 }
 
 impl IssuedCertificate {
@@ -36,11 +42,15 @@ impl IssuedCertificate {
             not_after: row.get(4)?,
             issued_at: row.get(5)?,
             revoked_at: row.get(6)?,
+            parent: row.get(7)?,
+            generation: row.get(8)?,
+            first_seen_at: row.get(9)?,
         })
     }
 }
 
-const COLUMNS: &str = "serial, spiffe_id, spki, not_before, not_after, issued_at, revoked_at";
+const COLUMNS: &str = "serial, spiffe_id, spki, not_before, not_after, issued_at, revoked_at, parent, generation, \
+                       first_seen_at";
 
 impl Inventory {
     /// Refuses a key that was certified before.
@@ -77,6 +87,15 @@ impl Inventory {
         Ok(())
     }
 
+    /// Whether a certificate was issued here for this key and this identity.
+    pub(crate) fn has_issued(&self, peer: &PeerIdentity) -> Result<bool, PkiError> {
+        let found = self
+            .db
+            .prepare_cached("SELECT 1 FROM certificates WHERE serial = ?1 AND spki = ?2 AND spiffe_id = ?3")?
+            .exists(params![peer.serial, peer.spki.to_string(), peer.spiffe_id.to_string()])?;
+        Ok(found)
+    }
+
     /// Records a certificate. Call it before the certificate is sent to the peer.
     pub(crate) fn add_certificate(
         &mut self,
@@ -85,7 +104,9 @@ impl Inventory {
     ) -> Result<(), PkiError> {
         self.transaction(|tx| {
             let inserted = tx.execute(
-                &format!("INSERT INTO certificates ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"),
+                &format!(
+                    "INSERT INTO certificates ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+                ),
                 params![
                     new.serial,
                     new.spiffe_id,
@@ -93,7 +114,10 @@ impl Inventory {
                     new.not_before,
                     new.not_after,
                     new.issued_at,
-                    new.revoked_at
+                    new.revoked_at,
+                    new.parent,
+                    new.generation,
+                    new.first_seen_at
                 ],
             );
             match inserted {
@@ -104,8 +128,16 @@ impl Inventory {
                 }
                 Err(e) => return Err(e.into()),
             }
-            let detail =
-                json!({"serial": new.serial, "id": new.spiffe_id, "key": new.spki, "until": new.not_after});
+            // A cluster has joined with its first certificate.
+            tx.execute(
+                "UPDATE registrations SET joined_at = ?2
+                 WHERE joined_at IS NULL AND ?1 GLOB 'spiffe://*/cluster/' || cluster || '/*'",
+                [&new.spiffe_id, &new.issued_at],
+            )?;
+            let detail = json!({
+                "serial": new.serial, "id": new.spiffe_id, "key": new.spki, "until": new.not_after,
+                "generation": new.generation,
+            });
             audit::append(tx, now, "certificate issued", &detail)
         })
     }

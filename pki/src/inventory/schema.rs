@@ -5,7 +5,7 @@ use rusqlite::{Connection, Transaction, params};
 
 use crate::error::PkiError;
 
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE settings (
@@ -51,10 +51,56 @@ CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit BEGIN SELECT RAISE(AB
 CREATE TRIGGER audit_is_not_cut BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
 ";
 
+/// What format 2 adds to format 1.
+const SECOND: &str = "
+ALTER TABLE registrations ADD COLUMN joined_at TEXT;      -- of the first certificate
+ALTER TABLE registrations ADD COLUMN paused_at TEXT;
+ALTER TABLE registrations ADD COLUMN removed_at TEXT;
+
+ALTER TABLE certificates ADD COLUMN parent TEXT;          -- serial number of the certificate that it renews
+ALTER TABLE certificates ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE certificates ADD COLUMN first_seen_at TEXT;   -- of the first connection with it
+CREATE INDEX certificates_by_parent ON certificates (parent);
+
+UPDATE registrations SET joined_at =
+    (SELECT min(issued_at) FROM certificates WHERE spiffe_id GLOB 'spiffe://*/cluster/' || cluster || '/*');
+
+CREATE TABLE denials (
+    id INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL,                     -- id or cluster
+    value TEXT NOT NULL,
+    issued_until TEXT,                      -- later certificates are spared; NULL spares none
+    reason TEXT NOT NULL,
+    at TEXT NOT NULL,
+    lifted_at TEXT
+) STRICT;
+
+CREATE TABLE denylists (
+    kind TEXT PRIMARY KEY,                  -- issuer or root: who signed it
+    number INTEGER NOT NULL,
+    bytes BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE gateways (
+    id TEXT NOT NULL,
+    instance TEXT NOT NULL,
+    remote TEXT NOT NULL,
+    serial TEXT NOT NULL,
+    denylist INTEGER NOT NULL,
+    root_denylist INTEGER NOT NULL,
+    bundle INTEGER NOT NULL,
+    refused TEXT NOT NULL,
+    reported_at TEXT NOT NULL,
+    disconnected_at TEXT,
+    PRIMARY KEY (id, instance)
+) STRICT;
+";
+
 /// Creates the tables unless they exist.
 pub(super) fn create(tx: &Transaction<'_>, domain: &TrustDomain, cluster: &Name) -> Result<(), PkiError> {
-    if !is_created(tx)? {
+    if format_of(tx)? == 0 {
         tx.execute_batch(TABLES)?;
+        tx.execute_batch(SECOND)?;
         let mut insert = tx.prepare("INSERT INTO settings (key, value) VALUES (?1, ?2)")?;
         insert.execute(params!["trust_domain", domain.as_str()])?;
         insert.execute(params!["cluster", cluster.as_str()])?;
@@ -63,11 +109,19 @@ pub(super) fn create(tx: &Transaction<'_>, domain: &TrustDomain, cluster: &Name)
     Ok(())
 }
 
-/// Whether the tables exist. Rejects a database of a newer program.
-pub(super) fn is_created(db: &Connection) -> Result<bool, PkiError> {
+/// Converts the tables of an earlier program.
+pub(super) fn upgrade(tx: &Transaction<'_>) -> Result<(), PkiError> {
+    if format_of(tx)? == 1 {
+        tx.execute_batch(SECOND)?;
+        tx.pragma_update(None, "user_version", VERSION)?;
+    }
+    Ok(())
+}
+
+/// The format of the tables; 0 if there are none. Rejects a database of a newer program.
+pub(super) fn format_of(db: &Connection) -> Result<i64, PkiError> {
     match db.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? {
-        0 => Ok(false),
-        VERSION => Ok(true),
+        known @ 0..=VERSION => Ok(known),
         newer => Err(PkiError::Integrity(format!(
             "inventory: its format is {newer}, this program supports format {VERSION}; upgrade the program"
         ))),

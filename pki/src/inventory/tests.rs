@@ -77,7 +77,7 @@ fn a_changed_audit_log_is_detected() {
     check("UPDATE audit SET detail = replace(detail, 'eu-1', 'xx-1') WHERE number = 3", "breaks at entry 3");
     check("UPDATE audit SET at = '2020-01-01T00:00:00Z' WHERE number = 1", "breaks at entry 1");
     check("UPDATE audit SET event = 'nothing' WHERE number = 9", "breaks at entry 9");
-    check("UPDATE audit SET hash = replace(hash, '1', '2') WHERE number = 5", "breaks at entry 5");
+    check("UPDATE audit SET hash = 'x' || hash WHERE number = 5", "breaks at entry 5");
     check("DELETE FROM audit WHERE number = 4", "breaks at entry 4");
     check("DELETE FROM audit WHERE number = 1", "breaks at entry 1");
     check("UPDATE audit SET number = 100 WHERE number = 9", "breaks at entry 9");
@@ -118,7 +118,7 @@ fn a_change_without_its_audit_entry_is_rolled_back() {
     };
     assert!(pki.inventory().add_token(&record, SystemTime::now()).is_err());
     assert!(pki.inventory().tokens().unwrap().is_empty());
-    assert!(pki.inventory().registrations().unwrap().is_empty());
+    assert!(pki.inventory().clusters().unwrap().is_empty());
 }
 
 #[test]
@@ -155,4 +155,27 @@ fn no_secret_is_stored_in_the_state_directory() {
             assert!(!found, "a secret is in {}", path.display());
         }
     }
+}
+
+#[test]
+fn an_inventory_of_the_first_format_is_converted_with_its_clusters() {
+    let pki = pki_with_two_clusters();
+    pki.token("expected");
+    let path = pki.state().join("inventory.db");
+    // The first format had none of this.
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch(
+        "DROP TABLE gateways; DROP TABLE denylists; DROP TABLE denials; DROP INDEX certificates_by_parent;
+         ALTER TABLE certificates DROP COLUMN first_seen_at; ALTER TABLE certificates DROP COLUMN generation;
+         ALTER TABLE certificates DROP COLUMN parent; ALTER TABLE registrations DROP COLUMN removed_at;
+         ALTER TABLE registrations DROP COLUMN paused_at; ALTER TABLE registrations DROP COLUMN joined_at;
+         PRAGMA user_version = 1;",
+    )
+    .unwrap();
+    drop(db);
+    let states: Vec<_> = pki.inventory().clusters().unwrap().iter().map(|c| c.state()).collect();
+    assert_eq!(states, ["joined", "expected", "joined"]);
+    assert_eq!(pki.inventory().certificates().unwrap().len(), 2);
+    pki.issuer().denylists(pki.now).unwrap();
+    pki.inventory().verify_audit(None).unwrap();
 }

@@ -1,4 +1,4 @@
-//! Registered clusters and their join tokens.
+//! The join tokens of clusters.
 
 use std::time::SystemTime;
 
@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::{
     authority::utc,
     error::{PkiError, TokenRefusal},
-    inventory::{Inventory, audit},
+    inventory::{Inventory, audit, clusters},
 };
 
 /// How many refused uses of one token are written to the audit log. Further ones are only counted, so that
@@ -25,12 +25,10 @@ pub(crate) struct NewTokenRecord<'a> {
     pub(crate) expires_at: SystemTime,
 }
 
-/// A cluster that may get certificates.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ClusterRecord {
+/// What a redeemed token was created for.
+pub(crate) struct Redeemed {
     pub(crate) cluster: Name,
     pub(crate) environment: String,
-    pub(crate) registered_at: String,
 }
 
 /// A token in the inventory, without its secret.
@@ -61,52 +59,12 @@ impl TokenRecord {
 }
 
 impl Inventory {
-    /// The environment of a registered cluster.
-    pub(crate) fn environment(&self, cluster: &Name) -> Result<Option<String>, PkiError> {
-        Ok(registered_environment(&self.db, cluster)?)
-    }
-
-    /// All registered clusters, sorted by name.
-    pub(crate) fn registrations(&self) -> Result<Vec<ClusterRecord>, PkiError> {
-        let mut statement = self
-            .db
-            .prepare("SELECT cluster, environment, registered_at FROM registrations ORDER BY cluster")?;
-        let mut rows = statement.query([])?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            let (environment, registered_at) = (row.get(1)?, row.get(2)?);
-            found.push(ClusterRecord {
-                cluster: parse_cluster(&row.get::<_, String>(0)?)?,
-                environment,
-                registered_at,
-            });
-        }
-        Ok(found)
-    }
-
     /// Records a token, and the cluster if it is new.
     pub(crate) fn add_token(&mut self, new: &NewTokenRecord<'_>, now: SystemTime) -> Result<(), PkiError> {
         let (hash, cluster) = (sha256_hex(new.secret), new.cluster.as_str());
         let (at, expires_at) = (utc(now), utc(new.expires_at));
         self.transaction(|tx| {
-            match registered_environment(tx, new.cluster)? {
-                None => {
-                    tx.execute(
-                        "INSERT INTO registrations (cluster, environment, registered_at) VALUES (?1, ?2, ?3)",
-                        params![cluster, new.environment, at],
-                    )?;
-                    let detail = json!({"cluster": cluster, "environment": new.environment});
-                    audit::append(tx, now, "cluster registered", &detail)?;
-                }
-                Some(environment) if environment != new.environment => {
-                    return Err(PkiError::Conflict(format!(
-                        "cluster {cluster} is registered with environment {environment:?}, not {:?}; \
-                         use the registered one",
-                        new.environment
-                    )));
-                }
-                Some(_) => {}
-            }
+            clusters::register(tx, new.cluster, new.environment, now)?;
             tx.execute(
                 "INSERT INTO tokens (secret_sha256, cluster, created_at, expires_at) VALUES (?1, ?2, ?3, ?4)",
                 params![hash, cluster, at, expires_at],
@@ -117,27 +75,28 @@ impl Inventory {
     }
 
     /// Marks a token as used and returns the cluster for which it was created.
-    pub(crate) fn redeem(&mut self, secret: &[u8], now: SystemTime) -> Result<ClusterRecord, PkiError> {
+    pub(crate) fn redeem(&mut self, secret: &[u8], now: SystemTime) -> Result<Redeemed, PkiError> {
         let hash = sha256_hex(secret);
         let at = utc(now);
         // A refusal must not roll the transaction back, because its audit entry must be kept.
         let outcome = self.transaction(|tx| {
             let won = tx.execute(
                 "UPDATE tokens SET used_at = ?2
-                 WHERE secret_sha256 = ?1 AND used_at IS NULL AND revoked_at IS NULL AND expires_at > ?2",
+                 WHERE secret_sha256 = ?1 AND used_at IS NULL AND revoked_at IS NULL AND expires_at > ?2
+                 AND cluster IN (SELECT cluster FROM registrations WHERE paused_at IS NULL AND removed_at IS NULL)",
                 params![hash, at],
             )?;
             if won == 0 {
                 return Ok(Err(explain_refusal(tx, &hash, now)?));
             }
-            let (cluster, environment, registered_at) = tx.query_row(
-                "SELECT cluster, environment, registered_at FROM tokens JOIN registrations USING (cluster)
+            let (cluster, environment) = tx.query_row(
+                "SELECT cluster, environment FROM tokens JOIN registrations USING (cluster)
                  WHERE secret_sha256 = ?1",
                 [&hash],
-                |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?)),
+                |row| Ok((row.get::<_, String>(0)?, row.get(1)?)),
             )?;
             audit::append(tx, now, "token used", &json!({"token": &hash[..ID_DIGITS], "cluster": cluster}))?;
-            Ok(Ok(ClusterRecord { cluster: parse_cluster(&cluster)?, environment, registered_at }))
+            Ok(Ok(Redeemed { cluster: parse_cluster(&cluster)?, environment }))
         })?;
         Ok(outcome?)
     }
@@ -216,7 +175,8 @@ fn explain_refusal(tx: &Transaction<'_>, hash: &str, now: SystemTime) -> Result<
     let (refusal, why) = match (used_at, revoked_at) {
         (Some(at), _) => (TokenRefusal::Used(at), "used"),
         (None, Some(_)) => (TokenRefusal::Revoked, "revoked"),
-        (None, None) => (TokenRefusal::Expired(expires_at), "expired"),
+        (None, None) if expires_at <= utc(now) => (TokenRefusal::Expired(expires_at), "expired"),
+        (None, None) => (TokenRefusal::Paused, "paused"),
     };
     if refusals <= AUDITED_REFUSALS {
         let detail =
@@ -224,13 +184,6 @@ fn explain_refusal(tx: &Transaction<'_>, hash: &str, now: SystemTime) -> Result<
         audit::append(tx, now, "token refused", &detail)?;
     }
     Ok(refusal)
-}
-
-fn registered_environment(db: &rusqlite::Connection, cluster: &Name) -> rusqlite::Result<Option<String>> {
-    db.query_row("SELECT environment FROM registrations WHERE cluster = ?1", [cluster.as_str()], |row| {
-        row.get(0)
-    })
-    .optional()
 }
 
 fn parse_cluster(text: &str) -> Result<Name, PkiError> {

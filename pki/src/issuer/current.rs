@@ -1,4 +1,4 @@
-//! The issuing CA in use. It is reloaded after `pki issuer renew` in another process.
+//! Files that other processes replace while the issuer runs: the issuing CA and the trust bundle.
 
 use std::{
     fs,
@@ -7,45 +7,53 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::{authority::CertificateAuthority, error::PkiError};
+use crate::error::PkiError;
 
-/// Keeps the issuing CA in memory, and reloads it when its file is replaced.
-pub(super) struct CurrentIssuingCa {
+/// Keeps what a file contains in memory, and loads it again when the file is replaced.
+pub(super) struct ReloadedFile<T> {
     path: PathBuf,
-    loaded: Mutex<LoadedCa>,
+    load: LoadFile<T>,
+    loaded: Mutex<LoadedFile<T>>,
 }
 
-struct LoadedCa {
-    authority: Arc<CertificateAuthority>,
-    file_version: Option<FileVersion>,
+/// Reads the content of a file.
+type LoadFile<T> = Box<dyn Fn(&Path) -> Result<T, PkiError> + Send + Sync>;
+
+struct LoadedFile<T> {
+    content: Arc<T>,
+    version: Option<FileVersion>,
 }
 
 /// Identifies one version of a file: device, inode, size, and change time in seconds and nanoseconds.
 type FileVersion = (u64, u64, u64, i64, i64);
 
-impl CurrentIssuingCa {
-    /// Loads the issuing CA from its file.
-    pub(super) fn load(path: &Path) -> Result<Self, PkiError> {
+impl<T> ReloadedFile<T> {
+    /// Loads the file for the first time.
+    pub(super) fn load(
+        path: &Path,
+        load: impl Fn(&Path) -> Result<T, PkiError> + Send + Sync + 'static,
+    ) -> Result<Self, PkiError> {
         // Read the version before the content. A file that is replaced in between is then read again and not
         // missed.
-        let file_version = file_version(path);
-        let authority = Arc::new(CertificateAuthority::load(path)?);
-        Ok(Self { path: path.to_owned(), loaded: Mutex::new(LoadedCa { authority, file_version }) })
+        let version = file_version(path);
+        let content = Arc::new(load(path)?);
+        let loaded = Mutex::new(LoadedFile { content, version });
+        Ok(Self { path: path.to_owned(), load: Box::new(load), loaded })
     }
 
-    /// The issuing CA to sign with now. If the file is missing or damaged, the loaded CA stays in use, and
-    /// `pki doctor` reports the file.
-    pub(super) fn get(&self) -> Arc<CertificateAuthority> {
+    /// The content now. If the file is missing or damaged, the loaded content stays in use, and `pki doctor` reports the
+    /// file.
+    pub(super) fn get(&self) -> Arc<T> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         let found = file_version(&self.path);
-        if found.is_some() && found != loaded.file_version {
+        if found.is_some() && found != loaded.version {
             // Store the version even if the file is damaged: do not read it again until it is replaced again.
-            loaded.file_version = found;
-            if let Ok(authority) = CertificateAuthority::load(&self.path) {
-                loaded.authority = Arc::new(authority);
+            loaded.version = found;
+            if let Ok(content) = (self.load)(&self.path) {
+                loaded.content = Arc::new(content);
             }
         }
-        loaded.authority.clone()
+        loaded.content.clone()
     }
 }
 
