@@ -65,10 +65,16 @@ pub struct Hello {
     /// Whether targets may be sent one by one (TargetNames, Target). Otherwise Targets is sent, every 2 seconds.
     #[prost(bool, tag = "4")]
     pub single_targets: bool,
+    /// Whether the messages Bundle, denylist and TrustReport are understood.
+    #[prost(bool, tag = "5")]
+    pub trust: bool,
+    /// Distinguishes the processes that had this instance one after the other: random at each start.
+    #[prost(string, tag = "6")]
+    pub run: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FromObservability {
-    #[prost(oneof = "from_observability::Message", tags = "1, 2, 3")]
+    #[prost(oneof = "from_observability::Message", tags = "1, 2, 3, 4, 5")]
     pub message: ::core::option::Option<from_observability::Message>,
 }
 /// Nested message and enum types in `FromObservability`.
@@ -83,11 +89,27 @@ pub mod from_observability {
         /// The response to a CertificateRequest that was refused: the reason, in one line.
         #[prost(string, tag = "3")]
         Refused(::prost::alloc::string::String),
+        /// The roots to trust. Sent after the hello and when they change, if the cluster's hello has `trust`.
+        #[prost(message, tag = "4")]
+        Bundle(super::Bundle),
+        /// A signed denylist (libs/identity/src/denylist/signed.rs). Sent after the hello and with each new number.
+        #[prost(bytes, tag = "5")]
+        Denylist(::prost::bytes::Bytes),
     }
+}
+/// Roots to trust. A gateway uses them instead of those that it has only if one of those has signed them.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Bundle {
+    /// Root certificates in DER.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub roots: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// The sequence and the signature of a root (libs/identity/src/root_signature.rs); empty if there is none.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub signature: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromCluster {
-    #[prost(oneof = "from_cluster::Message", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "from_cluster::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub message: ::core::option::Option<from_cluster::Message>,
 }
 /// Nested message and enum types in `FromCluster`.
@@ -112,7 +134,26 @@ pub mod from_cluster {
         /// The state of one target, after its name was sent and after each change.
         #[prost(message, tag = "6")]
         Target(super::Target),
+        /// What is in use. Sent after the hello, and as the answer to each Bundle and denylist.
+        #[prost(message, tag = "7")]
+        Trust(super::TrustReport),
     }
+}
+/// What a cluster's gateway has in use.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TrustReport {
+    /// Number of the issuing CA's denylist; 0 without one.
+    #[prost(uint64, tag = "1")]
+    pub denylist: u64,
+    /// Number of the root's denylist; 0 without one.
+    #[prost(uint64, tag = "2")]
+    pub root_denylist: u64,
+    /// Sequence of the trust bundle.
+    #[prost(uint64, tag = "3")]
+    pub bundle: u64,
+    /// Why the last Bundle or denylist was refused, in one line; empty if it was not.
+    #[prost(string, tag = "4")]
+    pub refused: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Drain {}
@@ -130,6 +171,9 @@ pub struct Certificate {
     /// All roots to trust, in DER.
     #[prost(bytes = "bytes", repeated, tag = "2")]
     pub roots: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// The sequence of the roots and the signature of a root; empty if there is none.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub bundle_signature: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Targets {

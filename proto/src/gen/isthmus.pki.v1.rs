@@ -22,6 +22,9 @@ pub struct EnrolResponse {
     pub cluster: ::prost::alloc::string::String,
     #[prost(string, tag = "5")]
     pub environment: ::prost::alloc::string::String,
+    /// The sequence of the roots and the signature of a root; empty if there is none.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub bundle_signature: ::prost::bytes::Bytes,
 }
 /// Generated client implementations.
 pub mod enrolment_client {
