@@ -119,5 +119,6 @@ fn identify(
     chain: &[CertificateDer<'_>],
     expectations: &Expectations,
 ) -> Result<PeerIdentity, RefusedCertificate> {
-    verify_peer(chain, &node.store.current().bundle, std::time::SystemTime::now(), expectations)
+    let expectations = node.guard.of_peers(expectations.clone());
+    verify_peer(chain, &node.store.current().bundle, std::time::SystemTime::now(), &expectations)
 }

@@ -64,8 +64,10 @@ impl Dialer {
     /// # Errors
     /// When TLS cannot be set up; only a broken crypto provider causes that.
     pub fn new(node: &MeshNode, target: DialTarget) -> io::Result<Self> {
-        let tls =
-            |alpn| client_config(&node.store, target.expectations.clone(), &[alpn]).map_err(io::Error::other);
+        let tls = |alpn| {
+            client_config(&node.store, node.guard.of_peers(target.expectations.clone()), &[alpn])
+                .map_err(io::Error::other)
+        };
         let crypto = QuicClientConfig::try_from(tls(ALPN_QUIC)?).map_err(io::Error::other)?;
         let mut quic = quinn::ClientConfig::new(Arc::new(crypto));
         quic.transport_config(node.settings.quic());

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -15,7 +15,10 @@ use identity::PeerIdentity;
 use mesh::{Peer, Transport};
 use tokio::sync::watch;
 
-use crate::transport::error::{ConnectionFailure, of_quic};
+use crate::transport::{
+    error::{ConnectionFailure, of_quic},
+    guard::PeerGuard,
+};
 use crate::{clock::sleep_until, task};
 
 /// Time limit between the close of a QUIC connection by this process and the record of its reason.
@@ -109,12 +112,15 @@ struct LinkState {
     max_cancelled_streams: u32,
     quic: Option<quinn::Connection>,
     closed: watch::Sender<Option<ConnectionEnd>>,
+    /// Whether `closed` has a value; read for each piece of data.
+    has_ended: AtomicBool,
 }
 
 impl MeshLink {
     /// Adds a new connection to `links` and watches it until it ends.
     pub(super) fn open(
         links: &MeshLinks,
+        guard: &PeerGuard,
         peer: PeerIdentity,
         remote: SocketAddr,
         dialled: bool,
@@ -135,10 +141,11 @@ impl MeshLink {
                 max_cancelled_streams,
                 quic,
                 closed: watch::Sender::new(None),
+                has_ended: AtomicBool::new(false),
             }),
         };
         links.insert(link.clone());
-        task::spawn(watch_over(link.clone(), links.clone()));
+        task::spawn(watch_over(link.clone(), links.clone(), guard.clone()));
         link
     }
 
@@ -198,7 +205,7 @@ impl MeshLink {
 
     /// Whether it has ended.
     pub fn is_closed(&self) -> bool {
-        self.shared.closed.borrow().is_some()
+        self.shared.has_ended.load(Ordering::Acquire)
     }
 
     /// Waits until the connection ends, on either side.
@@ -216,6 +223,7 @@ impl MeshLink {
             let first = closed.is_none();
             if first {
                 *closed = Some(how.clone());
+                self.shared.has_ended.store(true, Ordering::Release);
             }
             first
         });
@@ -295,8 +303,8 @@ impl Drop for ServedGuard {
     }
 }
 
-/// Closes a connection when the peer's certificate expires, and removes it from the list when it has ended.
-async fn watch_over(link: MeshLink, links: MeshLinks) {
+/// Closes a connection when the peer's certificate expires or is denied, and removes it from the list when it has ended.
+async fn watch_over(link: MeshLink, links: MeshLinks, guard: PeerGuard) {
     let broken = async {
         match &link.shared.quic {
             Some(quic) => quic.closed().await,
@@ -315,7 +323,11 @@ async fn watch_over(link: MeshLink, links: MeshLinks) {
             let failure = if failure == ConnectionFailure::NoAnswer { ConnectionFailure::Lost } else { failure };
             link.end(ConnectionEnd::There { failure, reason });
         }
-        () = sleep_until(link.identity().not_after) => link.close(CloseReason::Expired),
+        () = sleep_until(link.identity().refused_from()) => link.close(CloseReason::Expired),
+        why = guard.denied(link.identity()) => {
+            tracing::warn!(peer = %link.peer(), remote = %link.remote(), why, "the peer is denied, closing its connection");
+            link.close(CloseReason::Denied);
+        }
         _ = link.closed() => {}
     }
     links.remove(link.id());

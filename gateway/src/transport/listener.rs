@@ -84,6 +84,7 @@ impl MeshListener {
         let tcp = TcpListener::from_std(tcp)?;
         let local = tcp.local_addr()?;
         let settings = &node.settings;
+        let expectations = node.guard.of_peers(expectations);
 
         let tls = |alpn| server_config(&node.store, expectations.clone(), &[alpn]).map_err(io::Error::other);
         let crypto = QuicServerConfig::try_from(tls(ALPN_QUIC)?).map_err(io::Error::other)?;

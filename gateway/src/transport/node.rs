@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use identity::{CredentialStore, PeerIdentity};
 use mesh::Transport;
 
-use crate::transport::{ConnectError, MeshLink, MeshLinks, TransportSettings};
+use crate::transport::{ConnectError, MeshLink, MeshLinks, PeerGuard, TransportSettings};
 
 /// What happened while a connection was established; for logs and metrics.
 #[derive(Debug)]
@@ -66,6 +66,7 @@ pub struct MeshNode {
     pub(super) store: Arc<CredentialStore>,
     pub(super) links: MeshLinks,
     pub(super) events: EventSink,
+    pub(super) guard: PeerGuard,
 }
 
 impl MeshNode {
@@ -75,7 +76,14 @@ impl MeshNode {
         store: Arc<CredentialStore>,
         events: impl Fn(&ConnectionEvent<'_>) + Send + Sync + 'static,
     ) -> Self {
-        Self { settings: Arc::new(settings), store, links: MeshLinks::default(), events: Arc::new(events) }
+        let (links, guard) = (MeshLinks::default(), PeerGuard::default());
+        Self { settings: Arc::new(settings), store, links, events: Arc::new(events), guard }
+    }
+
+    /// Refuses the peers that `guard` denies, at their handshake and while they are connected.
+    pub fn with_guard(mut self, guard: PeerGuard) -> Self {
+        self.guard = guard;
+        self
     }
 
     /// Registers a new connection, reports it, and watches it until it ends.
@@ -86,8 +94,9 @@ impl MeshNode {
         dialled: bool,
         quic: Option<quinn::Connection>,
     ) -> MeshLink {
+        let max_cancelled_streams = self.settings.max_cancelled_streams;
         let link =
-            MeshLink::open(&self.links, peer, remote, dialled, quic, self.settings.max_cancelled_streams);
+            MeshLink::open(&self.links, &self.guard, peer, remote, dialled, quic, max_cancelled_streams);
         (self.events)(&ConnectionEvent::Connected(&link));
         link
     }

@@ -6,6 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -21,6 +22,8 @@ pub(crate) struct Http2Io {
     socket: Socket,
     /// Where a refusal is recorded; `None` outside the mesh.
     link: Option<MeshLink>,
+    /// Resolves when the link has ended.
+    ended: Option<BoxFuture<'static, ConnectionEnd>>,
 }
 
 enum Socket {
@@ -31,18 +34,38 @@ enum Socket {
 impl Http2Io {
     /// A connection to a store, without TLS.
     pub(crate) fn plain(stream: TcpStream) -> Self {
-        Self { socket: Socket::Plain(stream), link: None }
+        Self { socket: Socket::Plain(stream), link: None, ended: None }
     }
 
     /// A TLS connection that does not belong to the mesh, such as one of enrolment.
     pub(crate) fn tls(stream: Box<TlsStream<TcpStream>>) -> Self {
-        Self { socket: Socket::Tls(stream), link: None }
+        Self { socket: Socket::Tls(stream), link: None, ended: None }
     }
 
     /// A connection of the mesh. When the peer refuses our certificate, this ends `link` with the reason: in TLS 1.3 the
     /// refusal arrives as the first bytes we read, and HTTP/2's errors keep only its text.
+    ///
+    /// When `link` ends, reads and writes fail. hyper's requesting side has a task of its own that outlives its connection
+    /// while streams are open, and no other way to end it.
     pub(super) fn mesh(stream: Box<TlsStream<TcpStream>>, link: MeshLink) -> Self {
-        Self { socket: Socket::Tls(stream), link: Some(link) }
+        let watched = link.clone();
+        let ended = async move { watched.closed().await }.boxed();
+        Self { socket: Socket::Tls(stream), link: Some(link), ended: Some(ended) }
+    }
+
+    /// Fails if the link has ended. With `wait`, the task is woken when it ends.
+    fn check_link(&mut self, cx: &mut Context<'_>, wait: bool) -> io::Result<()> {
+        let (Some(link), Some(ended)) = (&self.link, &mut self.ended) else { return Ok(()) };
+        if !wait && !link.is_closed() {
+            return Ok(());
+        }
+        match ended.poll_unpin(cx) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(end) => {
+                self.ended = Some(std::future::ready(end.clone()).boxed());
+                Err(io::Error::new(io::ErrorKind::ConnectionAborted, end.to_string()))
+            }
+        }
     }
 
     /// The mesh connection above; `None` outside the mesh.
@@ -57,10 +80,14 @@ impl AsyncRead for Http2Io {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check_link(cx, false)?;
         let read = match &mut self.socket {
             Socket::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Socket::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         };
+        if read.is_pending() {
+            self.check_link(cx, true)?;
+        }
         if let Poll::Ready(Err(error)) = &read
             && let Some(link) = &self.link
             && let (failure @ ConnectionFailure::Refused, reason) = of_io(error)
@@ -73,10 +100,15 @@ impl AsyncRead for Http2Io {
 
 impl AsyncWrite for Http2Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.socket {
+        self.check_link(cx, false)?;
+        let written = match &mut self.socket {
             Socket::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Socket::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        };
+        if written.is_pending() {
+            self.check_link(cx, true)?;
         }
+        written
     }
 
     fn poll_write_vectored(
@@ -84,10 +116,15 @@ impl AsyncWrite for Http2Io {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.socket {
+        self.check_link(cx, false)?;
+        let written = match &mut self.socket {
             Socket::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Socket::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        };
+        if written.is_pending() {
+            self.check_link(cx, true)?;
         }
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

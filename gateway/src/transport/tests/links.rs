@@ -3,7 +3,7 @@
 use std::{
     net::{SocketAddr, UdpSocket},
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use identity::{Expectations, client_config, enrolment_client_config};
@@ -261,17 +261,28 @@ async fn a_lost_connection_is_dialled_again() {
     }
 }
 
+/// The verifier accepts a certificate for a minute after its end, and a connection stays open as long.
 #[tokio::test]
-async fn a_connection_is_closed_when_the_peers_certificate_expires() {
+async fn a_connection_and_its_streams_end_when_the_peers_certificate_expires() {
     for transport_choice in [TransportChoice::Quic, TransportChoice::Tcp] {
         let ca = Ca::new();
         let (mut listener, _, _) = listen(&ca, LOOPBACK).await;
-        let (node, _) = node(ca.store("eu-1", Duration::from_secs(2)), quick());
+        let grace_ends = SystemTime::now() + Duration::from_secs(3);
+        let store = ca.store_until("eu-1", grace_ends - identity::CLOCK_SKEW);
+        let (node, _) = node(store, quick());
         let mut dialer = Dialer::new(&node, target(listener.local_addr(), transport_choice)).unwrap();
         let (dialled, accepted) = tokio::join!(soon("a connection", dialer.next()), accept(&mut listener));
-        let _client = dialled.client().await.unwrap();
+        let (dropped, _seen) = tokio::sync::mpsc::unbounded_channel();
+        dialled.serve(scenarios(ScenarioProbe::new(dropped)));
+        let client = accepted.client().await.unwrap();
+        let answer = client.handle(request("/idle", Body::full("ask"))).await.unwrap();
+        let ended = soon("the stream ends", read(answer.into_body())).await;
+        assert!(ended.2.is_err(), "{transport_choice:?}: {ended:?}");
+        // Certificates have whole seconds.
+        let earliest = grace_ends - Duration::from_secs(1);
+        assert!(SystemTime::now() >= earliest, "{transport_choice:?}: closed before the end of the grace");
         assert_eq!(
-            soon("the certificate expires", accepted.link().closed()).await,
+            soon("the certificate expires", client.link().closed()).await,
             ConnectionEnd::Here(CloseReason::Expired)
         );
     }

@@ -140,6 +140,26 @@ async fn cancelling_a_blocked_stream_reaches_the_server() {
     .await;
 }
 
+/// A stream that waits for its peer, with nothing to send and no deadline, ends with its connection.
+#[tokio::test]
+async fn an_idle_stream_ends_when_either_side_closes_the_connection() {
+    for closed_by in ["client", "server"] {
+        everywhere(async |pair, mut dropped| {
+            let answer = pair.client.handle(request("/idle", Body::full("ask"))).await.unwrap();
+            let mut body = answer.into_body();
+            assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap().len(), 1);
+            match closed_by {
+                "client" => pair.client.link().close(CloseReason::Denied),
+                _ => pair.server.close(CloseReason::Denied),
+            }
+            let error = soon("the stream ends", body.frame()).await.expect("an end without an error");
+            assert!(error.is_err(), "{closed_by}: {error:?}");
+            assert_eq!(soon("the server drops it", dropped.recv()).await, Some("idle"));
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn a_stalled_reader_takes_little_memory_and_blocks_no_other_stream() {
     everywhere(async |pair, _| {

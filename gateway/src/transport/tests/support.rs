@@ -56,6 +56,11 @@ impl Ca {
 
     /// The credentials of a cluster's gateway, valid for `life` from now.
     pub(super) fn store(&self, cluster: &str, life: Duration) -> Arc<CredentialStore> {
+        self.store_until(cluster, SystemTime::now() + life)
+    }
+
+    /// The credentials of a cluster's gateway, valid until `end`.
+    pub(super) fn store_until(&self, cluster: &str, end: SystemTime) -> Arc<CredentialStore> {
         let now = SystemTime::now();
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![
@@ -67,7 +72,7 @@ impl Ca {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.not_before = (now - HOUR).into();
-        params.not_after = (now + life).into();
+        params.not_after = end.into();
         let key = KeyPair::generate().unwrap();
         let leaf = params.signed_by(&key, &self.signer).unwrap().der().clone();
         let credentials = Credentials::from_pkcs8(vec![leaf], &key.serialize_der()).unwrap();
@@ -149,6 +154,10 @@ pub(super) struct ScenarioProbe {
 }
 
 impl ScenarioProbe {
+    pub(super) fn new(dropped: mpsc::UnboundedSender<&'static str>) -> Self {
+        Self { produced: Arc::default(), taken: Arc::default(), dropped }
+    }
+
     /// A guard that reports its drop as `what`.
     fn guard(&self, what: &'static str) -> ScenarioGuard {
         ScenarioGuard(what, self.dropped.clone())
@@ -198,7 +207,7 @@ pub(super) async fn pair_with(
 
     let (asking, serving) = if reverse { (accepted, dialled) } else { (dialled, accepted) };
     let (dropped, seen) = mpsc::unbounded_channel();
-    let probe = ScenarioProbe { produced: Arc::default(), taken: Arc::default(), dropped };
+    let probe = ScenarioProbe::new(dropped);
     let server = serving.serve(scenarios(probe.clone()));
     let client = asking.client().await.unwrap();
     (ConnectedPair { client, server, probe, _listener: listener, _dialer: dialer }, seen)
@@ -261,7 +270,7 @@ fn one_byte_then_idle(guard: ScenarioGuard) -> Body {
     Body::new(StreamBody::new(stream::iter([data(1)]).chain(rest).boxed()))
 }
 
-fn scenarios(probe: ScenarioProbe) -> Arc<dyn Handler> {
+pub(super) fn scenarios(probe: ScenarioProbe) -> Arc<dyn Handler> {
     Arc::new(handler_fn(move |request: Request<Body>| {
         let probe = probe.clone();
         async move {
