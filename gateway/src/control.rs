@@ -29,6 +29,8 @@ pub(crate) fn hello(now: SystemTime, instance: &str) -> Hello {
         time: Some(now.into()),
         instance: instance.to_owned(),
         single_targets: true,
+        trust: true,
+        run: String::new(),
     }
 }
 

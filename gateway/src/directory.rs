@@ -38,6 +38,8 @@ pub(crate) struct ClusterRegistration {
     pub(crate) cluster: Name,
     /// The registered environment, such as `production`.
     pub(crate) environment: String,
+    /// Whether it has joined. Until then it is accepted, but no answer misses it.
+    pub(crate) joined: bool,
 }
 
 /// The id of a control session within this process.
@@ -76,13 +78,17 @@ impl Directory {
             }
             is_registered
         });
-        for ClusterRegistration { cluster, environment } in registrations {
+        for ClusterRegistration { cluster, environment, joined } in registrations {
             let known = clusters.get(cluster);
             if known.is_none_or(|known| known.environment() != environment) {
                 // Labels were checked against the old environment, so the old state is dropped.
-                let new = ClusterState::new(cluster.clone(), environment.clone());
+                let new = ClusterState::new(cluster.clone(), environment.clone(), *joined);
                 published.set_cluster(cluster, new.entries());
                 clusters.insert(cluster.clone(), new);
+            } else if let Some(known) = clusters.get_mut(cluster)
+                && known.set_joined(*joined)
+            {
+                published.set_cluster(cluster, known.entries());
             }
         }
         self.announce(&state);
@@ -92,7 +98,8 @@ impl Directory {
     pub(crate) fn registration(&self, cluster: &Name) -> Option<ClusterRegistration> {
         let state = self.lock();
         let known = state.clusters.get(cluster)?;
-        Some(ClusterRegistration { cluster: cluster.clone(), environment: known.environment().to_owned() })
+        let (cluster, environment) = (cluster.clone(), known.environment().to_owned());
+        Some(ClusterRegistration { cluster, environment, joined: known.has_joined() })
     }
 
     /// Records a session on which the hellos were exchanged. `instance` distinguishes the gateways of a cluster.
@@ -225,7 +232,7 @@ mod tests {
     }
 
     fn registration(cluster: &str, environment: &str) -> ClusterRegistration {
-        ClusterRegistration { cluster: name(cluster), environment: environment.to_owned() }
+        ClusterRegistration { cluster: name(cluster), environment: environment.to_owned(), joined: true }
     }
 
     fn info(labels: &[(&str, &str)]) -> InfoResponse {
@@ -275,6 +282,26 @@ mod tests {
         let first = &all(&directory)[0];
         assert_eq!((first.transport.as_str(), first.round_trip_seconds), ("quic", 0.003));
         assert_eq!(first.bound_labels, Some(bound_labels(&name("eu-1"), "production")));
+    }
+
+    #[test]
+    fn a_cluster_that_is_only_expected_is_accepted_and_not_missing() {
+        let directory = Directory::new(GatewayMetrics::unregistered());
+        let cluster = name("eu-1");
+        let expected = ClusterRegistration { joined: false, ..registration("eu-1", "production") };
+        directory.set_registered(std::slice::from_ref(&expected));
+        assert!(directory.registration(&cluster).is_some());
+        assert_eq!(entries(&directory), []);
+        directory.connecting_failed(&cluster, "no answer");
+        assert_eq!(entries(&directory), []);
+        directory.set_registered(&[ClusterRegistration { joined: true, ..expected.clone() }]);
+        assert_eq!(entries(&directory).len(), 1);
+        // Removed and registered again, it is only expected.
+        directory.set_registered(&[]);
+        directory.set_registered(&[expected]);
+        assert_eq!(entries(&directory), []);
+        directory.session_opened(&cluster, SessionId(1), "one", Transport::Quic);
+        assert_eq!(entries(&directory).len(), 1, "a connected cluster has joined");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! own leaf; the issuing CA is in `pki`.
 //!
 //! Reading order: [`config`], `policy`, `directory`, `connections`, `control` (the session on each connection), `proxy`
-//! (requests), `membership` (joining and renewal), [`component`] (start-up of each role), [`cli`]; below them
+//! (requests), `membership` (joining and renewal), `trust` (denylists, issued certificates), [`component`] (start-up of each role), [`cli`]; below them
 //! [`transport`].
 
 pub mod cli;
@@ -27,5 +27,6 @@ mod race;
 mod slots;
 mod task;
 pub mod transport;
+mod trust;
 
 pub use policy::{MeshMethod, Policy};

@@ -7,5 +7,6 @@
 pub(crate) mod credentials;
 pub(crate) mod enrolment;
 pub(crate) mod join;
+pub(crate) mod received;
 pub(crate) mod registrations;
 pub(crate) mod renewal;

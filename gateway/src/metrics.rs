@@ -24,6 +24,8 @@ pub(crate) struct GatewayMetrics {
     renewals: Family<ResultLabels, Counter>,
     enrolments: Family<ResultLabels, Counter>,
     directory_entries: Family<HealthLabels, Gauge>,
+    bundles_refused: Counter,
+    unknown_certificates: Counter,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -119,6 +121,16 @@ impl GatewayMetrics {
             "Entries of the directory, by health",
             metrics.directory_entries.clone(),
         );
+        registry.register(
+            "isthmus_gateway_trust_bundles_refused",
+            "Trust bundles that were offered and that no root in use has signed",
+            metrics.bundles_refused.clone(),
+        );
+        registry.register(
+            "isthmus_gateway_unknown_certificates",
+            "Refused certificates of the issuing CA that are not in its inventory; any means that its key was stolen",
+            metrics.unknown_certificates.clone(),
+        );
         metrics
     }
 
@@ -135,6 +147,8 @@ impl GatewayMetrics {
             renewals: Family::default(),
             enrolments: Family::default(),
             directory_entries: Family::default(),
+            bundles_refused: Counter::default(),
+            unknown_certificates: Counter::default(),
         })
     }
 
@@ -173,6 +187,14 @@ impl GatewayMetrics {
 
     pub(crate) fn renewal(&self, ok: bool) {
         self.renewals.get_or_create(&ResultLabels { result: result(ok) }).inc();
+    }
+
+    pub(crate) fn bundle_refused(&self) {
+        self.bundles_refused.inc();
+    }
+
+    pub(crate) fn unknown_certificate(&self) {
+        self.unknown_certificates.inc();
     }
 
     pub(crate) fn enrolment(&self, ok: bool) {

@@ -10,11 +10,10 @@ use std::{
 
 use futures::FutureExt;
 use http::Request;
-use identity::{CredentialStore, Credentials, Name, SpiffeId, TrustBundle};
+use identity::{CredentialStore, Credentials, Name, TrustBundle};
 use pki::KeyAndCsr;
 use proto::isthmus::mesh::v1::control_server::ControlServer;
 use runtime::{FirstToStop, Probes, RoleError, RunningRole, Shutdown, Startup};
-use rustls_pki_types::CertificateDer;
 use tonic::body::Body;
 use tower::ServiceExt;
 
@@ -31,11 +30,15 @@ use crate::{
         cluster::{ClusterControl, ClusterSessions, SessionHandle},
         poller::Poller,
     },
-    membership::credentials::{CredentialKeeper, Membership},
+    membership::{
+        credentials::{CredentialKeeper, Membership, at_its_time},
+        received::{bundle_of, certificates},
+    },
     metrics::{GatewayMetrics, PeerMetrics},
     proxy::inbound::InboundProxy,
     task,
     transport::{self, CloseReason, MeshConnection, MeshLinks, MeshNode, ServiceHandler},
+    trust::held::HeldTrust,
 };
 
 /// Paths that begin with this are for the control session; all other requests are for a target.
@@ -67,18 +70,23 @@ pub(super) async fn attach(
     let Member { data_dir, credentials, bundle, membership } = member;
     let identity = credentials.spiffe_id().clone();
     let store = CredentialStore::new(credentials, bundle, SystemTime::now()).map_err(RoleError::failed)?;
+    let instance = data_dir.instance()?;
+    let keeper = Arc::new(CredentialKeeper::new(data_dir.clone(), store.clone(), metrics.clone()));
+    let trust = HeldTrust::load(data_dir, keeper.clone());
     let node =
-        MeshNode::new(transport::TransportSettings::default(), store.clone(), log_and_count(metrics.clone()));
+        MeshNode::new(transport::TransportSettings::default(), store.clone(), log_and_count(metrics.clone()))
+            .with_guard(trust.guard().clone());
 
     let inbound = Arc::new(InboundProxy::new(identity.cluster().clone(), &role.targets, role.policy.clone()));
     let poller = Poller::new(inbound.clone(), role.info_interval);
-    let sessions = ClusterSessions::new(poller.targets(), data_dir.instance()?);
+    let sessions = ClusterSessions::new(poller.targets(), instance);
     let service = Arc::new(ClusterService {
         sessions: sessions.clone(),
         inbound: inbound.clone(),
         metrics: metrics.peer(membership.issuer.cluster()),
         gateway_metrics: metrics.clone(),
         membership: membership.clone(),
+        trust: trust.clone(),
     });
 
     let first = startup.first_to_stop();
@@ -102,9 +110,12 @@ pub(super) async fn attach(
     let dialers = DialerSet::new(store.clone(), setup.config.transport, shutdown, node_of, start);
     dialers.set(&peers_to_dial(&role, &membership)?);
 
-    let keeper = Arc::new(CredentialKeeper::new(data_dir, store, metrics.clone()));
     let grace = setup.common.grace_period();
     spawn_tasks(startup, &sessions, &poller, &keeper, &first.shutdown);
+    let (stop, links) = (first.shutdown.clone(), node.links().clone());
+    startup.spawn("denylist age", async move {
+        stop.until_triggered(trust.close_when_stale(&links)).await;
+    });
     spawn_readiness(startup, &sessions, probes, first.shutdown.clone());
     spawn_drain(startup, sessions, node.links().clone(), first, grace);
     let reloading = Arc::new(ClusterReload {
@@ -175,20 +186,19 @@ fn peers_to_dial(role: &ClusterRole, membership: &Membership) -> Result<BTreeSet
         .collect())
 }
 
-/// Requests a certificate with a new key over the control session.
+/// Requests a certificate with a new key over the control session. It must be valid under the roots that are in use.
 async fn request_leaf(
     sessions: &ClusterSessions,
-    identity: &SpiffeId,
+    store: &CredentialStore,
 ) -> Result<(Credentials, TrustBundle), String> {
+    let held = store.current();
+    let identity = held.credentials.spiffe_id();
     let key = KeyAndCsr::generate().map_err(|error| error.to_string())?;
     let answer = sessions.request_certificate(key.csr_der().to_vec()).await?;
-    let der = |certificates: Vec<bytes::Bytes>| {
-        certificates.into_iter().map(|der| CertificateDer::from(der.to_vec()))
-    };
-    let bundle = TrustBundle::new(identity.trust_domain().clone(), der(answer.roots));
+    let bundle = bundle_of(identity.trust_domain(), answer.roots, &answer.bundle_signature);
     let bundle = bundle.map_err(|error| error.to_string())?;
-    let chain = der(answer.chain).collect();
-    let credentials = key.into_credentials(chain, &bundle, identity, SystemTime::now());
+    let chain = certificates(answer.chain).collect();
+    let credentials = key.into_credentials(chain, &held.bundle, identity, SystemTime::now());
     Ok((credentials.map_err(|error| error.to_string())?, bundle))
 }
 
@@ -206,9 +216,8 @@ fn spawn_tasks(
 
     let (keeper, renewing, stop) = (keeper.clone(), sessions.clone(), shutdown.clone());
     startup.spawn("renewal", async move {
-        let identity = keeper.store().current().credentials.spiffe_id().clone();
-        let mut issue = || request_leaf(&renewing, &identity).boxed();
-        stop.until_triggered(keeper.keep_renewed(&mut issue)).await;
+        let mut issue = || request_leaf(&renewing, keeper.store()).boxed();
+        stop.until_triggered(keeper.keep_renewed(&mut issue, &at_its_time)).await;
     });
 }
 
@@ -264,6 +273,7 @@ struct ClusterService {
     metrics: PeerMetrics,
     gateway_metrics: Arc<GatewayMetrics>,
     membership: Membership,
+    trust: Arc<HeldTrust>,
 }
 
 impl ClusterService {
@@ -271,14 +281,18 @@ impl ClusterService {
     fn start(self: Arc<Self>, connection: MeshConnection) -> RunningConnection {
         let state = Arc::new(SessionHandle::default());
         let link = connection.link().clone();
-        let control = ControlServer::new(ClusterControl::new(self.sessions.clone(), state.clone()))
-            .max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let (inbound, metrics) = (self.inbound.clone(), self.metrics.clone());
+        let control = ClusterControl::new(self.sessions.clone(), state.clone(), self.trust.clone());
+        let control = ControlServer::new(control).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let (inbound, metrics, trust) = (self.inbound.clone(), self.metrics.clone(), self.trust.clone());
         let service = tower::service_fn(move |request: Request<Body>| {
             let (control, inbound, metrics) = (control.clone(), inbound.clone(), metrics.clone());
+            let trust = trust.clone();
             async move {
                 if request.uri().path().starts_with(CONTROL_PREFIX) {
                     return control.oneshot(request).await;
+                }
+                if let Some(why) = trust.refuses_requests(SystemTime::now()) {
+                    return Ok(tonic::Status::unavailable(why).into_http());
                 }
                 Ok(inbound.serve(&metrics, request).await)
             }

@@ -35,6 +35,7 @@ use crate::{
     proxy::local::{LocalProxyService, OutboundProxy},
     task,
     transport::{self, CloseReason, ConnectionEvent, MeshConnection, MeshNode},
+    trust::issued::IssuedTrust,
 };
 
 pub(super) async fn build(
@@ -59,6 +60,7 @@ pub(super) async fn build(
     let directory = Arc::new(Directory::new(metrics.clone()));
     let registrations = Registrations::new(issuer.clone(), directory.clone());
     registrations.refresh().await.map_err(RoleError::failed)?;
+    let trust = IssuedTrust::load(issuer.clone(), metrics.clone()).await.map_err(RoleError::failed)?;
     let connections = Arc::new(ClusterConnections::default());
     let control = Arc::new(ObservabilityControl {
         issuer: issuer.clone(),
@@ -66,11 +68,13 @@ pub(super) async fn build(
         directory: directory.clone(),
         connections: connections.clone(),
         metrics: metrics.clone(),
+        trust: trust.clone(),
     });
 
     let shutdown = startup.shutdown();
     let node =
-        MeshNode::new(transport::TransportSettings::default(), store.clone(), log_and_count(metrics.clone()));
+        MeshNode::new(transport::TransportSettings::default(), store.clone(), log_and_count(metrics.clone()))
+            .with_guard(trust.guard().clone());
     let enrolment = EnrolmentService::new(issuer.clone(), metrics.clone());
     let listener = listen(&node, &role.listen, any_gateway(), true).await?;
     let mesh = listener.local_addr();
@@ -85,10 +89,10 @@ pub(super) async fn build(
 
     let all_links = Arc::new(Mutex::new(vec![node.links().clone()]));
     let node_of = {
-        let (all_links, store, metrics, directory) =
-            (all_links.clone(), store.clone(), metrics.clone(), directory.clone());
+        let (all_links, store, metrics, directory, guard) =
+            (all_links.clone(), store.clone(), metrics.clone(), directory.clone(), trust.guard().clone());
         move |cluster: &Name| {
-            let node = dialling_node(cluster, &store, &metrics, &directory);
+            let node = dialling_node(cluster, &store, &metrics, &directory).with_guard(guard.clone());
             all_links.lock().unwrap_or_else(PoisonError::into_inner).push(node.links().clone());
             node
         }
@@ -101,7 +105,8 @@ pub(super) async fn build(
     ports.set(&role.targets).await?;
     let targets = ports.addresses().await;
 
-    spawn_tasks(&mut startup, &issuer, registrations, enrolled, data_dir, store, metrics);
+    let keeper = Arc::new(CredentialKeeper::new(data_dir, store, metrics));
+    spawn_tasks(&mut startup, &issuer, registrations, trust, enrolled, keeper);
     let reloading = Arc::new(ObservabilityReload {
         config: tokio::sync::Mutex::new(setup.config.clone()),
         dialers,
@@ -220,9 +225,10 @@ async fn own_credentials(
         None
     });
     if let Some((credentials, bundle)) = stored
-        && credentials.check(issuer.bundle(), now).is_ok()
+        && credentials.check(&issuer.bundle(), now).is_ok()
         && credentials.spiffe_id().cluster() == issuer.cluster()
         && renewal::renew_at(credentials.identity(), &mut rand::rng()) > now
+        && issuer.denylists(now).is_ok_and(|lists| lists.denies(credentials.identity()).is_none())
     {
         return Ok((credentials, bundle));
     }
@@ -234,9 +240,7 @@ async fn own_credentials(
 async fn issue_own(issuer: Arc<Issuer>) -> Result<(Credentials, TrustBundle), String> {
     let issued = tokio::task::spawn_blocking(move || {
         let component = pki::GATEWAY.parse().expect("the constant is a valid name");
-        issuer
-            .issue_own(&component, SystemTime::now())
-            .map(|credentials| (credentials, issuer.bundle().clone()))
+        issuer.issue_own(&component, SystemTime::now()).map(|credentials| (credentials, issuer.bundle()))
     });
     issued.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
@@ -245,18 +249,35 @@ fn spawn_tasks(
     startup: &mut Startup,
     issuer: &Arc<Issuer>,
     registrations: Arc<Registrations>,
+    trust: Arc<IssuedTrust>,
     enrolled: Arc<tokio::sync::Notify>,
-    data_dir: DataDir,
-    store: Arc<CredentialStore>,
-    metrics: Arc<GatewayMetrics>,
+    keeper: Arc<CredentialKeeper>,
 ) {
-    let stop = startup.shutdown();
-    startup.spawn("registrations", async move {
-        stop.until_triggered(registrations.run(&enrolled)).await;
+    let (stop, mut news, guard) = (startup.shutdown(), trust.news(), trust.guard().clone());
+    startup.spawn("inventory", async move {
+        stop.until_triggered(trust.run(&registrations, &enrolled)).await;
+    });
+    let (stop, adopting) = (startup.shutdown(), keeper.clone());
+    startup.spawn("trust bundle", async move {
+        let adopt = async {
+            while news.changed().await.is_ok() {
+                let offered = news.borrow_and_update().as_ref().map(|news| news.bundle.clone());
+                if let Some(offered) = offered {
+                    // A refusal was logged.
+                    let _ = adopting.adopt_bundle(&offered).await;
+                }
+            }
+        };
+        stop.until_triggered(adopt).await;
     });
     let (stop, issuer) = (startup.shutdown(), issuer.clone());
-    let keeper = CredentialKeeper::new(data_dir, store, metrics);
     startup.spawn("renewal", async move {
-        stop.until_triggered(keeper.keep_renewed(&mut || issue_own(issuer.clone()).boxed())).await;
+        let mut issue = || issue_own(issuer.clone()).boxed();
+        // A gateway whose own leaf is denied, with its issuing CA or alone, gets another one at once.
+        let denied = move |leaf: identity::PeerIdentity| -> futures::future::BoxFuture<'static, ()> {
+            let guard = guard.clone();
+            Box::pin(async move { drop(guard.denied(&leaf).await) })
+        };
+        stop.until_triggered(keeper.keep_renewed(&mut issue, &denied)).await;
     });
 }

@@ -21,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::control::{HEARTBEAT, HELLO_TIMEOUT, hello, log_hello, report::TargetReport};
-use crate::task;
+use crate::{task, trust::held::HeldTrust};
 
 /// Messages that may wait for a slow observability gateway; with more, the session waits.
 const OUTGOING: usize = 4;
@@ -133,11 +133,16 @@ impl SessionHandle {
 pub(crate) struct ClusterControl {
     sessions: Arc<ClusterSessions>,
     connection: Arc<SessionHandle>,
+    trust: Arc<HeldTrust>,
 }
 
 impl ClusterControl {
-    pub(crate) fn new(sessions: Arc<ClusterSessions>, connection: Arc<SessionHandle>) -> Self {
-        Self { sessions, connection }
+    pub(crate) fn new(
+        sessions: Arc<ClusterSessions>,
+        connection: Arc<SessionHandle>,
+        trust: Arc<HeldTrust>,
+    ) -> Self {
+        Self { sessions, connection, trust }
     }
 }
 
@@ -190,6 +195,9 @@ impl ClusterSession {
         };
         log_hello(&theirs, &self.peer, SystemTime::now());
         let mut targets = self.control.sessions.targets.clone();
+        if theirs.trust {
+            self.send(ToObservability::Trust(self.control.trust.report(""))).await?;
+        }
         let mut report = TargetReport::new(theirs.single_targets);
         self.report(&mut report, &mut targets).await?;
 
@@ -201,7 +209,7 @@ impl ClusterSession {
             tokio::select! {
                 message = self.incoming.message() => match message?.map(|message| message.message) {
                     None => return Ok(()),
-                    Some(message) => self.receive(message),
+                    Some(message) => self.receive(message).await?,
                 },
                 Some(command) = commands.recv() => self.execute(command).await?,
                 changed = targets.changed() => {
@@ -218,17 +226,34 @@ impl ClusterSession {
         }
     }
 
-    fn receive(&mut self, message: Option<FromObservabilityMessage>) {
+    async fn receive(&mut self, message: Option<FromObservabilityMessage>) -> Result<(), Status> {
+        let trust = self.control.trust.clone();
         let answer = match message {
+            Some(FromObservabilityMessage::Denylist(bytes)) => {
+                return self.taken(trust.take_denylist(bytes.to_vec()).await).await;
+            }
+            Some(FromObservabilityMessage::Bundle(bundle)) => {
+                return self.taken(trust.take_bundle(bundle).await).await;
+            }
             Some(FromObservabilityMessage::Certificate(certificate)) => Ok(certificate),
             Some(FromObservabilityMessage::Refused(why)) => Err(crate::peer_text::bounded(&why)),
             // A second hello, or a message of a later version, is ignored.
-            Some(FromObservabilityMessage::Hello(_)) | None => return,
+            Some(FromObservabilityMessage::Hello(_)) | None => return Ok(()),
         };
         if let Some(waiting) = self.certificate.take() {
             // Fails if the request for the certificate was dropped.
             let _ = waiting.send(answer);
         }
+        Ok(())
+    }
+
+    /// Reports what is in use after a denylist or a bundle was received.
+    async fn taken(&self, outcome: Result<(), String>) -> Result<(), Status> {
+        let refused = outcome.err().unwrap_or_default();
+        if !refused.is_empty() {
+            tracing::error!(peer = %self.peer, error = refused, "a denylist or a trust bundle was refused");
+        }
+        self.send(ToObservability::Trust(self.control.trust.report(&refused))).await
     }
 
     async fn execute(&mut self, command: SessionCommand) -> Result<(), Status> {

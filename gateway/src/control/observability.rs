@@ -5,12 +5,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use bytes::Bytes;
 use http::Uri;
 use identity::Name;
 use mesh::Peer;
-use pki::Issuer;
+use pki::{GatewayReport, Issuer};
 use proto::isthmus::mesh::v1::{
-    Certificate, FromCluster, FromObservability, control_client::ControlClient,
+    Bundle, Certificate, FromCluster, FromObservability, TrustReport, control_client::ControlClient,
     from_cluster::Message as FromClusterMessage, from_observability::Message as ToCluster,
 };
 use tokio::sync::{mpsc, watch};
@@ -25,6 +26,7 @@ use crate::{
     metrics::GatewayMetrics,
     peer_text::bounded,
     transport::{self, CloseReason, ConnectionEnd, MeshClient, MeshLink},
+    trust::issued::{IssuedTrust, TrustNews},
 };
 
 /// How often a session is compared with the registrations, and its round-trip time is looked at.
@@ -39,6 +41,7 @@ pub(crate) struct ObservabilityControl {
     pub(crate) directory: Arc<Directory>,
     pub(crate) connections: Arc<ClusterConnections>,
     pub(crate) metrics: Arc<GatewayMetrics>,
+    pub(crate) trust: Arc<IssuedTrust>,
 }
 
 /// The progress of a connection. Its dialer watches it.
@@ -147,6 +150,11 @@ impl ObservabilityControl {
         connection: &ClusterConnection,
         session: &mut ObservabilitySession,
     ) -> String {
+        let id = link.identity().spiffe_id.to_string();
+        let _counted = self.trust.session(id, session.instance.clone());
+        let mut news = self.trust.news();
+        news.mark_changed();
+        let mut sent = SentTrust::default();
         // Whether the peer lives is the transport's to judge: messages of a session may wait behind the data of requests.
         let mut review = tokio::time::interval(REVIEW);
         loop {
@@ -159,6 +167,19 @@ impl ObservabilityControl {
                     }
                     let round_trip = link.round_trip().unwrap_or(session.round_trip);
                     self.directory.round_trip_measured(cluster, connection.id, round_trip);
+                    continue;
+                }
+                changed = news.changed(), if session.trusts => {
+                    let messages = match changed {
+                        Ok(()) => sent.messages(news.borrow_and_update().as_ref()),
+                        // This gateway stops.
+                        Err(_) => return "the gateway stops".to_owned(),
+                    };
+                    for message in messages {
+                        if session.outgoing.send(FromObservability { message: Some(message) }).await.is_err() {
+                            return "the session was lost".to_owned();
+                        }
+                    }
                     continue;
                 }
                 () = connection.drained() => return "the connection was drained".to_owned(),
@@ -191,6 +212,9 @@ impl ObservabilityControl {
                 }
                 Some(FromClusterMessage::Drain(_)) => connection.drain(),
                 // A second hello, or a message of a later version, is ignored.
+                Some(FromClusterMessage::Trust(report)) => {
+                    self.trust.reported(gateway_report(link, &session.instance, report)).await;
+                }
                 Some(FromClusterMessage::Hello(_)) | None => {}
             }
         }
@@ -207,6 +231,7 @@ impl ObservabilityControl {
                 ToCluster::Certificate(Certificate {
                     chain: enrolment.chain.iter().map(|der| der.to_vec().into()).collect(),
                     roots: enrolment.bundle.roots().map(|der| der.to_vec().into()).collect(),
+                    bundle_signature: enrolment.bundle.signature_bytes().unwrap_or_default().into(),
                 })
             }
             Ok(Err(error)) => {
@@ -227,6 +252,8 @@ struct ObservabilitySession {
     incoming: Streaming<FromCluster>,
     /// Distinguishes the gateways of the cluster.
     instance: String,
+    /// Whether the peer understands denylists and bundles.
+    trusts: bool,
     /// Time until the first answer, an upper bound of the round-trip time.
     round_trip: Duration,
 }
@@ -247,5 +274,45 @@ async fn open(cluster: &Name, client: &MeshClient, peer: &Peer) -> Result<Observ
         return Err("the first message is not a hello".to_owned());
     };
     log_hello(&theirs, peer, SystemTime::now());
-    Ok(ObservabilitySession { outgoing, incoming, instance: theirs.instance, round_trip })
+    let (instance, trusts) = (theirs.instance, theirs.trust);
+    Ok(ObservabilitySession { outgoing, incoming, instance, trusts, round_trip })
+}
+
+/// What was sent on a session.
+#[derive(Default)]
+struct SentTrust {
+    denylists: Vec<Bytes>,
+    bundle: Option<u64>,
+}
+
+impl SentTrust {
+    /// What has changed since the last time.
+    fn messages(&mut self, news: Option<&TrustNews>) -> Vec<ToCluster> {
+        let Some(news) = news else { return Vec::new() };
+        let mut messages = Vec::new();
+        if self.bundle != Some(news.bundle.sequence()) {
+            self.bundle = Some(news.bundle.sequence());
+            messages.push(ToCluster::Bundle(Bundle {
+                roots: news.bundle.roots().map(|der| der.to_vec().into()).collect(),
+                signature: news.bundle.signature_bytes().unwrap_or_default().into(),
+            }));
+        }
+        let new = news.denylists.iter().filter(|list| !self.denylists.contains(list));
+        messages.extend(new.cloned().map(ToCluster::Denylist));
+        self.denylists = news.denylists.clone();
+        messages
+    }
+}
+
+fn gateway_report(link: &MeshLink, instance: &str, report: TrustReport) -> GatewayReport {
+    GatewayReport {
+        id: link.identity().spiffe_id.to_string(),
+        instance: bounded(instance),
+        remote: link.remote().to_string(),
+        serial: link.identity().serial.clone(),
+        denylist: report.denylist,
+        root_denylist: report.root_denylist,
+        bundle: report.bundle,
+        refused: bounded(&report.refused),
+    }
 }

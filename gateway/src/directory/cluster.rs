@@ -41,6 +41,8 @@ pub(crate) enum Offer {
 pub(super) struct ClusterState {
     cluster: Name,
     environment: String,
+    /// Whether answers without it are partial.
+    joined: bool,
     bound: LabelSet,
     sessions: BTreeMap<SessionId, SessionState>,
     /// Targets of sessions that have ended, which no open session has.
@@ -74,10 +76,20 @@ struct TargetState {
 
 impl ClusterState {
     /// A cluster that has not connected yet.
-    pub(super) fn new(cluster: Name, environment: String) -> Self {
+    pub(super) fn new(cluster: Name, environment: String, joined: bool) -> Self {
         let bound = bound_labels(&cluster, &environment);
         let last_error = "has not connected since this gateway started".to_owned();
-        Self { cluster, environment, bound, sessions: BTreeMap::new(), lost: BTreeMap::new(), last_error }
+        let (sessions, lost) = (BTreeMap::new(), BTreeMap::new());
+        Self { cluster, environment, joined, bound, sessions, lost, last_error }
+    }
+
+    pub(super) fn has_joined(&self) -> bool {
+        self.joined
+    }
+
+    /// Records whether the cluster has joined. Returns whether that is new.
+    pub(super) fn set_joined(&mut self, joined: bool) -> bool {
+        std::mem::replace(&mut self.joined, joined) != joined
     }
 
     pub(super) fn environment(&self) -> &str {
@@ -189,6 +201,9 @@ impl ClusterState {
         let names: BTreeSet<&Name> = offered.chain(self.lost.keys()).collect();
         if !names.is_empty() {
             return names.into_iter().filter_map(|name| self.entry(name)).collect();
+        }
+        if !self.joined && self.sessions.is_empty() {
+            return Vec::new();
         }
         let cluster = &self.cluster;
         let last_error = match self.sessions.is_empty() {

@@ -21,7 +21,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use identity::{CredentialStore, Credentials, CredentialsError, SpiffeId, TrustBundle};
+use identity::{CredentialStore, Credentials, CredentialsError, PeerIdentity, SpiffeId, TrustBundle};
 use runtime::RoleError;
 use serde::{Deserialize, Serialize};
 
@@ -197,17 +197,27 @@ impl DataDir {
 pub(crate) type IssueLeaf<'f, 'a> =
     &'f mut (dyn FnMut() -> BoxFuture<'a, Result<(Credentials, TrustBundle), String>> + Send);
 
+/// Resolves when a leaf must be renewed before its time.
+pub(crate) type RenewSooner<'f> = &'f (dyn Fn(PeerIdentity) -> BoxFuture<'static, ()> + Send + Sync);
+
+/// For leaves that are renewed at their time.
+pub(crate) fn at_its_time(_: PeerIdentity) -> BoxFuture<'static, ()> {
+    Box::pin(std::future::pending())
+}
+
 /// The credentials in use, which are also the ones in the data directory.
 pub(crate) struct CredentialKeeper {
     data_dir: DataDir,
     store: Arc<CredentialStore>,
     metrics: Arc<GatewayMetrics>,
+    /// Held while credentials or roots are replaced.
+    changing: tokio::sync::Mutex<()>,
 }
 
 impl CredentialKeeper {
     pub(crate) fn new(data_dir: DataDir, store: Arc<CredentialStore>, metrics: Arc<GatewayMetrics>) -> Self {
         metrics.certificate_expires(store.current().credentials.not_after());
-        Self { data_dir, store, metrics }
+        Self { data_dir, store, metrics, changing: tokio::sync::Mutex::default() }
     }
 
     /// The store that handshakes read.
@@ -215,16 +225,24 @@ impl CredentialKeeper {
         &self.store
     }
 
-    /// Renews the leaf each time half of its lifetime is over. `issue` requests the next leaf, which is verified before it
-    /// replaces the old one. Open connections are not affected. Never returns.
+    /// Renews the leaf each time half of its lifetime is over, and when `sooner` resolves for it. `issue` requests the next
+    /// leaf, which is verified before it replaces the old one. Open connections are not affected. Never returns.
+    ///
+    /// A clock that is wrong by half a lifetime finds that each new leaf is due at once, so renewals have a least distance.
     ///
     /// # Cancel safety
     /// When the future is dropped, either the old leaf or the new one is in use, never a mixture.
-    pub(crate) async fn keep_renewed<'a>(&self, issue: IssueLeaf<'_, 'a>) {
+    pub(crate) async fn keep_renewed<'a>(&self, issue: IssueLeaf<'_, 'a>, sooner: RenewSooner<'_>) {
+        let mut least = Duration::ZERO;
         loop {
             let leaf = self.store.current().credentials.identity().clone();
             let due = renewal::renew_at(&leaf, &mut rand::rng());
-            sleep_until(due).await;
+            let not_before = tokio::time::sleep(least);
+            tokio::select! {
+                () = sleep_until(due) => {}
+                () = sooner(leaf.clone()) => {}
+            }
+            not_before.await;
             let mut failures = 0;
             while let Err(error) = self.renew(issue).await {
                 failures += 1;
@@ -235,6 +253,66 @@ impl CredentialKeeper {
                 tokio::time::sleep(pause).await;
             }
             self.metrics.renewal(true);
+            let new = self.store.current().credentials.identity().clone();
+            least = renewal::least_distance(&new);
+            if let Some(ahead) = renewal::clock_is_ahead(&new, SystemTime::now()) {
+                let seconds = ahead.as_secs();
+                tracing::error!(
+                    seconds,
+                    "the clock of this machine is ahead of the issuer's: a certificate that was just issued is due for renewal; set the clock"
+                );
+            }
+        }
+    }
+
+    /// Uses the offered roots if a root in use has signed them.
+    ///
+    /// # Errors
+    /// Why they are refused, in one line. The roots in use stay.
+    pub(crate) async fn adopt_bundle(&self, offered: &TrustBundle) -> Result<(), String> {
+        let _changing = self.changing.lock().await;
+        let (old, now) = (self.store.current(), SystemTime::now());
+        let bundle = match self.bundle_to_use(&old.bundle, offered, now) {
+            Ok(bundle) if bundle.sequence() == old.bundle.sequence() => return Ok(()),
+            other => other?,
+        };
+        let credentials = old.credentials.clone();
+        credentials.check(&bundle, now).map_err(|error| error.to_string())?;
+        self.replace(credentials, bundle, now).await
+    }
+
+    /// Replaces credentials and roots, on disk first, so that after a crash the gateway starts with them.
+    async fn replace(
+        &self,
+        credentials: Credentials,
+        bundle: TrustBundle,
+        now: SystemTime,
+    ) -> Result<(), String> {
+        let (data_dir, stored) = (self.data_dir.clone(), (credentials.clone(), bundle.clone()));
+        let written = tokio::task::spawn_blocking(move || data_dir.store(&stored.0, &stored.1)).await;
+        written.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        self.store.replace(credentials, bundle, now).map_err(|error| error.to_string())
+    }
+
+    /// The roots to use: the offered ones if a root in use has signed them, otherwise the ones in use. A refused offer is
+    /// reported, because an issuer that plants roots is no longer that of its owners.
+    fn bundle_to_use(
+        &self,
+        held: &TrustBundle,
+        offered: &TrustBundle,
+        now: SystemTime,
+    ) -> Result<TrustBundle, String> {
+        match held.successor(offered, now) {
+            Ok(None) => Ok(held.clone()),
+            Ok(Some(new)) => {
+                tracing::info!(sequence = new.sequence(), roots = ?new, "the roots to trust have changed");
+                Ok(new)
+            }
+            Err(refusal) => {
+                self.metrics.bundle_refused();
+                tracing::error!(error = %refusal, offered = ?offered, "the offered trust bundle is refused, the one in use stays; ask the security team");
+                Err(format!("the offered trust bundle is refused: {refusal}"))
+            }
         }
     }
 
@@ -242,6 +320,7 @@ impl CredentialKeeper {
         let issued = tokio::time::timeout(RENEWAL_TIMEOUT, issue()).await;
         let (credentials, bundle) =
             issued.unwrap_or_else(|_| Err(format!("no answer within {} s", RENEWAL_TIMEOUT.as_secs())))?;
+        let _changing = self.changing.lock().await;
         let old = self.store.current();
         if credentials.spiffe_id() != old.credentials.spiffe_id() {
             let (new, old) = (credentials.spiffe_id(), old.credentials.spiffe_id());
@@ -250,13 +329,10 @@ impl CredentialKeeper {
         let now = SystemTime::now();
         // New roots are distributed before they issue certificates, so a valid leaf is valid under the old roots too.
         credentials.check(&old.bundle, now).map_err(|error| error.to_string())?;
+        let bundle = self.bundle_to_use(&old.bundle, &bundle, now).unwrap_or_else(|_| old.bundle.clone());
         credentials.check(&bundle, now).map_err(|error| error.to_string())?;
-        // Stored on disk first, so that after a crash the gateway starts with the new leaf.
-        let (data_dir, stored) = (self.data_dir.clone(), (credentials.clone(), bundle.clone()));
-        let written = tokio::task::spawn_blocking(move || data_dir.store(&stored.0, &stored.1)).await;
-        written.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         let not_after = credentials.not_after();
-        self.store.replace(credentials, bundle, now).map_err(|error| error.to_string())?;
+        self.replace(credentials, bundle, now).await?;
         self.metrics.certificate_expires(not_after);
         let valid_for = not_after.duration_since(now).unwrap_or_default();
         tracing::info!(valid_for_seconds = valid_for.as_secs(), "certificate renewed");

@@ -99,6 +99,7 @@ impl Enrolment for EnrolmentService {
             trust_domain: issuer.trust_domain().to_string(),
             cluster: enrolment.cluster.to_string(),
             environment: enrolment.environment,
+            bundle_signature: enrolment.bundle.signature_bytes().unwrap_or_default().into(),
         }))
     }
 }

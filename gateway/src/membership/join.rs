@@ -12,17 +12,20 @@ use std::{
 
 use futures::FutureExt;
 use http::{Request, Uri};
-use identity::{RefusedCertificate, TrustBundle};
+use identity::RefusedCertificate;
 use pki::{JoinToken, KeyAndCsr};
 use proto::isthmus::pki::v1::{EnrolRequest, EnrolResponse, enrolment_client::EnrolmentClient};
 use runtime::RoleError;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::Code;
 
 use crate::{
-    membership::credentials::{DataDir, DataDirError, Membership},
+    membership::{
+        credentials::{DataDir, DataDirError, Membership},
+        received::{bundle_of, certificates},
+    },
     peer_text::bounded,
     race::race,
     task::{self, BoxingExecutor},
@@ -84,13 +87,12 @@ pub(crate) async fn join(token: &JoinToken, data_dir: &DataDir) -> Result<(), To
     let unusable = |reason: String| {
         TokenJoinError::Unusable(format!("{address}: answered with {reason}; create a new token"))
     };
-    let der = |certificates: Vec<bytes::Bytes>| {
-        certificates.into_iter().map(|der| CertificateDer::from(der.to_vec()))
-    };
-    let bundle = TrustBundle::new(token.trust_domain().clone(), der(answer.roots))
-        .map_err(|error| unusable(format!("an invalid trust bundle: {error}")))?;
+    let now = SystemTime::now();
+    let bundle = bundle_of(token.trust_domain(), answer.roots, &answer.bundle_signature)
+        .map_err(|error| unusable(format!("an invalid trust bundle: {error}")))?
+        .as_first(now);
     let credentials = token
-        .accept(key, der(answer.chain).collect(), &bundle, SystemTime::now())
+        .accept(key, certificates(answer.chain).collect(), &bundle, now)
         .map_err(|error| unusable(format!("an unusable certificate: {error}")))?;
     let membership =
         Membership { issuer: token.issuer().clone(), environment: answer.environment, addresses };

@@ -20,9 +20,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// Shortest time after which a connection is replaced.
 const LEAST_CONNECTION_LIFE: Duration = Duration::from_millis(500);
 
-/// When a leaf was issued, and its lifetime. Issuers set `not_before` earlier by the clock skew that verifiers allow.
+/// When a leaf was issued, and its lifetime.
 fn life(leaf: &PeerIdentity) -> (SystemTime, Duration) {
-    let issued = (leaf.not_before + identity::CLOCK_SKEW).min(leaf.not_after);
+    let issued = leaf.issued_at();
     (issued, leaf.not_after.duration_since(issued).unwrap_or_default())
 }
 
@@ -31,6 +31,17 @@ fn life(leaf: &PeerIdentity) -> (SystemTime, Duration) {
 pub(crate) fn renew_at(leaf: &PeerIdentity, random: &mut impl Rng) -> SystemTime {
     let (issued, life) = life(leaf);
     issued + (life / 2).mul_f64(random.random_range(0.9..=1.1))
+}
+
+/// The least time between two renewals, measured without the wall clock: an eighth of the lifetime.
+pub(crate) fn least_distance(leaf: &PeerIdentity) -> Duration {
+    life(leaf).1 / 8
+}
+
+/// How much the local clock is ahead of the issuer's, if a leaf that was just issued is already due for renewal.
+pub(crate) fn clock_is_ahead(leaf: &PeerIdentity, now: SystemTime) -> Option<Duration> {
+    let (issued, life) = life(leaf);
+    now.duration_since(issued).ok().filter(|ahead| *ahead >= (life / 2).mul_f64(0.9))
 }
 
 /// The pause after `failures` failed attempts in a row: a random time up to a bound that doubles from 1 s to 5 min. The
@@ -75,6 +86,7 @@ mod tests {
             spiffe_id,
             serial: "01".into(),
             spki: SpkiPin::from_bytes([0; 32]),
+            issuers: Vec::new(),
             not_before: issued - identity::CLOCK_SKEW,
             not_after: issued + Duration::from_secs(life),
         }
@@ -96,6 +108,15 @@ mod tests {
         assert!(earliest < at(39_500) && latest > at(46_900), "no jitter");
         let due = renew_at(&leaf(0, 6), &mut random);
         assert!(due >= at(2) && due <= at(4), "a lifetime of seconds is renewed in time too");
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_by_half_a_lifetime_is_noticed() {
+        let day = leaf(0, 86_400);
+        assert_eq!(clock_is_ahead(&day, at(0)), None);
+        assert_eq!(clock_is_ahead(&day, at(3600)), None);
+        assert_eq!(clock_is_ahead(&day, at(43_200)), Some(Duration::from_secs(43_200)));
+        assert_eq!(least_distance(&day), Duration::from_secs(10_800));
     }
 
     #[test]

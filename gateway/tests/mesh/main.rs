@@ -8,4 +8,5 @@ mod requests;
 mod stalled;
 mod stores;
 mod topology;
+mod trust;
 mod world;

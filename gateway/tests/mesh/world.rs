@@ -74,6 +74,11 @@ impl MeshWorld {
     }
 
     pub(crate) fn named(trust_domain: &str) -> Self {
+        Self::created_at(trust_domain, SystemTime::now())
+    }
+
+    /// A trust domain that was created at some time.
+    pub(crate) fn created_at(trust_domain: &str, now: SystemTime) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = InitOptions {
             state: dir.path().join("pki"),
@@ -82,7 +87,7 @@ impl MeshWorld {
             cluster: "obs".parse().unwrap(),
             passphrase: Secret::new("correct horse battery".to_owned()),
         };
-        pki::init(&options, SystemTime::now()).unwrap();
+        pki::init(&options, now).unwrap();
         Self { dir }
     }
 

@@ -1,0 +1,357 @@
+//! What a gateway believes from the other side: roots, denylists, and certificates that were stolen.
+
+use std::{
+    net::SocketAddr,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use clap::Parser;
+use identity::{CredentialStore, Credentials, Expectations, TrustBundle};
+use pki::{KeyAndCsr, Revocation};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::{
+    stores::TestStore,
+    world::{
+        MeshWorld, PATIENCE, RunningGateway, client, cluster, count, directory, healthy, messages, new_token,
+        within,
+    },
+};
+
+#[derive(Parser)]
+struct PkiProgram {
+    #[command(subcommand)]
+    command: pki::cli::PkiCommand,
+}
+
+/// Runs a command on the state of a world, and returns its exit code.
+fn pki(world: &MeshWorld, args: &str) -> u8 {
+    let state = world.dir.path().join("pki").display().to_string();
+    let args = args.replace("STATE", &state).replace("DIR", &world.dir.path().display().to_string());
+    let parsed = PkiProgram::try_parse_from(std::iter::once("pki").chain(args.split_whitespace()));
+    let code = pki::cli::run(parsed.unwrap_or_else(|error| panic!("{error}")).command);
+    (0..=u8::MAX).find(|number| ExitCode::from(*number) == code).unwrap()
+}
+
+/// The credentials that a gateway has stored, as their thief has them.
+fn stolen(world: &MeshWorld, name: &str) -> Arc<CredentialStore> {
+    let path = world.dir.path().join(format!("{name}-data/credentials.pem"));
+    let credentials = Credentials::load(&path).unwrap();
+    CredentialStore::new(credentials, stored_bundle(world, name), SystemTime::now()).unwrap()
+}
+
+/// Whether the observability gateway accepts a connection with some credentials. In TLS 1.3 a handshake that succeeds here
+/// may still be refused there, so this waits for what the other side does next.
+async fn accepted(store: &Arc<CredentialStore>, address: SocketAddr, transport: &str) -> bool {
+    let attempt = async {
+        let expectations = Expectations::default();
+        match transport {
+            "tcp" => {
+                let config = identity::client_config(store, expectations, &[b"h2"]);
+                let config = config.unwrap();
+                let tcp = TcpStream::connect(address).await.ok()?;
+                let name = address.ip().into();
+                let mut tls = tokio_rustls::TlsConnector::from(config).connect(name, tcp).await.ok()?;
+                // It is the client of HTTP/2, and begins.
+                tls.read_exact(&mut [0; 3]).await.ok()
+            }
+            _ => {
+                let config = identity::client_config(store, expectations, &[b"h3"]);
+                let config = quinn::crypto::rustls::QuicClientConfig::try_from(config.unwrap()).unwrap();
+                let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+                let config = quinn::ClientConfig::new(Arc::new(config));
+                let connection = endpoint.connect_with(config, address, "gateway").unwrap().await.ok()?;
+                // It opens the streams of HTTP/3.
+                connection.accept_uni().await.ok().map(|_| 3)
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, attempt).await.expect("neither accepted nor refused").is_some()
+}
+
+/// The page of metrics.
+async fn metrics(gateway: &RunningGateway) -> String {
+    let mut tcp = TcpStream::connect(gateway.addresses.http).await.unwrap();
+    tcp.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut page = String::new();
+    within("the page of metrics", tcp.read_to_string(&mut page)).await.unwrap();
+    page
+}
+
+/// A cluster that is connected over one transport, with an idle stream without a deadline.
+async fn connected(
+    world: &MeshWorld,
+    obs: &RunningGateway,
+    store: SocketAddr,
+    transport: &str,
+) -> RunningGateway {
+    let by = format!("transport: {transport}\n");
+    let gateway = world.cluster("eu-1", &[("scraper-0", store)], obs, &by).await;
+    let entry = healthy(obs, "scraper-0.eu-1").await;
+    assert_eq!(entry.transport, transport);
+    gateway
+}
+
+const EU_1: &[(&str, &str)] = &[("cluster", "eu-1"), ("environment", "test")];
+
+/// The roots that a gateway has stored.
+fn stored_bundle(world: &MeshWorld, name: &str) -> TrustBundle {
+    let path = world.dir.path().join(format!("{name}-data/bundle.pem"));
+    TrustBundle::load("test.isthmus.example".parse().unwrap(), &path).unwrap()
+}
+
+/// The serial number of the certificate that a gateway has stored.
+fn stored_serial(world: &MeshWorld, name: &str) -> String {
+    let path = world.dir.path().join(format!("{name}-data/credentials.pem"));
+    identity::Credentials::load(&path).unwrap().identity().serial.clone()
+}
+
+/// Waits until a gateway has stored another certificate.
+async fn renewed(world: &MeshWorld, name: &str) {
+    let before = stored_serial(world, name);
+    within("a renewal", async {
+        while stored_serial(world, name) == before {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+/// Starts the observability gateway at an address that it had before. The address is free a moment after its end.
+async fn started_again(world: &MeshWorld, yaml: &str) -> RunningGateway {
+    within("the address is free", async {
+        loop {
+            match world.try_start("obs", yaml, None).await {
+                Ok(gateway) => return gateway,
+                Err(error) if error.to_string().contains("in use") => {
+                    tokio::time::sleep(Duration::from_millis(50)).await
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    })
+    .await
+}
+
+/// The attacker owns the online issuer, and adds a root to the bundle that each renewal brings.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_that_no_held_root_has_signed_is_not_planted_by_a_renewal() {
+    for transport in ["quic", "tcp"] {
+        let (world, foreign) = (MeshWorld::new(), MeshWorld::new());
+        let obs = world.observability("pki: {state: pki, leaf_lifetime: 6s}\n").await;
+        let store = TestStore::start(EU_1).await;
+        let by = format!("transport: {transport}\n");
+        let _gateway = world.cluster("eu-1", &[("scraper-0", store.address)], &obs, &by).await;
+        healthy(&obs, "scraper-0.eu-1").await;
+        let held = stored_bundle(&world, "eu-1");
+        let address = obs.addresses.mesh.unwrap();
+        obs.stop().await;
+
+        let planted = world.dir.path().join("pki/bundle.pem");
+        let mut pem = std::fs::read_to_string(&planted).unwrap();
+        pem.push_str(&std::fs::read_to_string(foreign.dir.path().join("pki/bundle.pem")).unwrap());
+        std::fs::write(&planted, pem).unwrap();
+        let yaml = crate::world::observability("pki: {state: pki, leaf_lifetime: 6s}\n")
+            .replace("127.0.0.1:0", &address.to_string());
+        let obs = started_again(&world, &yaml).await;
+        renewed(&world, "eu-1").await;
+        let after = stored_bundle(&world, "eu-1");
+        let pins = |bundle: &TrustBundle| bundle.pins().collect::<Vec<_>>();
+        assert_eq!(pins(&after), pins(&held), "{transport}: a root was planted");
+        // The certificate itself is good: its gateway keeps working.
+        healthy(&obs, "scraper-0.eu-1").await;
+    }
+}
+
+/// A leaf that the security team revokes, and its thief: refused from now on, and its streams end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_certificate_is_refused_and_its_streams_end() {
+    for transport in ["quic", "tcp"] {
+        let world = MeshWorld::new();
+        let obs = world.observability("").await;
+        let address = obs.addresses.mesh.unwrap();
+        let store = TestStore::start(EU_1).await;
+        let _gateway = connected(&world, &obs, store.address, transport).await;
+        let thief = stolen(&world, "eu-1");
+        assert!(accepted(&thief, address, transport).await, "{transport}: the certificate is good");
+
+        let mut client = client(&obs, "scraper-0.eu-1");
+        let idle = client.series(messages(-1, Duration::ZERO)).await.unwrap().into_inner();
+        let idle = tokio::spawn(count(idle));
+        let began = Instant::now();
+        let serial = stored_serial(&world, "eu-1");
+        assert_eq!(pki(&world, &format!("cert revoke --state STATE --serial {serial} --yes")), 0);
+        let ended = within("the stream ends", idle).await.unwrap();
+        println!("{transport}: stream ended after {:?}: {ended:?}", began.elapsed());
+        assert!(ended.is_err());
+        within("a handshake is refused", async { while accepted(&thief, address, transport).await {} }).await;
+        println!("{transport}: refused after {:?}", began.elapsed());
+        assert!(!accepted(&thief, address, transport).await);
+        // It cannot be renewed either, but the cluster can join again.
+        let entries =
+            directory(&obs, "it is not connected", |all| all.iter().all(|entry| !entry.healthy)).await;
+        assert!(entries[0].last_error.contains("not authorised"), "{}", entries[0].last_error);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_cluster_joins_again_with_a_new_token() {
+    let world = MeshWorld::new();
+    let obs = world.observability("").await;
+    let store = TestStore::start(EU_1).await;
+    let gateway = connected(&world, &obs, store.address, "quic").await;
+    let issuer = world.issuer();
+    let revoked = issuer.revoke(&Revocation::Cluster("eu-1".parse().unwrap()), "stolen", SystemTime::now());
+    assert_eq!(revoked.unwrap(), 1);
+    directory(&obs, "it is not connected", |all| all.iter().all(|entry| !entry.healthy)).await;
+    gateway.stop().await;
+    std::fs::remove_file(world.dir.path().join("eu-1-data/credentials.pem")).unwrap();
+    connected(&world, &obs, store.address, "quic").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_cluster_is_missing_and_a_removed_one_is_not() {
+    for transport in ["quic", "tcp"] {
+        let world = MeshWorld::new();
+        let obs = world.observability("").await;
+        let address = obs.addresses.mesh.unwrap();
+        let store = TestStore::start(EU_1).await;
+        let _gateway = connected(&world, &obs, store.address, transport).await;
+        // A mistyped name: the token is made, and nothing joins.
+        assert_eq!(pki(&world, "cluster add --state STATE eu-11 --environment test"), 0);
+        world.token("eu-1l", &[address]);
+
+        assert_eq!(pki(&world, "cluster pause --state STATE eu-1 --yes"), 0);
+        let entries =
+            directory(&obs, "the paused cluster is missing", |all| all.iter().all(|entry| !entry.healthy))
+                .await;
+        let names: Vec<_> = entries.iter().map(|entry| entry.name.as_str()).collect();
+        assert_eq!(names, ["scraper-0.eu-1"], "{transport}: expected clusters are not missing");
+        assert!(!accepted(&stolen(&world, "eu-1"), address, transport).await);
+        assert_eq!(pki(&world, "cluster resume --state STATE eu-1"), 0);
+        healthy(&obs, "scraper-0.eu-1").await;
+
+        let mut client = client(&obs, "scraper-0.eu-1");
+        let idle = client.series(messages(-1, Duration::ZERO)).await.unwrap().into_inner();
+        let token = world.token("eu-1", &[address]);
+        assert_eq!(pki(&world, "cluster remove --state STATE eu-1 --yes"), 0);
+        directory(&obs, "the removed cluster is gone", |all| all.is_empty()).await;
+        assert!(within("its streams end", count(idle)).await.is_err());
+        assert!(!accepted(&stolen(&world, "eu-1"), address, transport).await);
+        let yaml = cluster("again", &[("scraper-0", store.address)], "");
+        let error = world.try_start("again", &yaml, Some(&token)).await.err().unwrap().to_string();
+        assert!(error.contains("it was revoked"), "{error}");
+    }
+}
+
+/// The attacker has the key of the issuing CA and signs a perfect certificate, which no inventory has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_not_in_the_inventory_is_refused() {
+    let world = MeshWorld::new();
+    let obs = world.observability("").await;
+    let address = obs.addresses.mesh.unwrap();
+    let store = TestStore::start(EU_1).await;
+    let _gateway = connected(&world, &obs, store.address, "quic").await;
+    let thief = world.forked_issuer();
+    let token = thief.create_token(&new_token("eu-1", address), SystemTime::now()).unwrap();
+    let key = KeyAndCsr::generate().unwrap();
+    let minted = thief.enrol(token.secret(), key.csr_der(), SystemTime::now()).unwrap();
+    let credentials = token.accept(key, minted.chain, &minted.bundle, SystemTime::now()).unwrap();
+    let minted = CredentialStore::new(credentials, minted.bundle, SystemTime::now()).unwrap();
+    for transport in ["quic", "tcp"] {
+        for _ in 0..5 {
+            assert!(!accepted(&minted, address, transport).await, "{transport}");
+        }
+        assert!(accepted(&stolen(&world, "eu-1"), address, transport).await, "{transport}");
+    }
+    let metrics = metrics(&obs).await;
+    assert!(metrics.contains("isthmus_gateway_unknown_certificates_total 10"), "{metrics}");
+}
+
+/// The issuing CA was stolen. A root denies it; the next one issues from then on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_denied_issuing_ca_is_replaced_and_clusters_join_again() {
+    let world = MeshWorld::new();
+    std::fs::write(world.dir.path().join("passphrase"), "correct horse battery\n").unwrap();
+    let roots = "--root-out DIR/roots --root-passphrase-file DIR/passphrase";
+    let obs = world.observability("").await;
+    let store = TestStore::start(EU_1).await;
+    let gateway = connected(&world, &obs, store.address, "quic").await;
+    let thief = stolen(&world, "eu-1");
+    let pin = thief.current().credentials.identity().issuers[0];
+    // The next CA first, so that the gateways can get certificates.
+    assert_eq!(pki(&world, &format!("issuer renew --state STATE {roots}")), 0);
+    assert_eq!(pki(&world, &format!("cert revoke --state STATE --issuer {pin} --yes {roots}")), 0);
+    let address = obs.addresses.mesh.unwrap();
+    directory(&obs, "it is not connected", |all| all.iter().all(|entry| !entry.healthy)).await;
+    for transport in ["quic", "tcp"] {
+        assert!(!accepted(&thief, address, transport).await, "{transport}");
+    }
+    gateway.stop().await;
+    std::fs::remove_file(world.dir.path().join("eu-1-data/credentials.pem")).unwrap();
+    connected(&world, &obs, store.address, "quic").await;
+    assert_eq!(pki(&world, "denylist push --state STATE"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_root_and_a_new_denylist_reach_every_cluster_at_once() {
+    for transport in ["quic", "tcp"] {
+        let world = MeshWorld::new();
+        std::fs::write(world.dir.path().join("passphrase"), "correct horse battery\n").unwrap();
+        let obs = world.observability("").await;
+        let store = TestStore::start(EU_1).await;
+        let _gateway = connected(&world, &obs, store.address, transport).await;
+        assert_eq!(pki(&world, "denylist push --state STATE"), 0, "every gateway has acknowledged");
+        let roots =
+            "--root-out DIR/roots --root-passphrase-file DIR/passphrase --trust-domain test.isthmus.example";
+        assert_eq!(pki(&world, &format!("root create --label next {roots}")), 0);
+        let sign = "bundle sign --bundle STATE/bundle.pem --out DIR/next.pem --add DIR/roots/root-next.pem";
+        assert_eq!(pki(&world, &format!("{sign} {roots}")), 0);
+        assert_eq!(pki(&world, "bundle install --state STATE DIR/next.pem"), 0);
+        within("the cluster has the new root", async {
+            while stored_bundle(&world, "eu-1").sequence() < 2 || stored_bundle(&world, "obs").sequence() < 2
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        assert_eq!(stored_bundle(&world, "eu-1").roots().count(), 3);
+        assert_eq!(pki(&world, "denylist push --state STATE"), 0);
+        healthy(&obs, "scraper-0.eu-1").await;
+    }
+}
+
+/// A list of the day before yesterday, as after a weekend without power: nothing is served until the next one, which comes
+/// with the connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_with_an_old_denylist_is_served_again_after_a_new_one() {
+    let created = SystemTime::now() - Duration::from_secs(72 * 3600);
+    let world = MeshWorld::created_at("test.isthmus.example", created);
+    // A list of that time: the number of a list is its time.
+    let old =
+        world.forked_issuer().sign_denylist(SystemTime::now() - Duration::from_secs(50 * 3600)).unwrap();
+    let obs = world.observability("").await;
+    let store = TestStore::start(EU_1).await;
+    let gateway = connected(&world, &obs, store.address, "quic").await;
+    gateway.stop().await;
+    let stored = world.dir.path().join("eu-1-data/denylist.bin");
+    std::fs::write(&stored, old.issuer().unwrap().as_bytes()).unwrap();
+    let yaml = cluster("eu-1", &[("scraper-0", store.address)], "");
+    let _gateway = world.try_start("eu-1", &yaml, None).await.unwrap();
+    healthy(&obs, "scraper-0.eu-1").await;
+    let mut client = client(&obs, "scraper-0.eu-1");
+    let stream = within("a request is served", async {
+        loop {
+            if let Ok(stream) = client.series(messages(3, Duration::ZERO)).await {
+                return stream.into_inner();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    assert_eq!(count(stream.await).await.unwrap(), 3);
+}
