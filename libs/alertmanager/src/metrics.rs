@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use httpclient::DnsCounters;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -41,6 +42,7 @@ pub(crate) struct NotifierMetrics {
     requests_failed: Counters,
     alerts_failed: Counters,
     seconds: Both<Histograms>,
+    dns: DnsCounters,
     journal_failures: Counter,
     journal_damaged: Counter,
 }
@@ -62,6 +64,7 @@ impl NotifierMetrics {
             requests_failed: Family::default(),
             alerts_failed: Family::default(),
             seconds: Both { thanos: both(), prometheus: both() },
+            dns: DnsCounters::default(),
             journal_failures: Counter::default(),
             journal_damaged: Counter::default(),
         };
@@ -108,6 +111,16 @@ impl NotifierMetrics {
             &self.lost,
         );
         counter(
+            "thanos_rule_alertmanagers_dns_lookups",
+            "Names of Alertmanagers that were looked up in DNS",
+            &self.dns.lookups,
+        );
+        counter(
+            "thanos_rule_alertmanagers_dns_failures",
+            "Names of Alertmanagers for which DNS gave no answer",
+            &self.dns.failures,
+        );
+        counter(
             "isthmus_alert_journal_failures",
             "Writes of the file with the queue that failed: a restart would lose alerts that wait",
             &self.journal_failures,
@@ -152,6 +165,10 @@ impl NotifierMetrics {
         self.dropped.inc_by(counts.dropped);
         self.refused.inc_by(counts.refused);
         self.lost.inc_by(counts.dropped + counts.refused);
+    }
+
+    pub(crate) fn dns(&self) -> DnsCounters {
+        self.dns.clone()
     }
 
     pub(crate) fn journal_failed(&self) {

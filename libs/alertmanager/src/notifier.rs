@@ -85,6 +85,7 @@ impl Notifier {
             for endpoints in &group.members {
                 let endpoints = HttpEndpoints::new("alertmanager", endpoints.clone())
                     .map_err(|why| NotifierError::Client { group: number + 1, why })?;
+                let endpoints = endpoints.counting(metrics.dns());
                 members.push(Member { group: number, timeout: group.timeout, endpoints });
             }
         }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
+use prometheus_client::metrics::counter::Counter;
 use runtime::{DnsResolver, FileListing, FileLists, Shutdown};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
@@ -32,6 +33,16 @@ pub struct HttpEndpoints {
     /// Notified when `listed` has changed.
     changed: Arc<Notify>,
     urls: watch::Sender<Arc<[String]>>,
+    counters: DnsCounters,
+}
+
+/// Lookups of names of endpoints in DNS. Clones share the counters.
+#[derive(Clone, Debug, Default)]
+pub struct DnsCounters {
+    /// Names that were looked up.
+    pub lookups: Counter,
+    /// Lookups without an answer.
+    pub failures: Counter,
 }
 
 /// What is known of names in DNS.
@@ -52,7 +63,14 @@ impl HttpEndpoints {
         let listed = Mutex::new(vec![Vec::new(); config.files.len()]);
         let fixed = config.addresses.iter().filter_map(HttpAddress::fixed);
         let urls = watch::Sender::new(urls_of(&config, fixed));
-        Ok(Self { what: what.to_owned(), config, client, listed, changed: Arc::new(Notify::new()), urls })
+        let (changed, counters) = (Arc::new(Notify::new()), DnsCounters::default());
+        Ok(Self { what: what.to_owned(), config, client, listed, changed, urls, counters })
+    }
+
+    /// Counts lookups in DNS with these counters.
+    #[must_use]
+    pub fn counting(self, counters: DnsCounters) -> Self {
+        Self { counters, ..self }
     }
 
     /// The settings.
@@ -117,6 +135,10 @@ impl HttpEndpoints {
             (address, address.resolve(resolver, self.config.default_port).await)
         });
         for (address, answer) in join_all(asked).await {
+            if address.is_resolved() {
+                self.counters.lookups.inc();
+                self.counters.failures.inc_by(u64::from(answer.is_err()));
+            }
             match answer {
                 Ok(endpoints) => {
                     let is_nothing = endpoints.is_empty();
@@ -169,7 +191,8 @@ mod tests {
         };
         let resolver = DnsResolver::with_servers(vec![server.address()]);
         let config = HttpEndpointsConfig::from_url("dns+https://am.test/x", 9093).unwrap();
-        let (own, mut known) = (endpoints(config), Known::default());
+        let counters = DnsCounters::default();
+        let (own, mut known) = (endpoints(config).counting(counters.clone()), Known::default());
         assert!(own.urls().is_empty());
         own.refresh(&mut known, &resolver).await;
         let expected = ["https://10.0.0.1:9093/x".to_owned()];
@@ -177,6 +200,7 @@ mod tests {
         let nowhere = DnsResolver::with_servers(vec![([127, 0, 0, 1], 1).into()]);
         own.refresh(&mut known, &nowhere).await;
         assert_eq!(own.urls()[..], expected);
+        assert_eq!((counters.lookups.get(), counters.failures.get()), (2, 1));
         let _server = server.restart(&[]);
         own.refresh(&mut known, &resolver).await;
         assert!(own.urls().is_empty());

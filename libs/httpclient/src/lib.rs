@@ -13,6 +13,8 @@ mod secret;
 
 pub use client::{HttpClient, HttpError, HttpResponse};
 pub use config::{AuthorizationConfig, HeaderConfig, HttpClientConfig};
-pub use endpoints::{HttpAddress, HttpAddressError, HttpEndpoints, HttpEndpointsConfig, HttpFilesConfig};
+pub use endpoints::{
+    DnsCounters, HttpAddress, HttpAddressError, HttpEndpoints, HttpEndpointsConfig, HttpFilesConfig,
+};
 pub use proxy::{NoProxy, ProxyConfig};
 pub use secret::Secret;
