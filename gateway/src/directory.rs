@@ -74,6 +74,7 @@ impl Directory {
         clusters.retain(|name, _| {
             let is_registered = names.contains(name);
             if !is_registered {
+                self.metrics.cluster(name, None);
                 published.set_cluster(name, Vec::new());
             }
             is_registered
@@ -84,10 +85,12 @@ impl Directory {
                 // Labels were checked against the old environment, so the old state is dropped.
                 let new = ClusterState::new(cluster.clone(), environment.clone(), *joined);
                 published.set_cluster(cluster, new.entries());
+                self.metrics.cluster(cluster, new.is_connected());
                 clusters.insert(cluster.clone(), new);
             } else if let Some(known) = clusters.get_mut(cluster)
                 && known.set_joined(*joined)
             {
+                self.metrics.cluster(cluster, known.is_connected());
                 published.set_cluster(cluster, known.entries());
             }
         }
@@ -182,6 +185,7 @@ impl Directory {
         // Reports of a cluster that is not registered any more are ignored.
         if let Some(known) = clusters.get_mut(cluster) {
             change(known);
+            self.metrics.cluster(cluster, known.is_connected());
             published.set_cluster(cluster, known.entries());
             self.announce(&state);
         }
@@ -302,6 +306,34 @@ mod tests {
         assert_eq!(entries(&directory), []);
         directory.session_opened(&cluster, SessionId(1), "one", Transport::Quic);
         assert_eq!(entries(&directory).len(), 1, "a connected cluster has joined");
+    }
+
+    #[test]
+    fn metrics_say_which_clusters_are_connected() {
+        let mut registry = runtime::Registry::default();
+        let directory = Directory::new(GatewayMetrics::new(&mut registry));
+        let metrics = || {
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+            let lines = text.lines().filter_map(|l| l.strip_prefix("isthmus_gateway_cluster_connected"));
+            let mut lines: Vec<String> = lines.map(str::to_owned).collect();
+            lines.sort_unstable();
+            lines
+        };
+        let both = [registration("eu-1", "production"), registration("us-1", "production")];
+        directory.set_registered(&both);
+        assert_eq!(metrics(), [r#"{peer="eu-1"} 0"#, r#"{peer="us-1"} 0"#]);
+        directory.session_opened(&name("eu-1"), SessionId(1), "one", Transport::Quic);
+        assert_eq!(metrics(), [r#"{peer="eu-1"} 1"#, r#"{peer="us-1"} 0"#]);
+        directory.session_closed(&name("eu-1"), SessionId(1), "timed out");
+        directory.set_registered(&both[..1]);
+        assert_eq!(metrics(), [r#"{peer="eu-1"} 0"#]);
+        // One that has not joined yet is not missed.
+        let expected = ClusterRegistration { joined: false, ..registration("new", "production") };
+        directory.set_registered(std::slice::from_ref(&expected));
+        assert!(metrics().is_empty());
+        directory.set_registered(&[ClusterRegistration { joined: true, ..expected }]);
+        assert_eq!(metrics(), [r#"{peer="new"} 0"#]);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The metrics of the gateway, registered by value.
 
 use std::sync::{Arc, atomic::AtomicU64};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use identity::Name;
+use identity::{Credentials, Name};
 use mesh::Transport;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -21,11 +22,13 @@ pub(crate) struct GatewayMetrics {
     handshake_failures: Family<ReasonLabels, Counter>,
     fallbacks: Family<PeerLabels, Counter>,
     certificate_expiry: Gauge<f64, AtomicU64>,
+    issuing_ca_expiry: Gauge<f64, AtomicU64>,
     renewals: Family<ResultLabels, Counter>,
     enrolments: Family<ResultLabels, Counter>,
     directory_entries: Family<HealthLabels, Gauge>,
     bundles_refused: Counter,
     unknown_certificates: Counter,
+    clusters: Family<PeerLabels, Gauge>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -107,6 +110,11 @@ impl GatewayMetrics {
             metrics.certificate_expiry.clone(),
         );
         registry.register(
+            "isthmus_gateway_issuing_ca_expiry_timestamp_seconds",
+            "When the issuing CA of this gateway's certificate expires, in seconds since the epoch",
+            metrics.issuing_ca_expiry.clone(),
+        );
+        registry.register(
             "isthmus_gateway_certificate_renewals",
             "Attempts to renew this gateway's certificate, by result",
             metrics.renewals.clone(),
@@ -131,6 +139,11 @@ impl GatewayMetrics {
             "Refused certificates of the issuing CA that are not in its inventory; any means that its key was stolen",
             metrics.unknown_certificates.clone(),
         );
+        registry.register(
+            "isthmus_gateway_cluster_connected",
+            "1 for each cluster that has joined and is connected, and 0 for the others",
+            metrics.clusters.clone(),
+        );
         metrics
     }
 
@@ -144,11 +157,13 @@ impl GatewayMetrics {
             handshake_failures: Family::default(),
             fallbacks: Family::default(),
             certificate_expiry: Gauge::default(),
+            issuing_ca_expiry: Gauge::default(),
             renewals: Family::default(),
             enrolments: Family::default(),
             directory_entries: Family::default(),
             bundles_refused: Counter::default(),
             unknown_certificates: Counter::default(),
+            clusters: Family::default(),
         })
     }
 
@@ -180,9 +195,26 @@ impl GatewayMetrics {
         self.fallbacks.get_or_create(&PeerLabels { peer: address.to_owned() }).inc();
     }
 
-    pub(crate) fn certificate_expires(&self, not_after: std::time::SystemTime) {
-        let since_epoch = not_after.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        self.certificate_expiry.set(since_epoch.as_secs_f64());
+    /// Notes when the credentials in use expire.
+    pub(crate) fn credentials(&self, credentials: &Credentials) {
+        let since_epoch = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        self.certificate_expiry.set(since_epoch(credentials.not_after()));
+        if let Some(at) = credentials.issuer_not_after() {
+            self.issuing_ca_expiry.set(since_epoch(at));
+        }
+    }
+
+    /// Notes whether a cluster is connected; `None` if it is not registered any more, or has not joined yet.
+    pub(crate) fn cluster(&self, cluster: &Name, is_connected: Option<bool>) {
+        let labels = PeerLabels { peer: cluster.to_string() };
+        match is_connected {
+            Some(is_connected) => {
+                self.clusters.get_or_create(&labels).set(i64::from(is_connected));
+            }
+            None => {
+                self.clusters.remove(&labels);
+            }
+        }
     }
 
     pub(crate) fn renewal(&self, ok: bool) {

@@ -92,6 +92,12 @@ impl ClusterState {
         std::mem::replace(&mut self.joined, joined) != joined
     }
 
+    /// Whether it has a session; `None` if it has never joined, and is not missed therefore.
+    pub(super) fn is_connected(&self) -> Option<bool> {
+        let is_connected = !self.sessions.is_empty();
+        (self.joined || is_connected).then_some(is_connected)
+    }
+
     pub(super) fn environment(&self) -> &str {
         &self.environment
     }

@@ -216,7 +216,7 @@ pub(crate) struct CredentialKeeper {
 
 impl CredentialKeeper {
     pub(crate) fn new(data_dir: DataDir, store: Arc<CredentialStore>, metrics: Arc<GatewayMetrics>) -> Self {
-        metrics.certificate_expires(store.current().credentials.not_after());
+        metrics.credentials(&store.current().credentials);
         Self { data_dir, store, metrics, changing: tokio::sync::Mutex::default() }
     }
 
@@ -331,10 +331,9 @@ impl CredentialKeeper {
         credentials.check(&old.bundle, now).map_err(|error| error.to_string())?;
         let bundle = self.bundle_to_use(&old.bundle, &bundle, now).unwrap_or_else(|_| old.bundle.clone());
         credentials.check(&bundle, now).map_err(|error| error.to_string())?;
-        let not_after = credentials.not_after();
+        let valid_for = credentials.not_after().duration_since(now).unwrap_or_default();
         self.replace(credentials, bundle, now).await?;
-        self.metrics.certificate_expires(not_after);
-        let valid_for = not_after.duration_since(now).unwrap_or_default();
+        self.metrics.credentials(&self.store.current().credentials);
         tracing::info!(valid_for_seconds = valid_for.as_secs(), "certificate renewed");
         Ok(())
     }

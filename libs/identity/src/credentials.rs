@@ -14,7 +14,7 @@ use crate::{
     files::{read_bounded, write_private},
     pem::push_pem,
     spiffe::SpiffeId,
-    verify::{LeafCertificate, MAX_CHAIN_LEN, PeerIdentity, RefusedCertificate, verify_peer},
+    verify::{LeafCertificate, MAX_CHAIN_LEN, PeerIdentity, RefusedCertificate, not_after, verify_peer},
 };
 
 const MAX_CREDENTIALS_BYTES: u64 = 256 * 1024;
@@ -131,6 +131,11 @@ impl Credentials {
     /// The end of the leaf's validity, inclusive.
     pub fn not_after(&self) -> SystemTime {
         self.identity.not_after
+    }
+
+    /// The earliest end of the validity of the CAs in the chain, such as the issuing CA; `None` if there is none.
+    pub fn issuer_not_after(&self) -> Option<SystemTime> {
+        self.chain().get(1..)?.iter().filter_map(|certificate| not_after(certificate)).min()
     }
 
     /// Verifies our own chain in the same way as a peer does.

@@ -227,6 +227,11 @@ fn check_validity(
     Ok(())
 }
 
+/// The end of the validity of a certificate of any kind; `None` if it is not one.
+pub(crate) fn not_after(der: &[u8]) -> Option<SystemTime> {
+    Some(LeafCertificate::parse(der).ok()?.validity().1)
+}
+
 /// A parsed leaf certificate. Parsing checks nothing: its content may be forged.
 pub(crate) struct LeafCertificate<'a> {
     cert: X509Certificate<'a>,

@@ -44,6 +44,16 @@ fn files_round_trip_and_a_reload_replaces_the_credentials() {
 }
 
 #[test]
+fn the_issuing_ca_has_an_end() {
+    let mut params = crate::testing::ca_params("issuing");
+    params.not_after = (now() + 500 * HOUR).into();
+    let credentials = TestCa::with_issuing("a", params).leaf("gateway");
+    let left = credentials.issuer_not_after().unwrap().duration_since(now()).unwrap();
+    assert!(left > 499 * HOUR && left <= 500 * HOUR, "{left:?}");
+    assert!(credentials.not_after() < now() + 24 * HOUR);
+}
+
+#[test]
 fn bad_files_are_rejected_by_name_and_the_old_pair_stays_in_use() {
     let ca = TestCa::new("a");
     let good = ca.leaf("gateway");
