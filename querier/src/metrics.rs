@@ -11,8 +11,12 @@ use prometheus_client::registry::Unit;
 
 use crate::endpoints::EndpointSet;
 
+/// The label of the cluster that a store is registered in.
+const CLUSTER: &str = "cluster";
+
 /// `thanos_store_nodes_grpc_connections`: healthy stores by external labels and component, as in Thanos.
-/// `isthmus_query_stores`: known stores by health.
+/// `isthmus_query_stores`: known stores by health. `isthmus_query_store_unhealthy`: 1 for each store that is not healthy; healthy
+/// ones are left out, so that many stores do not make many series.
 pub(crate) struct StoreNodes {
     endpoints: EndpointSet,
 }
@@ -59,6 +63,21 @@ impl Collector for StoreNodes {
             encoder.encode_descriptor("isthmus_query_stores", help, None, gauge.metric_type())?;
         for (healthy, count) in healths {
             ConstGauge::new(count).encode(family.encode_family(&[("healthy", healthy)])?)?;
+        }
+        let help = "1 for each known store that is not healthy, with its component, and with the cluster that it is registered in as peer";
+        let mut family =
+            encoder.encode_descriptor("isthmus_query_store_unhealthy", help, None, gauge.metric_type())?;
+        for (endpoint, away) in self.endpoints.listed() {
+            let state = endpoint.state();
+            if state.last_error.is_none() && away.is_none() {
+                continue;
+            }
+            let component = state.info.map_or(String::new(), |info| info.component.clone());
+            // The external labels of whoever scrapes the metric would replace a label `cluster`.
+            let cluster = state.bound.value(CLUSTER);
+            let mut labels = vec![("store", endpoint.name()), ("peer", cluster), ("component", &component)];
+            labels.retain(|(_, value)| !value.is_empty());
+            ConstGauge::new(1i64).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }

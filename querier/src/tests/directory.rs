@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::endpoints::{Endpoint, EndpointOptions, EndpointSet, EndpointSpec};
+use crate::metrics::StoreNodes;
 
 /// The local port of a gateway: a directory that the test writes, and its stores.
 struct FakeGateway {
@@ -83,6 +84,16 @@ pub(super) async fn answer(set: &EndpointSet) -> (Vec<String>, Vec<String>) {
     (short(&series), warnings)
 }
 
+/// The labels of the metric that says which stores are not healthy.
+fn unhealthy(set: &EndpointSet) -> Vec<String> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(StoreNodes::new(set.clone())));
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let lines = text.lines().filter_map(|line| line.strip_prefix("isthmus_query_store_unhealthy{"));
+    lines.map(|line| format!("{{{}", line.strip_suffix(" 1").unwrap())).collect()
+}
+
 #[tokio::test]
 async fn stores_follow_the_directory_and_are_reported_missing_when_they_or_the_gateway_are_unreachable() {
     let store = memory(&[("cluster", "eu-1")], &["api"]);
@@ -119,6 +130,7 @@ async fn stores_follow_the_directory_and_are_reported_missing_when_they_or_the_g
     let (series, warnings) = answer(&set).await;
     assert!(series.is_empty());
     assert_eq!(warnings, ["store scraper-0.eu-1: not healthy: connection lost"]);
+    assert_eq!(unhealthy(&set), [r#"{store="scraper-0.eu-1",peer="eu-1",component="sidecar"}"#]);
 
     // A registered cluster that never connected is reported as a whole, unless its labels exclude it.
     let unheard = |cluster: &str| wire::DirectoryEntry {
@@ -132,6 +144,7 @@ async fn stores_follow_the_directory_and_are_reported_missing_when_they_or_the_g
     let (series, warnings) = answer(&set).await;
     assert_eq!(series, ["api@eu-1"]);
     assert_eq!(warnings, ["store us-1: not healthy: not connected yet"]);
+    assert_eq!(unhealthy(&set), [r#"{store="us-1",peer="us-1"}"#]);
 
     // An invalid name is reported too.
     let odd = wire::DirectoryEntry { name: "a..b".to_owned(), healthy: true, ..Default::default() };
@@ -156,6 +169,7 @@ async fn stores_follow_the_directory_and_are_reported_missing_when_they_or_the_g
     wait_for("the store to be back", || set.endpoints()[0].state().bound.get("cluster") == Some("eu-1"))
         .await;
     server.shutdown_background();
+    assert!(unhealthy(&set).is_empty());
     wait_for("the gateway to be gone", || std::net::TcpStream::connect(&address).is_err()).await;
     let (_, warnings) = answer(&set).await;
     assert!(warnings.iter().any(|w| w.starts_with("store scraper-0.eu-1: ")), "{warnings:?}");
