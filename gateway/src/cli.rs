@@ -1,6 +1,7 @@
 //! The command line: `isthmus gateway`.
 
 mod join;
+mod running;
 
 pub use self::join::JoinArgs;
 
@@ -8,10 +9,13 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{Args, Subcommand};
 use runtime::{CommonArgs, ConfigMistakes, ListenAddress};
+
+use running::{RunningArgs, RunningCommand};
 
 use crate::{
     component::{Gateway, Setup, has_credentials, role_info},
@@ -61,6 +65,29 @@ enum GatewayCommand {
         /// The configuration file
         file: PathBuf,
     },
+    /// Show whether the running gateway is connected, and what it serves
+    Status(RunningArgs),
+    /// List the connections of the running gateway
+    Peers(RunningArgs),
+    /// List the stores that can be read, with their health
+    Targets(RunningArgs),
+    /// List the certificate in use and the trusted roots
+    Certs(RunningArgs),
+    /// Serve no more requests and cut the running ones, until `resume`, even after a restart
+    Pause(RunningArgs),
+    /// Serve requests again after `pause` or `drain`
+    Resume(RunningArgs),
+    /// Let new requests go to the other gateways of the cluster, and wait for the running ones
+    Drain {
+        #[command(flatten)]
+        running: RunningArgs,
+
+        /// Longest time to wait for running requests
+        #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = runtime::parse_duration)]
+        timeout: Duration,
+    },
+    /// Try to connect to each address that the running gateway dials, over QUIC and over TCP
+    ConnectTest(RunningArgs),
 }
 
 fn parse_target(text: &str) -> Result<ClusterTarget, String> {
@@ -75,8 +102,8 @@ fn parse_target(text: &str) -> Result<ClusterTarget, String> {
 ///
 /// Exit codes: 0 for success, 1 for a failure, 2 for flags or a configuration that cannot be used.
 pub fn run(args: GatewayArgs) -> ExitCode {
-    if let Some(GatewayCommand::CheckConfig { file }) = &args.command {
-        return check_config(file);
+    if let Some(command) = &args.command {
+        return run_command(command);
     }
     match check(args) {
         Err(mistakes) => mistakes.report(),
@@ -86,6 +113,20 @@ pub fn run(args: GatewayArgs) -> ExitCode {
                 Ok(Gateway::build(setup, startup).await?.into_role())
             })
         }
+    }
+}
+
+fn run_command(command: &GatewayCommand) -> ExitCode {
+    match command {
+        GatewayCommand::CheckConfig { file } => check_config(file),
+        GatewayCommand::Status(args) => running::run(RunningCommand::Status, args),
+        GatewayCommand::Peers(args) => running::run(RunningCommand::Peers, args),
+        GatewayCommand::Targets(args) => running::run(RunningCommand::Targets, args),
+        GatewayCommand::Certs(args) => running::run(RunningCommand::Certs, args),
+        GatewayCommand::Pause(args) => running::run(RunningCommand::Pause, args),
+        GatewayCommand::Resume(args) => running::run(RunningCommand::Resume, args),
+        GatewayCommand::Drain { running, timeout } => running::run(RunningCommand::Drain(*timeout), running),
+        GatewayCommand::ConnectTest(args) => running::run(RunningCommand::ConnectTest, args),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! [`Gateway::build`] builds what both roles need and calls [`observability`] or [`cluster`] for the rest.
 
+mod admin_socket;
 mod cluster;
 mod dialing;
 mod embedded;

@@ -8,6 +8,7 @@ pub(crate) mod cluster;
 pub(crate) mod observability;
 pub(crate) mod poller;
 mod report;
+pub(crate) mod verdicts;
 
 use std::time::{Duration, SystemTime};
 

@@ -25,7 +25,7 @@ use proto::isthmus::mesh::v1::{Target, Targets};
 use tokio::sync::watch;
 
 use crate::directory::cluster::ClusterState;
-pub(crate) use crate::directory::cluster::Offer;
+pub(crate) use crate::directory::cluster::{Offer, TargetVerdict};
 use crate::directory::published::{EntryChanges, PublishedEntries};
 use crate::metrics::GatewayMetrics;
 
@@ -134,18 +134,23 @@ impl Directory {
         self.change(cluster, |state| state.set_names(session, valid_names(cluster, names)));
     }
 
-    /// Records the state of one target. It is ignored if the session has not named the target.
-    pub(crate) fn target_reported(&self, cluster: &Name, session: SessionId, target: Target) {
+    /// Records the state of one target, and returns whether it is read. It is ignored if the session has not named the target.
+    pub(crate) fn target_reported(
+        &self,
+        cluster: &Name,
+        session: SessionId,
+        target: Target,
+    ) -> Option<TargetVerdict> {
         let mut state = self.lock();
         let DirectoryState { clusters, published } = &mut *state;
         // Reports of a cluster that is not registered any more are ignored.
-        if let Some(known) = clusters.get_mut(cluster)
-            && let Some(name) = known.set_target(session, target)
-            && let Some(entry) = known.entry(&name)
-        {
+        let known = clusters.get_mut(cluster)?;
+        let verdict = known.set_target(session, target)?;
+        if let Some(entry) = known.entry(&verdict.name) {
             published.set(cluster, entry);
         }
         self.announce(&state);
+        Some(verdict)
     }
 
     /// Records the round-trip time of a session. Small differences are not published.

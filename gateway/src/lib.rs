@@ -11,6 +11,7 @@
 //! (requests), `membership` (joining and renewal), `trust` (denylists, issued certificates), [`component`] (start-up of each role), [`cli`]; below them
 //! [`transport`].
 
+mod admin;
 pub mod cli;
 mod clock;
 pub mod component;
@@ -24,6 +25,7 @@ mod peer_text;
 mod policy;
 mod proxy;
 mod race;
+mod serving;
 mod slots;
 mod task;
 pub mod transport;

@@ -29,6 +29,12 @@ pub(crate) struct GatewayMetrics {
     bundles_refused: Counter,
     unknown_certificates: Counter,
     clusters: Family<PeerLabels, Gauge>,
+    target_healthy: Family<TargetLabels, Gauge>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TargetLabels {
+    target: String,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -144,6 +150,11 @@ impl GatewayMetrics {
             "1 for each cluster that has joined and is connected, and 0 for the others",
             metrics.clusters.clone(),
         );
+        registry.register(
+            "isthmus_gateway_target_healthy",
+            "Whether a target of this cluster answers and the observability side reads it",
+            metrics.target_healthy.clone(),
+        );
         metrics
     }
 
@@ -164,6 +175,7 @@ impl GatewayMetrics {
             bundles_refused: Counter::default(),
             unknown_certificates: Counter::default(),
             clusters: Family::default(),
+            target_healthy: Family::default(),
         })
     }
 
@@ -231,6 +243,15 @@ impl GatewayMetrics {
 
     pub(crate) fn enrolment(&self, ok: bool) {
         self.enrolments.get_or_create(&ResultLabels { result: result(ok) }).inc();
+    }
+
+    pub(crate) fn target_health(&self, target: &str, healthy: bool) {
+        let labels = TargetLabels { target: target.to_owned() };
+        self.target_healthy.get_or_create(&labels).set(i64::from(healthy));
+    }
+
+    pub(crate) fn target_removed(&self, target: &str) {
+        self.target_healthy.remove(&TargetLabels { target: target.to_owned() });
     }
 
     pub(crate) fn directory_size(&self, healthy: usize, unhealthy: usize) {

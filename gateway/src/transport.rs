@@ -30,6 +30,7 @@ mod listener;
 mod node;
 mod probing;
 pub(crate) mod settings;
+mod trial;
 
 pub use body::Body;
 pub use client::MeshClient;

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use futures::FutureExt;
@@ -18,17 +18,20 @@ use tonic::body::Body;
 use tower::ServiceExt;
 
 use crate::component::{
+    admin_socket::{own_targets, spawn_admin, spawn_pause},
     dialing::{DialPeer, DialerSet, RunningConnection, accept, gateway_of, listen},
     events::log_and_count,
     member::Member,
     setup::{Addresses, Setup, on_reload, unchanged},
 };
 use crate::{
+    admin::view::GatewayView,
     config::{ClusterRole, Config, DialAddress, GatewayRole},
     control::{
         MAX_MESSAGE_BYTES,
         cluster::{ClusterControl, ClusterSessions, SessionHandle},
         poller::Poller,
+        verdicts::TargetVerdicts,
     },
     membership::{
         credentials::{CredentialKeeper, Membership, at_its_time},
@@ -36,6 +39,7 @@ use crate::{
     },
     metrics::{GatewayMetrics, PeerMetrics},
     proxy::inbound::InboundProxy,
+    serving::ServingSwitch,
     task,
     transport::{self, CloseReason, MeshConnection, MeshLinks, MeshNode, ServiceHandler},
     trust::held::HeldTrust,
@@ -77,9 +81,12 @@ pub(super) async fn attach(
         MeshNode::new(transport::TransportSettings::default(), store.clone(), log_and_count(metrics.clone()))
             .with_guard(trust.guard().clone());
 
-    let inbound = Arc::new(InboundProxy::new(identity.cluster().clone(), &role.targets, role.policy.clone()));
-    let poller = Poller::new(inbound.clone(), role.info_interval);
-    let sessions = ClusterSessions::new(poller.targets(), instance);
+    let switch = ServingSwitch::open(&setup.config.data_dir);
+    let cluster = identity.cluster().clone();
+    let inbound = Arc::new(InboundProxy::new(cluster, &role.targets, role.policy.clone(), switch.clone()));
+    let verdicts = TargetVerdicts::new(metrics.clone());
+    let poller = Poller::new(inbound.clone(), role.info_interval, verdicts.clone());
+    let sessions = ClusterSessions::new(poller.targets(), instance, verdicts.clone());
     let service = Arc::new(ClusterService {
         sessions: sessions.clone(),
         inbound: inbound.clone(),
@@ -107,8 +114,21 @@ pub(super) async fn attach(
         let node = node.clone();
         move |_: &Name| node.clone()
     };
-    let dialers = DialerSet::new(store.clone(), setup.config.transport, shutdown, node_of, start);
+    let dialers = Arc::new(DialerSet::new(store.clone(), setup.config.transport, shutdown, node_of, start));
     dialers.set(&peers_to_dial(&role, &membership)?);
+
+    spawn_pause(startup, &switch, node.links().clone(), first.shutdown.clone());
+    let (links, testing) = (node.links().clone(), dialers.clone());
+    let view = GatewayView {
+        role: "cluster",
+        started: Instant::now(),
+        store: store.clone(),
+        links: Box::new(move || links.list()),
+        targets: Box::new(own_targets(inbound.clone(), poller.targets(), verdicts)),
+        connect_test: Box::new(move || testing.connect_test()),
+        switch: Some(switch),
+    };
+    spawn_admin(startup, &setup.config.data_dir, view, first.shutdown.clone());
 
     let grace = setup.common.grace_period();
     spawn_tasks(startup, &sessions, &poller, &keeper, &first.shutdown);
@@ -144,7 +164,7 @@ struct ClusterReload {
     config: Mutex<Config>,
     inbound: Arc<InboundProxy>,
     poller: Arc<Poller>,
-    dialers: DialerSet,
+    dialers: Arc<DialerSet>,
     membership: Membership,
 }
 

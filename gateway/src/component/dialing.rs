@@ -13,13 +13,14 @@ use identity::{CredentialStore, Expectations, Name};
 use runtime::{ListenAddress, Shutdown};
 
 use crate::{
+    admin::report::ConnectReport,
     clock::sleep_until,
     config::DialAddress,
     membership::{enrolment::EnrolmentService, renewal},
     task,
     transport::{
         AcceptedConnection, DialTarget, Dialer, MeshConnection, MeshLink, MeshListener, MeshNode,
-        TransportChoice,
+        TransportChoice, TransportSettings,
     },
 };
 
@@ -107,15 +108,61 @@ impl DialerSet {
     }
 }
 
+impl DialerSet {
+    /// Tries once to connect to each peer, beside the connections in use.
+    pub(super) fn connect_test(&self) -> BoxFuture<'static, Vec<ConnectReport>> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let (context, peers) = (self.context.clone(), running.keys().cloned().collect::<Vec<_>>());
+        Box::pin(async move {
+            let tried = futures::future::join_all(peers.iter().map(|peer| context.try_peer(peer))).await;
+            tried.into_iter().flatten().collect()
+        })
+    }
+}
+
 impl DialContext {
-    /// Keeps a connection to one peer until `stop` is triggered.
-    async fn keep_connected(self: Arc<Self>, peer: DialPeer, stop: Shutdown) {
-        let node = (self.node_of)(&peer.cluster);
-        let target = DialTarget {
+    fn dial_target(&self, peer: &DialPeer) -> DialTarget {
+        DialTarget {
             address: peer.address.to_string(),
             expectations: gateway_of(&peer.cluster),
             transport_choice: self.transport_choice,
+        }
+    }
+
+    async fn try_peer(&self, peer: &DialPeer) -> Vec<ConnectReport> {
+        let report = |address, transport: &str, took: Duration, outcome: Result<(), String>| ConnectReport {
+            dial: peer.address.to_string(),
+            address,
+            transport: transport.to_owned(),
+            seconds: took.as_secs_f64(),
+            error: outcome.err().unwrap_or_default(),
         };
+        // A node of its own, so that the attempts are neither logged nor counted.
+        let node = MeshNode::new(TransportSettings::default(), self.store.clone(), |_| {});
+        let tried = match Dialer::new(&node, self.dial_target(peer)) {
+            Ok(mut dialer) => dialer.try_each().await,
+            Err(error) => Err(error.to_string()),
+        };
+        match tried {
+            Err(error) => vec![report(None, "", Duration::ZERO, Err(error))],
+            Ok(trials) => trials
+                .into_iter()
+                .map(|trial| {
+                    report(
+                        Some(trial.address.to_string()),
+                        trial.transport.as_str(),
+                        trial.took,
+                        trial.outcome,
+                    )
+                })
+                .collect(),
+        }
+    }
+
+    /// Keeps a connection to one peer until `stop` is triggered.
+    async fn keep_connected(self: Arc<Self>, peer: DialPeer, stop: Shutdown) {
+        let node = (self.node_of)(&peer.cluster);
+        let target = self.dial_target(&peer);
         let mut current: Option<RunningConnection> = None;
         let keeping = async {
             loop {

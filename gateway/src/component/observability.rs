@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use futures::FutureExt;
@@ -15,12 +15,14 @@ use tokio::sync::watch;
 use tonic::service::RoutesBuilder;
 
 use crate::component::{
+    admin_socket::{all_targets, spawn_admin},
     dialing::{DialPeer, DialerSet, RunningConnection, accept, any_gateway, listen},
     events::log_and_count,
     plain_ports::PlainPorts,
     setup::{Addresses, Setup, on_reload, unchanged},
 };
 use crate::{
+    admin::view::GatewayView,
     config::{Config, GatewayRole, ObservabilityRole},
     connections::ClusterConnections,
     control::observability::{ConnectionProgress, ObservabilityControl},
@@ -34,7 +36,7 @@ use crate::{
     metrics::GatewayMetrics,
     proxy::local::{LocalProxyService, OutboundProxy},
     task,
-    transport::{self, CloseReason, ConnectionEvent, MeshConnection, MeshNode},
+    transport::{self, CloseReason, ConnectionEvent, MeshConnection, MeshLinks, MeshNode},
     trust::issued::IssuedTrust,
 };
 
@@ -97,8 +99,23 @@ pub(super) async fn build(
             node
         }
     };
-    let dialers = DialerSet::new(store.clone(), setup.config.transport, shutdown.clone(), node_of, start);
+    let dialers =
+        Arc::new(DialerSet::new(store.clone(), setup.config.transport, shutdown.clone(), node_of, start));
     dialers.set(&peers_to_dial(&role));
+    let (links, testing) = (all_links.clone(), dialers.clone());
+    let view = GatewayView {
+        role: "observability",
+        started: Instant::now(),
+        store: store.clone(),
+        links: Box::new(move || {
+            let links = links.lock().unwrap_or_else(PoisonError::into_inner);
+            links.iter().flat_map(MeshLinks::list).collect()
+        }),
+        targets: Box::new(all_targets(directory.clone())),
+        connect_test: Box::new(move || testing.connect_test()),
+        switch: None,
+    };
+    spawn_admin(&mut startup, data_dir.path(), view, shutdown.clone());
 
     let outbound = Arc::new(OutboundProxy::new(directory.clone(), connections.clone(), metrics.clone()));
     let ports = Arc::new(PlainPorts::new(outbound.clone(), startup.grpc_ports(), shutdown.clone()));
@@ -157,7 +174,7 @@ fn dialling_node(
 /// What a reload changes.
 struct ObservabilityReload {
     config: tokio::sync::Mutex<Config>,
-    dialers: DialerSet,
+    dialers: Arc<DialerSet>,
     ports: Arc<PlainPorts>,
 }
 

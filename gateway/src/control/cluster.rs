@@ -20,8 +20,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::control::{HEARTBEAT, HELLO_TIMEOUT, hello, log_hello, report::TargetReport};
-use crate::{task, trust::held::HeldTrust};
+use crate::control::{
+    HEARTBEAT, HELLO_TIMEOUT, hello, log_hello, report::TargetReport, verdicts::TargetVerdicts,
+};
+use crate::{peer_text::bounded, task, trust::held::HeldTrust};
 
 /// Messages that may wait for a slow observability gateway; with more, the session waits.
 const OUTGOING: usize = 4;
@@ -34,6 +36,7 @@ pub(crate) struct ClusterSessions {
     targets: watch::Receiver<Targets>,
     /// Distinguishes this gateway from others of its cluster.
     instance: String,
+    verdicts: Arc<TargetVerdicts>,
 }
 
 /// A command to a session from other parts of the gateway.
@@ -47,9 +50,13 @@ enum SessionCommand {
 impl ClusterSessions {
     /// No sessions yet. Each session will report `targets` and every change. `instance` distinguishes this gateway from others
     /// of its cluster.
-    pub(crate) fn new(targets: watch::Receiver<Targets>, instance: String) -> Arc<Self> {
+    pub(crate) fn new(
+        targets: watch::Receiver<Targets>,
+        instance: String,
+        verdicts: Arc<TargetVerdicts>,
+    ) -> Arc<Self> {
         let (count, _) = watch::channel(0);
-        Arc::new(Self { open: Mutex::default(), next: AtomicU64::new(0), count, targets, instance })
+        Arc::new(Self { open: Mutex::default(), next: AtomicU64::new(0), count, targets, instance, verdicts })
     }
 
     /// The number of open sessions, and every change.
@@ -100,6 +107,7 @@ struct OpenSession {
 
 impl Drop for OpenSession {
     fn drop(&mut self) {
+        self.sessions.verdicts.session_ended(self.id);
         let mut open = self.sessions.lock();
         open.remove(&self.id);
         self.sessions.count.send_replace(open.len());
@@ -201,15 +209,15 @@ impl ClusterSession {
         let mut report = TargetReport::new(theirs.single_targets);
         self.report(&mut report, &mut targets).await?;
 
-        let (_open, mut commands) = self.control.sessions.open();
-        let handle = self.control.sessions.lock().get(&_open.id).cloned();
+        let (open, mut commands) = self.control.sessions.open();
+        let handle = self.control.sessions.lock().get(&open.id).cloned();
         *self.control.connection.commands.lock().unwrap_or_else(PoisonError::into_inner) = handle;
         self.control.connection.up.send_replace(true);
         loop {
             tokio::select! {
                 message = self.incoming.message() => match message?.map(|message| message.message) {
                     None => return Ok(()),
-                    Some(message) => self.receive(message).await?,
+                    Some(message) => self.receive(open.id, message).await?,
                 },
                 Some(command) = commands.recv() => self.execute(command).await?,
                 changed = targets.changed() => {
@@ -226,7 +234,11 @@ impl ClusterSession {
         }
     }
 
-    async fn receive(&mut self, message: Option<FromObservabilityMessage>) -> Result<(), Status> {
+    async fn receive(
+        &mut self,
+        session: u64,
+        message: Option<FromObservabilityMessage>,
+    ) -> Result<(), Status> {
         let trust = self.control.trust.clone();
         let answer = match message {
             Some(FromObservabilityMessage::Denylist(bytes)) => {
@@ -236,7 +248,11 @@ impl ClusterSession {
                 return self.taken(trust.take_bundle(bundle).await).await;
             }
             Some(FromObservabilityMessage::Certificate(certificate)) => Ok(certificate),
-            Some(FromObservabilityMessage::Refused(why)) => Err(crate::peer_text::bounded(&why)),
+            Some(FromObservabilityMessage::Refused(why)) => Err(bounded(&why)),
+            Some(FromObservabilityMessage::TargetVerdict(verdict)) => {
+                self.control.sessions.verdicts.judged(session, &verdict);
+                return Ok(());
+            }
             // A second hello, or a message of a later version, is ignored.
             Some(FromObservabilityMessage::Hello(_)) | None => return Ok(()),
         };

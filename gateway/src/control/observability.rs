@@ -1,6 +1,7 @@
 //! The observability side of control sessions: receives the clusters' targets and answers their certificate requests.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -21,7 +22,7 @@ use tonic::Streaming;
 use crate::control::{HELLO_TIMEOUT, MAX_MESSAGE_BYTES, hello, log_hello};
 use crate::{
     connections::{ClusterConnection, ClusterConnections},
-    directory::{Directory, SessionId},
+    directory::{Directory, SessionId, TargetVerdict},
     membership::{enrolment, registrations::Registrations},
     metrics::GatewayMetrics,
     peer_text::bounded,
@@ -202,7 +203,12 @@ impl ObservabilityControl {
                     self.directory.targets_named(cluster, connection.id, targets.names);
                 }
                 Some(FromClusterMessage::Target(target)) => {
-                    self.directory.target_reported(cluster, connection.id, target);
+                    let verdict = self.directory.target_reported(cluster, connection.id, target);
+                    if let Some(verdict) = verdict.and_then(|verdict| session.changed(verdict))
+                        && session.outgoing.send(FromObservability { message: Some(verdict) }).await.is_err()
+                    {
+                        return "the session was lost".to_owned();
+                    }
                 }
                 Some(FromClusterMessage::CertificateRequest(request)) => {
                     let answer = self.renew(link, request.csr.to_vec()).await;
@@ -256,6 +262,25 @@ struct ObservabilitySession {
     trusts: bool,
     /// Time until the first answer, an upper bound of the round-trip time.
     round_trip: Duration,
+    /// Targets that are not read although they are reported as healthy, with the reason that the cluster was told.
+    refused: BTreeMap<Name, String>,
+}
+
+impl ObservabilitySession {
+    /// What the cluster has to be told about a target; `None` if it knows.
+    fn changed(&mut self, verdict: TargetVerdict) -> Option<ToCluster> {
+        let TargetVerdict { name, refused } = verdict;
+        let before = match refused.as_str() {
+            "" => self.refused.remove(&name),
+            _ => self.refused.insert(name.clone(), refused.clone()),
+        };
+        (before.unwrap_or_default() != refused).then(|| {
+            ToCluster::TargetVerdict(proto::isthmus::mesh::v1::TargetVerdict {
+                name: name.to_string(),
+                refused,
+            })
+        })
+    }
 }
 
 async fn open(cluster: &Name, client: &MeshClient, peer: &Peer) -> Result<ObservabilitySession, String> {
@@ -275,7 +300,7 @@ async fn open(cluster: &Name, client: &MeshClient, peer: &Peer) -> Result<Observ
     };
     log_hello(&theirs, peer, SystemTime::now());
     let (instance, trusts) = (theirs.instance, theirs.trust);
-    Ok(ObservabilitySession { outgoing, incoming, instance, trusts, round_trip })
+    Ok(ObservabilitySession { outgoing, incoming, instance, trusts, round_trip, refused: BTreeMap::new() })
 }
 
 /// What was sent on a session.

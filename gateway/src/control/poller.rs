@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use tonic::body::Body;
 
 use crate::{
+    control::verdicts::TargetVerdicts,
     peer_text::bounded,
     proxy::{inbound::InboundProxy, target::TargetClient},
 };
@@ -34,13 +35,18 @@ const MAX_INFO_BYTES: usize = 1 << 20;
 /// Keeps [`Targets`] up to date.
 pub(crate) struct Poller {
     inbound: Arc<InboundProxy>,
+    verdicts: Arc<TargetVerdicts>,
     targets: watch::Sender<Targets>,
     interval: watch::Sender<Duration>,
     now: Notify,
 }
 
 impl Poller {
-    pub(crate) fn new(inbound: Arc<InboundProxy>, interval: Duration) -> Arc<Self> {
+    pub(crate) fn new(
+        inbound: Arc<InboundProxy>,
+        interval: Duration,
+        verdicts: Arc<TargetVerdicts>,
+    ) -> Arc<Self> {
         let unknown = |name: &Name| Target {
             name: name.to_string(),
             last_error: "not polled yet".to_owned(),
@@ -49,6 +55,7 @@ impl Poller {
         let targets = Targets { targets: inbound.offer().targets.keys().map(unknown).collect() };
         Arc::new(Self {
             inbound,
+            verdicts,
             targets: watch::Sender::new(targets),
             interval: watch::Sender::new(interval),
             now: Notify::new(),
@@ -69,7 +76,9 @@ impl Poller {
     /// Polls at the interval, and when a request found a target unavailable. Never returns.
     pub(crate) async fn run(&self) {
         let mut unanswered = BTreeSet::new();
+        let mut serving = self.inbound.switch().watch();
         loop {
+            serving.mark_unchanged();
             self.round(&mut unanswered).await;
             let mut interval = *self.interval.borrow();
             if !unanswered.is_empty() {
@@ -82,6 +91,11 @@ impl Poller {
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
                 () = self.now.notified() => {}
+                // The switch lives as long as the poller.
+                _ = serving.changed() => {
+                    let known = self.targets.borrow().targets.clone();
+                    self.publish(&known);
+                }
                 () = suspicious => {}
             }
         }
@@ -139,7 +153,34 @@ impl Poller {
     fn publish(&self, present: &[Target]) {
         let mut targets = present.to_vec();
         targets.sort_by(|a, b| a.name.cmp(&b.name));
+        log_changes(&self.targets.borrow().targets, &targets);
+        self.verdicts.polled(&targets);
+        if let Some(reason) = self.inbound.switch().state().reason() {
+            for target in &mut targets {
+                (target.healthy, target.info) = (false, None);
+                reason.clone_into(&mut target.last_error);
+            }
+        }
         self.targets.send_replace(Targets { targets });
+    }
+}
+
+/// Logs which targets answer now, and which do not any more.
+fn log_changes(before: &[Target], now: &[Target]) {
+    for target in now {
+        let known = before.iter().find(|known| known.name == target.name);
+        let was_polled = known.is_some_and(|known| known.last_check.is_some());
+        if target.last_check.is_none()
+            || was_polled && known.is_some_and(|known| known.healthy == target.healthy)
+        {
+            continue;
+        }
+        match target.healthy {
+            true => tracing::info!(target = target.name, "the target can be read"),
+            false => {
+                tracing::warn!(target = target.name, error = target.last_error, "the target cannot be read")
+            }
+        }
     }
 }
 
@@ -203,7 +244,7 @@ mod tests {
     use tonic::{Response, Status};
 
     use super::*;
-    use crate::{config::ClusterTarget, policy::Policy};
+    use crate::{config::ClusterTarget, metrics::GatewayMetrics, policy::Policy, serving::ServingSwitch};
 
     struct Sidecar(Result<(), &'static str>);
 
@@ -233,8 +274,11 @@ mod tests {
             address: address.parse().unwrap(),
             tls: None,
         }];
-        let inbound = InboundProxy::new("eu-1".parse().unwrap(), &targets, Policy::default());
-        let poller = Poller::new(Arc::new(inbound), Duration::from_secs(5));
+        let dir = tempfile::tempdir().unwrap();
+        let switch = ServingSwitch::open(dir.path());
+        let inbound = InboundProxy::new("eu-1".parse().unwrap(), &targets, Policy::default(), switch);
+        let verdicts = TargetVerdicts::new(GatewayMetrics::unregistered());
+        let poller = Poller::new(Arc::new(inbound), Duration::from_secs(5), verdicts);
         let client = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let mut unanswered = BTreeSet::new();
         let mut healthy = || {

@@ -37,6 +37,14 @@ pub(crate) enum Offer {
     Nowhere,
 }
 
+/// What becomes of a target that a session has reported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TargetVerdict {
+    pub(crate) name: Name,
+    /// Why it is not read although it is reported as healthy; empty otherwise.
+    pub(crate) refused: String,
+}
+
 /// What is known about a registered cluster.
 pub(super) struct ClusterState {
     cluster: Name,
@@ -137,12 +145,14 @@ impl ClusterState {
         });
     }
 
-    /// Records the state of a target, and returns its name; `None` if the session has not named it.
-    pub(super) fn set_target(&mut self, session: SessionId, target: Target) -> Option<Name> {
+    /// Records the state of a target; `None` if the session has not named it.
+    pub(super) fn set_target(&mut self, session: SessionId, target: Target) -> Option<TargetVerdict> {
         let name: Name = target.name.parse().ok()?;
         let known = self.sessions.get_mut(&session)?.targets.get_mut(&name)?;
+        let reported_healthy = target.healthy;
         *known = TargetState::checked(target, known.info.take(), &self.bound);
-        Some(name)
+        let refused = if reported_healthy { known.error.clone() } else { String::new() };
+        Some(TargetVerdict { name, refused })
     }
 
     pub(super) fn set_round_trip(&mut self, session: SessionId, round_trip: Duration) {

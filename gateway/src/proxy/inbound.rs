@@ -20,6 +20,7 @@ use crate::{
     config::ClusterTarget,
     metrics::PeerMetrics,
     policy::{MeshMethod, Policy},
+    serving::{ServingState, ServingSwitch},
 };
 
 /// The targets of a cluster and its policy. Replaced as a whole when the configuration is reloaded.
@@ -34,10 +35,16 @@ pub(crate) struct InboundProxy {
     offer: RwLock<Arc<TargetOffer>>,
     running: Arc<AtomicUsize>,
     unavailable: Arc<Notify>,
+    switch: ServingSwitch,
 }
 
 impl InboundProxy {
-    pub(crate) fn new(cluster: Name, targets: &[ClusterTarget], policy: Policy) -> Self {
+    pub(crate) fn new(
+        cluster: Name,
+        targets: &[ClusterTarget],
+        policy: Policy,
+        switch: ServingSwitch,
+    ) -> Self {
         let targets =
             targets.iter().map(|target| (target.name.clone(), Arc::new(TargetClient::new(target)))).collect();
         Self {
@@ -45,7 +52,13 @@ impl InboundProxy {
             offer: RwLock::new(Arc::new(TargetOffer { targets, policy })),
             running: Arc::default(),
             unavailable: Arc::default(),
+            switch,
         }
+    }
+
+    /// The owner's switch.
+    pub(crate) fn switch(&self) -> &ServingSwitch {
+        &self.switch
     }
 
     /// Waits until a request failed because a target was unavailable.
@@ -86,6 +99,12 @@ impl InboundProxy {
         let shown = name.as_ref().map_or_else(|| "unknown".to_owned(), ToString::to_string);
         let relay = Relay::begin(RelayDirection::Inbound, shown.clone(), method, metrics.clone(), &request);
 
+        if self.switch.state() == ServingState::Paused {
+            return relay.refuse(
+                Code::Unavailable,
+                format!("{shown}: the owner of cluster {} has paused it", self.cluster),
+            );
+        }
         let Some(method) = method.filter(|method| offer.policy.methods.contains(method)) else {
             return relay.refuse(
                 Code::PermissionDenied,

@@ -175,7 +175,11 @@ impl Dialer {
         bound.mul_f64(rand::rng().random())
     }
 
-    async fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
+    pub(super) fn transport_choice(&self) -> TransportChoice {
+        self.target.transport_choice
+    }
+
+    pub(super) async fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
         let name = &self.target.address;
         match lookup_host(name).await {
             Ok(found) => {
@@ -258,7 +262,7 @@ impl Dialer {
     }
 
     /// Creates the sockets for the families of these addresses, if they do not exist. Without one, QUIC does not answer.
-    fn open_endpoints(&mut self, addresses: &[SocketAddr]) {
+    pub(super) fn open_endpoints(&mut self, addresses: &[SocketAddr]) {
         for address in addresses {
             let endpoint = &mut self.endpoints[usize::from(address.is_ipv6())];
             if endpoint.is_none() {
@@ -278,7 +282,7 @@ impl Dialer {
         }
     }
 
-    async fn dial_quic(&self, address: SocketAddr) -> Result<MeshConnection, ConnectError> {
+    pub(super) async fn dial_quic(&self, address: SocketAddr) -> Result<MeshConnection, ConnectError> {
         let Some(endpoint) = self.endpoint(address) else {
             return Err(error(address, ConnectionFailure::NoAnswer, "no UDP socket".into()));
         };
@@ -296,7 +300,7 @@ impl Dialer {
         MeshConnection::quic(&self.node, quic, &self.target.expectations, true)
     }
 
-    async fn dial_tcp(&self, address: SocketAddr) -> Result<MeshConnection, ConnectError> {
+    pub(super) async fn dial_tcp(&self, address: SocketAddr) -> Result<MeshConnection, ConnectError> {
         let limit = self.node.settings.handshake_timeout;
         let connecting = async {
             let stream = TcpStream::connect(address).await?;

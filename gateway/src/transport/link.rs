@@ -46,6 +46,8 @@ pub enum CloseReason {
     Denied,
     /// The peer violated the protocol or a limit.
     Misbehaved,
+    /// The owner of the cluster has paused it.
+    Paused,
 }
 
 impl CloseReason {
@@ -57,6 +59,7 @@ impl CloseReason {
             Self::Expired => 0x1501,
             Self::Denied => 0x1502,
             Self::Misbehaved => 0x1503,
+            Self::Paused => 0x1504,
         }
     }
 
@@ -67,6 +70,7 @@ impl CloseReason {
             Self::Expired => "the certificate has expired",
             Self::Denied => "the peer is not authorised",
             Self::Misbehaved => "the peer violated the protocol",
+            Self::Paused => "the owner of the cluster has paused it",
         }
     }
 }

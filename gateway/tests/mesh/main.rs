@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed test is a panic")]
 
 mod joining;
+mod owner;
 mod renewal;
 mod requests;
 mod stalled;

@@ -74,7 +74,7 @@ pub struct Hello {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FromObservability {
-    #[prost(oneof = "from_observability::Message", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "from_observability::Message", tags = "1, 2, 3, 4, 5, 10")]
     pub message: ::core::option::Option<from_observability::Message>,
 }
 /// Nested message and enum types in `FromObservability`.
@@ -95,7 +95,20 @@ pub mod from_observability {
         /// A signed denylist (libs/identity/src/denylist/signed.rs). Sent after the hello and with each new number.
         #[prost(bytes, tag = "5")]
         Denylist(::prost::bytes::Bytes),
+        /// Sent when a target that its gateway reports as healthy is not read, and when it is read again.
+        #[prost(message, tag = "10")]
+        TargetVerdict(super::TargetVerdict),
     }
+}
+/// What the observability gateway thinks of a target that its gateway reports as healthy.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TargetVerdict {
+    /// Name without that of the cluster: "scraper-0".
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Why the target is not read, in one line; empty if it is read.
+    #[prost(string, tag = "2")]
+    pub refused: ::prost::alloc::string::String,
 }
 /// Roots to trust. A gateway uses them instead of those that it has only if one of those has signed them.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
