@@ -4,6 +4,7 @@
 //! field; `testdata/good` and `testdata/bad` contain examples. Reading order: [`Config`], [`ObservabilityRole`],
 //! [`ClusterRole`], then the functions that read them.
 
+mod policy;
 mod target_tls;
 
 use std::{
@@ -14,14 +15,18 @@ use std::{
     time::Duration,
 };
 
+use httpclient::NoProxy;
+pub use httpclient::ProxyConfig;
 use identity::Name;
 use mesh::Authority;
 use runtime::{ConfigMistakes, ListenAddress};
 use tls::{ClientTls, ClientTlsOptions};
 
+use policy::{read_access_log, read_policy};
 use target_tls::read_target_tls;
 
-use crate::policy::{MeshMethod, Policy};
+use crate::access_log::AccessLogOptions;
+use crate::policy::Policy;
 pub use crate::transport::TransportChoice;
 pub use runtime::yaml::Mistake;
 use runtime::yaml::{Mistakes, YamlFields, YamlNode};
@@ -41,6 +46,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Which transports are used for dialling.
     pub transport: TransportChoice,
+    /// The proxy for dialling over TCP and for joining.
+    pub proxy: ProxyConfig,
     /// Which side of the mesh this gateway is.
     pub role: GatewayRole,
 }
@@ -114,6 +121,8 @@ pub struct ClusterRole {
     pub policy: Policy,
     /// How often each target's Info is polled.
     pub info_interval: Duration,
+    /// Where requests are logged; `None` if they are not.
+    pub access_log: Option<AccessLogOptions>,
 }
 
 impl ClusterRole {
@@ -128,6 +137,7 @@ impl ClusterRole {
             listen,
             policy: Policy::default(),
             info_interval: Self::INFO_INTERVAL,
+            access_log: None,
         }
     }
 }
@@ -151,6 +161,17 @@ impl DialAddress {
     /// The address as written.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The host, an IPv6 address without brackets.
+    pub fn host(&self) -> &str {
+        self.0.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']'])
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        // The text was checked when it was parsed.
+        self.0.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or_default()
     }
 }
 
@@ -247,7 +268,7 @@ impl Config {
         listen: Option<ListenAddress>,
     ) -> Self {
         let role = GatewayRole::Cluster(ClusterRole::for_join(targets, listen));
-        Self { data_dir, transport: TransportChoice::default(), role }
+        Self { data_dir, transport: TransportChoice::default(), proxy: ProxyConfig::Environment, role }
     }
 
     /// Reads a file. Relative paths in it are relative to its directory.
@@ -294,13 +315,22 @@ fn read_config(root: &YamlNode, folder: &Path, mistakes: &Mistakes) -> Option<Co
         "tcp" => Ok(TransportChoice::Tcp),
         other => Err(format!("{other:?} is none of \"auto\", \"quic\" and \"tcp\"")),
     });
+    let proxy = fields.optional("proxy", |node| match node.text()? {
+        "none" => Ok(ProxyConfig::None),
+        url => url.parse().map(|url| ProxyConfig::Url(url, NoProxy::default())),
+    });
     // Without a role it is unknown which other fields are allowed.
     let role = match role? {
         "observability" => read_observability(&mut fields, folder, mistakes).map(GatewayRole::Observability),
         _ => Some(GatewayRole::Cluster(read_cluster(&mut fields, folder, mistakes))),
     };
     fields.finish();
-    Some(Config { data_dir: data_dir?, transport: transport.unwrap_or_default(), role: role? })
+    Some(Config {
+        data_dir: data_dir?,
+        transport: transport.unwrap_or_default(),
+        proxy: proxy.unwrap_or(ProxyConfig::Environment),
+        role: role?,
+    })
 }
 
 fn read_observability(
@@ -402,28 +432,15 @@ fn read_cluster(fields: &mut YamlFields<'_>, folder: &Path, mistakes: &Mistakes)
         None => Policy::default(),
     };
     let info_interval = fields.optional("info_interval", |node| duration(node, INFO_INTERVAL_BOUNDS));
+    let access_log = fields.node("access_log").and_then(|node| read_access_log(node, folder, mistakes));
     ClusterRole {
         targets: targets.into_iter().map(|(_, target)| target).collect(),
         dial,
         listen,
         policy,
         info_interval: info_interval.unwrap_or(ClusterRole::INFO_INTERVAL),
+        access_log,
     }
-}
-
-fn read_policy(node: &YamlNode, mistakes: &Mistakes) -> Policy {
-    let mut fields = YamlFields::new("policy", node, mistakes);
-    let mut policy = Policy::default();
-    if fields.node("methods").is_some() {
-        policy.methods = fields.parsed_list::<MeshMethod>("methods").into_iter().collect();
-    }
-    let (min, max) = Policy::CONCURRENT_REQUESTS_BOUNDS;
-    if let Some(limit) = fields.optional("max_concurrent_requests", |node| node.integer(min, max)) {
-        // In range by the bounds above.
-        policy.max_concurrent_requests = usize::try_from(limit).unwrap_or(usize::MAX);
-    }
-    fields.finish();
-    policy
 }
 
 fn note_duplicates<'a>(list: &str, items: impl Iterator<Item = (Option<u64>, &'a str)>, mistakes: &Mistakes) {

@@ -4,13 +4,14 @@
 //! readable stores, and sends requests to clusters ([`config::ObservabilityRole`]). In a client cluster it joins with a
 //! token, reports its targets, and serves requests within its owner's policy ([`config::ClusterRole`]).
 //!
-//! This crate decodes no StoreAPI message except Info, and does not evaluate queries. It has no key except that of its
+//! This crate decodes no answer except Info, and requests only where the owner limits or logs them; it does not evaluate queries. It has no key except that of its
 //! own leaf; the issuing CA is in `pki`.
 //!
 //! Reading order: [`config`], `policy`, `directory`, `connections`, `control` (the session on each connection), `proxy`
 //! (requests), `membership` (joining and renewal), `trust` (denylists, issued certificates), [`component`] (start-up of each role), [`cli`]; below them
 //! [`transport`].
 
+mod access_log;
 mod admin;
 pub mod cli;
 mod clock;
@@ -31,4 +32,5 @@ mod task;
 pub mod transport;
 mod trust;
 
-pub use policy::{MeshMethod, Policy};
+pub use access_log::AccessLogOptions;
+pub use policy::{MeshMethod, Narrowing, Policy};

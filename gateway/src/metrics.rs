@@ -30,6 +30,7 @@ pub(crate) struct GatewayMetrics {
     unknown_certificates: Counter,
     clusters: Family<PeerLabels, Gauge>,
     target_healthy: Family<TargetLabels, Gauge>,
+    access_lines_dropped: Counter,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -155,6 +156,11 @@ impl GatewayMetrics {
             "Whether a target of this cluster answers and the observability side reads it",
             metrics.target_healthy.clone(),
         );
+        registry.register(
+            "isthmus_gateway_access_log_dropped_lines",
+            "Lines of the access log that could not be written",
+            metrics.access_lines_dropped.clone(),
+        );
         metrics
     }
 
@@ -176,6 +182,7 @@ impl GatewayMetrics {
             unknown_certificates: Counter::default(),
             clusters: Family::default(),
             target_healthy: Family::default(),
+            access_lines_dropped: Counter::default(),
         })
     }
 
@@ -243,6 +250,11 @@ impl GatewayMetrics {
 
     pub(crate) fn enrolment(&self, ok: bool) {
         self.enrolments.get_or_create(&ResultLabels { result: result(ok) }).inc();
+    }
+
+    /// The counter of lines of the access log that could not be written.
+    pub(crate) fn access_lines_dropped(&self) -> Counter {
+        self.access_lines_dropped.clone()
     }
 
     pub(crate) fn target_health(&self, target: &str, healthy: bool) {

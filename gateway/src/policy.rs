@@ -1,12 +1,17 @@
-//! Which requests a cluster serves: the methods, by exact path, and how many requests at once.
+//! Which requests a cluster serves: the methods, by exact path, how many requests at once, and of which series.
 //!
 //! A path is compared with the constants below byte by byte and never normalised. A path that differs (in case, with a
 //! doubled slash, an escape, a query, a missing slash) is rejected. The gateway forwards the constant, never the
 //! received text.
 
-use std::{collections::BTreeSet, fmt, str::FromStr};
+mod narrowing;
+
+use std::{collections::BTreeSet, fmt, str::FromStr, time::SystemTime};
 
 use proto::thanos::info::InfoResponse;
+
+pub use narrowing::Narrowing;
+pub(crate) use narrowing::{NarrowedRequest, RateLimit, matchers_of};
 
 /// A method that gateways forward. All other methods are rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -106,6 +111,10 @@ pub struct Policy {
     pub methods: BTreeSet<MeshMethod>,
     /// Requests that may run at the same time, over all connections; further ones are rejected.
     pub max_concurrent_requests: usize,
+    /// Requests that may begin in a second, over all connections; further ones are rejected.
+    pub max_requests_per_second: Option<u32>,
+    /// What may be read of each target.
+    pub narrowing: Narrowing,
 }
 
 impl Policy {
@@ -124,6 +133,7 @@ impl Policy {
         info.status.take_if(|_| !allows(MeshMethod::TsdbStatistics));
         // Queries are never forwarded.
         info.query = None;
+        self.narrowing.restrict(info, SystemTime::now());
     }
 }
 
@@ -134,6 +144,8 @@ impl Default for Policy {
         Self {
             methods: BTreeSet::from([Info, Series, LabelNames, LabelValues, MetricMetadata]),
             max_concurrent_requests: 500,
+            max_requests_per_second: None,
+            narrowing: Narrowing::default(),
         }
     }
 }

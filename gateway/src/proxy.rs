@@ -3,5 +3,6 @@
 pub(crate) mod grpc;
 pub(crate) mod inbound;
 pub(crate) mod local;
+mod messages;
 pub(crate) mod relay;
 pub(crate) mod target;

@@ -29,6 +29,7 @@ mod link;
 mod listener;
 mod node;
 mod probing;
+mod proxied;
 pub(crate) mod settings;
 mod trial;
 
@@ -42,6 +43,7 @@ pub use handler::{Handler, HandlerFuture, ServiceHandler, channel, handler_fn};
 pub use link::{CloseReason, ConnectionEnd, MeshLink, MeshLinks};
 pub use listener::{AcceptedConnection, MeshListener};
 pub use node::{ConnectionEvent, MeshNode};
+pub(crate) use proxied::connect_through;
 pub use settings::{TransportChoice, TransportSettings};
 
 #[cfg(test)]

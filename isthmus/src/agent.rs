@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use gateway::cli::JoinArgs;
 use gateway::component::{Member, embed, has_credentials};
+use gateway::config::ProxyConfig;
 use identity::Name;
 use pki::JoinToken;
 use runtime::{CommonArgs, ConfigMistakes, RoleError, RoleInfo, RunningRole, Startup};
@@ -109,7 +110,7 @@ fn replica_label(replica: &Name) -> FixedLabel {
 async fn build(mut config: AgentConfig, mut startup: Startup) -> Result<RunningRole, RoleError> {
     // The folder first: one that cannot be used costs no token.
     let folder = scraper::open(&config.scrape).await?;
-    let member = Member::join(&config.credentials, config.token).await?;
+    let member = Member::join(&config.credentials, config.token, &ProxyConfig::Environment).await?;
     let of_certificate = |name, value: &str| FixedLabel {
         name,
         value: value.to_owned(),

@@ -1,18 +1,15 @@
 //! What the admin socket shows, read from the running gateway.
 
-use std::{
-    sync::Arc,
-    time::{Instant, SystemTime},
-};
+use std::{sync::Arc, time::Instant};
 
 use futures::future::BoxFuture;
 use identity::CredentialStore;
 use proto::thanos::{LabelSet, info::InfoResponse};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::admin::report::{
     CertificateReport, ChangeReport, ConnectReport, PeerReport, StatusReport, TargetReport,
 };
+use crate::clock::rfc3339;
 use crate::serving::{ServingState, ServingSwitch};
 use crate::transport::MeshLink;
 
@@ -133,11 +130,4 @@ pub(crate) fn label_texts(info: Option<&InfoResponse>) -> Vec<String> {
         format!("{{{}}}", pairs.collect::<Vec<_>>().join(", "))
     };
     info.into_iter().flat_map(|info| info.label_sets.iter().take(MAX_LABEL_SETS)).map(text).collect()
-}
-
-/// A time as RFC 3339, in UTC and whole seconds.
-pub(crate) fn rfc3339(time: SystemTime) -> String {
-    let time = OffsetDateTime::from(time);
-    let time = time.replace_nanosecond(0).unwrap_or(time);
-    time.format(&Rfc3339).unwrap_or_else(|_| time.unix_timestamp().to_string())
 }

@@ -10,9 +10,10 @@ use tokio::sync::watch;
 use crate::admin::{
     report::TargetReport,
     server::AdminSocket,
-    view::{GatewayView, label_texts, rfc3339},
+    view::{GatewayView, label_texts},
 };
 use crate::{
+    clock::rfc3339,
     control::verdicts::TargetVerdicts,
     directory::Directory,
     proxy::inbound::InboundProxy,

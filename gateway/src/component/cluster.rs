@@ -10,6 +10,7 @@ use std::{
 
 use futures::FutureExt;
 use http::Request;
+use httpclient::Proxies;
 use identity::{CredentialStore, Credentials, Name, TrustBundle};
 use pki::KeyAndCsr;
 use proto::isthmus::mesh::v1::control_server::ControlServer;
@@ -25,6 +26,7 @@ use crate::component::{
     setup::{Addresses, Setup, on_reload, unchanged},
 };
 use crate::{
+    access_log::{AccessLog, AccessLogOptions},
     admin::view::GatewayView,
     config::{ClusterRole, Config, DialAddress, GatewayRole},
     control::{
@@ -54,7 +56,7 @@ pub(super) async fn build(
     mut startup: Startup,
     metrics: Arc<GatewayMetrics>,
 ) -> Result<(RunningRole, Addresses), RoleError> {
-    let member = Member::join(&setup.config.data_dir, setup.token.clone()).await?;
+    let member = Member::join(&setup.config.data_dir, setup.token.clone(), &setup.config.proxy).await?;
     let probes = startup.probes();
     let mesh = attach(&setup, role, member, probes, &mut startup, metrics).await?;
     let running = startup.serve();
@@ -81,9 +83,12 @@ pub(super) async fn attach(
         MeshNode::new(transport::TransportSettings::default(), store.clone(), log_and_count(metrics.clone()))
             .with_guard(trust.guard().clone());
 
+    let proxies = Proxies::of(&setup.config.proxy).map_err(RoleError::wrong_configuration)?;
     let switch = ServingSwitch::open(&setup.config.data_dir);
     let cluster = identity.cluster().clone();
     let inbound = Arc::new(InboundProxy::new(cluster, &role.targets, role.policy.clone(), switch.clone()));
+    inbound
+        .log_to(open_access_log(role.access_log.as_ref(), &metrics).map_err(RoleError::wrong_configuration)?);
     let verdicts = TargetVerdicts::new(metrics.clone());
     let poller = Poller::new(inbound.clone(), role.info_interval, verdicts.clone());
     let sessions = ClusterSessions::new(poller.targets(), instance, verdicts.clone());
@@ -114,7 +119,8 @@ pub(super) async fn attach(
         let node = node.clone();
         move |_: &Name| node.clone()
     };
-    let dialers = Arc::new(DialerSet::new(store.clone(), setup.config.transport, shutdown, node_of, start));
+    let dialers =
+        Arc::new(DialerSet::new(store.clone(), setup.config.transport, proxies, shutdown, node_of, start));
     dialers.set(&peers_to_dial(&role, &membership)?);
 
     spawn_pause(startup, &switch, node.links().clone(), first.shutdown.clone());
@@ -144,6 +150,7 @@ pub(super) async fn attach(
         poller,
         dialers,
         membership,
+        metrics,
     });
     on_reload(setup, &startup.reload(), move |config| {
         let reloading = reloading.clone();
@@ -166,6 +173,7 @@ struct ClusterReload {
     poller: Arc<Poller>,
     dialers: Arc<DialerSet>,
     membership: Membership,
+    metrics: Arc<GatewayMetrics>,
 }
 
 impl ClusterReload {
@@ -177,14 +185,27 @@ impl ClusterReload {
         };
         unchanged("data_dir", &present.data_dir, &new.data_dir)?;
         unchanged("transport", &present.transport, &new.transport)?;
+        unchanged("proxy", &present.proxy, &new.proxy)?;
         unchanged("listen", &old.listen, &role.listen)?;
         let peers = peers_to_dial(role, &self.membership).map_err(|error| error.to_string())?;
+        if old.access_log != role.access_log {
+            self.inbound.log_to(open_access_log(role.access_log.as_ref(), &self.metrics)?);
+        }
         self.inbound.replace(&role.targets, role.policy.clone());
         self.poller.reconfigured(role.info_interval);
         self.dialers.set(&peers);
         *present = new;
         Ok(())
     }
+}
+
+fn open_access_log(
+    options: Option<&AccessLogOptions>,
+    metrics: &GatewayMetrics,
+) -> Result<Option<AccessLog>, String> {
+    let Some(options) = options else { return Ok(None) };
+    let opened = AccessLog::open(options, metrics.access_lines_dropped());
+    opened.map(Some).map_err(|error| format!("access_log.file {}: {error}", options.file.display()))
 }
 
 /// The peers to dial: the configured ones; without any, those of the token, unless this gateway listens.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
+use httpclient::Proxies;
 use identity::{CredentialStore, Expectations, Name};
 use runtime::{ListenAddress, Shutdown};
 
@@ -68,6 +69,7 @@ pub(super) struct DialerSet {
 struct DialContext {
     store: Arc<CredentialStore>,
     transport_choice: TransportChoice,
+    proxies: Proxies,
     node_of: Box<dyn Fn(&Name) -> MeshNode + Send + Sync>,
     start: Box<dyn Fn(MeshConnection) -> RunningConnection + Send + Sync>,
 }
@@ -77,12 +79,18 @@ impl DialerSet {
     pub(super) fn new(
         store: Arc<CredentialStore>,
         transport_choice: TransportChoice,
+        proxies: Proxies,
         stop: Shutdown,
         node_of: impl Fn(&Name) -> MeshNode + Send + Sync + 'static,
         start: impl Fn(MeshConnection) -> RunningConnection + Send + Sync + 'static,
     ) -> Self {
-        let context =
-            DialContext { store, transport_choice, node_of: Box::new(node_of), start: Box::new(start) };
+        let context = DialContext {
+            store,
+            transport_choice,
+            proxies,
+            node_of: Box::new(node_of),
+            start: Box::new(start),
+        };
         Self { context: Arc::new(context), stop, running: Mutex::default() }
     }
 
@@ -126,6 +134,7 @@ impl DialContext {
             address: peer.address.to_string(),
             expectations: gateway_of(&peer.cluster),
             transport_choice: self.transport_choice,
+            proxy: self.proxies.for_tls(peer.address.host(), peer.address.port()).cloned(),
         }
     }
 
@@ -147,14 +156,7 @@ impl DialContext {
             Err(error) => vec![report(None, "", Duration::ZERO, Err(error))],
             Ok(trials) => trials
                 .into_iter()
-                .map(|trial| {
-                    report(
-                        Some(trial.address.to_string()),
-                        trial.transport.as_str(),
-                        trial.took,
-                        trial.outcome,
-                    )
-                })
+                .map(|trial| report(Some(trial.address), trial.transport.as_str(), trial.took, trial.outcome))
                 .collect(),
         }
     }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use futures::future::BoxFuture;
+use httpclient::ProxyConfig;
 use identity::Name;
 use runtime::{CommonArgs, RoleError, Startup};
 
@@ -41,6 +42,7 @@ pub fn embed<'a>(
         let config = Config {
             data_dir,
             transport: crate::transport::TransportChoice::default(),
+            proxy: ProxyConfig::Environment,
             role: GatewayRole::Cluster(role.clone()),
         };
         let setup = Setup { config, config_file: None, token: None, common: common.clone() };

@@ -3,6 +3,7 @@
 use std::{path::Path, time::SystemTime};
 
 use futures::future::BoxFuture;
+use httpclient::{Proxies, ProxyConfig};
 use identity::{Credentials, Name, TrustBundle};
 use pki::JoinToken;
 use runtime::RoleError;
@@ -22,15 +23,19 @@ pub struct Member {
 }
 
 impl Member {
-    /// Loads the credentials of the data directory if they are valid; otherwise joins with the token.
+    /// Loads the credentials of the data directory if they are valid; otherwise joins with the token, through `proxy`.
     ///
     /// # Errors
     /// The directory cannot be used, it has no valid credentials and there is no token, or the token is refused.
     // Boxed here, so that callers in other crates do not compile it again.
-    pub fn join(data_dir: &Path, token: Option<JoinToken>) -> BoxFuture<'_, Result<Self, RoleError>> {
+    pub fn join<'a>(
+        data_dir: &'a Path,
+        token: Option<JoinToken>,
+        proxy: &'a ProxyConfig,
+    ) -> BoxFuture<'a, Result<Self, RoleError>> {
         Box::pin(async move {
             let data_dir = DataDir::open(data_dir)?;
-            let (credentials, bundle) = load_or_join(&data_dir, token.as_ref()).await?;
+            let (credentials, bundle) = load_or_join(&data_dir, token.as_ref(), proxy).await?;
             let membership = data_dir.load_membership()?;
             Ok(Self { data_dir, credentials, bundle, membership })
         })
@@ -56,6 +61,7 @@ pub fn has_credentials(data_dir: &Path) -> bool {
 async fn load_or_join(
     data_dir: &DataDir,
     token: Option<&JoinToken>,
+    proxy: &ProxyConfig,
 ) -> Result<(Credentials, TrustBundle), RoleError> {
     let path = data_dir.path().display();
     let now = SystemTime::now();
@@ -91,7 +97,8 @@ async fn load_or_join(
              (`isthmus pki token create` in the observability cluster creates a token)"
         )));
     };
-    join::join(token, data_dir).await?;
+    let proxies = Proxies::of(proxy).map_err(RoleError::wrong_configuration)?;
+    join::join(token, data_dir, &proxies).await?;
     data_dir.load()?.ok_or_else(|| {
         RoleError::failed(format!("data directory {path}: the certificate that was just stored is missing"))
     })

@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures::FutureExt;
+use httpclient::Proxies;
 use identity::{CredentialStore, Credentials, Name, TrustBundle};
 use pki::Issuer;
 use proto::isthmus::mesh::v1::directory_server::DirectoryServer;
@@ -54,6 +55,7 @@ pub(super) async fn build(
     let issuer = Issuer::open(&role.pki_state)
         .map_err(|error| RoleError::wrong_configuration(format!("pki.state: {error}")))?;
     let issuer = Arc::new(issuer.with_leaf_ttl(role.leaf_lifetime));
+    let proxies = Proxies::of(&setup.config.proxy).map_err(RoleError::wrong_configuration)?;
     let data_dir = DataDir::open(&setup.config.data_dir)?;
     let (credentials, bundle) = own_credentials(&issuer, &data_dir).await?;
     let identity = credentials.spiffe_id().clone();
@@ -99,22 +101,16 @@ pub(super) async fn build(
             node
         }
     };
-    let dialers =
-        Arc::new(DialerSet::new(store.clone(), setup.config.transport, shutdown.clone(), node_of, start));
+    let dialers = Arc::new(DialerSet::new(
+        store.clone(),
+        setup.config.transport,
+        proxies,
+        shutdown.clone(),
+        node_of,
+        start,
+    ));
     dialers.set(&peers_to_dial(&role));
-    let (links, testing) = (all_links.clone(), dialers.clone());
-    let view = GatewayView {
-        role: "observability",
-        started: Instant::now(),
-        store: store.clone(),
-        links: Box::new(move || {
-            let links = links.lock().unwrap_or_else(PoisonError::into_inner);
-            links.iter().flat_map(MeshLinks::list).collect()
-        }),
-        targets: Box::new(all_targets(directory.clone())),
-        connect_test: Box::new(move || testing.connect_test()),
-        switch: None,
-    };
+    let view = view(&store, &directory, all_links.clone(), dialers.clone());
     spawn_admin(&mut startup, data_dir.path(), view, shutdown.clone());
 
     let outbound = Arc::new(OutboundProxy::new(directory.clone(), connections.clone(), metrics.clone()));
@@ -149,6 +145,27 @@ pub(super) async fn build(
     let running = startup.serve_and_then(at_end);
     let addresses = Addresses::new(&running, Some(mesh), targets);
     Ok((running, addresses))
+}
+
+/// What the admin socket shows.
+fn view(
+    store: &Arc<CredentialStore>,
+    directory: &Arc<Directory>,
+    links: Arc<Mutex<Vec<MeshLinks>>>,
+    dialers: Arc<DialerSet>,
+) -> GatewayView {
+    GatewayView {
+        role: "observability",
+        started: Instant::now(),
+        store: store.clone(),
+        links: Box::new(move || {
+            let links = links.lock().unwrap_or_else(PoisonError::into_inner);
+            links.iter().flat_map(MeshLinks::list).collect()
+        }),
+        targets: Box::new(all_targets(directory.clone())),
+        connect_test: Box::new(move || dialers.connect_test()),
+        switch: None,
+    }
 }
 
 /// The node for connections that this gateway dials to `cluster`. Its failures are shown in the directory.
@@ -188,6 +205,7 @@ impl ObservabilityReload {
         };
         unchanged("data_dir", &present.data_dir, &new.data_dir)?;
         unchanged("transport", &present.transport, &new.transport)?;
+        unchanged("proxy", &present.proxy, &new.proxy)?;
         unchanged("pki.state", &old.pki_state, &role.pki_state)?;
         unchanged("pki.leaf_lifetime", &old.leaf_lifetime, &role.leaf_lifetime)?;
         unchanged("listen", &old.listen, &role.listen)?;

@@ -66,6 +66,24 @@ fn defaults_are_those_of_the_documentation() {
 }
 
 #[test]
+fn a_method_that_shows_more_than_the_policy_allows_is_a_mistake() {
+    let policy = |methods: &str| {
+        format!(
+            "role: cluster\ndata_dir: /d\ntargets: [{{name: a, address: 'h:1'}}]\npolicy: {{{methods}max_age: 1d}}\n"
+        )
+    };
+    let text = policy("methods: [Series, Rules], ");
+    assert_eq!(
+        mistakes(&text),
+        ["line 4: policy.methods: Rules shows more than `select` and `max_age` allow: remove it, or them"]
+    );
+    let GatewayRole::Cluster(role) = Config::parse(&policy(""), Path::new("")).unwrap().role else {
+        panic!("wrong role")
+    };
+    assert!(!role.policy.methods.contains(&crate::MeshMethod::MetricMetadata), "it is a default method");
+}
+
+#[test]
 fn text_that_is_not_a_configuration_is_rejected() {
     assert_eq!(mistakes(""), ["line 1: role: is missing", "line 1: data_dir: is missing"]);
     assert_eq!(mistakes("[]"), ["line 1: expected a mapping of fields, found a list"]);

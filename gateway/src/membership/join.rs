@@ -12,6 +12,7 @@ use std::{
 
 use futures::FutureExt;
 use http::{Request, Uri};
+use httpclient::Proxies;
 use identity::RefusedCertificate;
 use pki::{JoinToken, KeyAndCsr};
 use proto::isthmus::pki::v1::{EnrolRequest, EnrolResponse, enrolment_client::EnrolmentClient};
@@ -22,6 +23,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::Code;
 
 use crate::{
+    config::DialAddress,
     membership::{
         credentials::{DataDir, DataDirError, Membership},
         received::{bundle_of, certificates},
@@ -77,12 +79,17 @@ impl From<TokenJoinError> for RoleError {
 ///
 /// # Errors
 /// See [`TokenJoinError`]. Credentials are stored last, so that a directory with credentials is complete.
-pub(crate) async fn join(token: &JoinToken, data_dir: &DataDir) -> Result<(), TokenJoinError> {
+pub(crate) async fn join(
+    token: &JoinToken,
+    data_dir: &DataDir,
+    proxies: &Proxies,
+) -> Result<(), TokenJoinError> {
     let key = KeyAndCsr::generate().map_err(|error| TokenJoinError::Unusable(error.to_string()))?;
     data_dir.check_writable()?;
-    let addresses = token.addresses().iter().map(|address| address.parse()).collect::<Result<_, String>>();
-    let addresses = addresses.map_err(TokenJoinError::Unusable)?;
-    let (address, stream) = connect_to_issuer(token).await?;
+    let addresses = token.addresses().iter().map(|address| address.parse());
+    let addresses: Vec<DialAddress> =
+        addresses.collect::<Result<_, String>>().map_err(TokenJoinError::Unusable)?;
+    let (address, stream) = connect_to_issuer(token, &addresses, proxies).await?;
     let answer = enrol(token, &key, &address, stream).await?;
     let unusable = |reason: String| {
         TokenJoinError::Unusable(format!("{address}: answered with {reason}; create a new token"))
@@ -103,14 +110,29 @@ pub(crate) async fn join(token: &JoinToken, data_dir: &DataDir) -> Result<(), To
 }
 
 /// Connects to the first address at which the token's issuer answers.
-async fn connect_to_issuer(token: &JoinToken) -> Result<(String, TlsStream<TcpStream>), TokenJoinError> {
+async fn connect_to_issuer(
+    token: &JoinToken,
+    addresses: &[DialAddress],
+    proxies: &Proxies,
+) -> Result<(String, TlsStream<TcpStream>), TokenJoinError> {
     let config = identity::enrolment_client_config(token.issuer(), token.pins(), &[ALPN_ENROLMENT])
         .map_err(|error| TokenJoinError::Unusable(error.to_string()))?;
     let connector = TlsConnector::from(config);
     let mut failures = Vec::new();
-    for address in token.addresses() {
-        match tokio::time::timeout(CONNECT_TIMEOUT, connect(&connector, token, address)).await {
-            Ok(Ok(stream)) => return Ok((address.clone(), stream)),
+    for address in addresses {
+        let proxy = proxies.for_tls(address.host(), address.port());
+        let connecting = async {
+            let stream = match proxy {
+                Some(proxy) => {
+                    let through = transport::connect_through(proxy, address.as_str()).await;
+                    through.map_err(|error| error.to_string())
+                }
+                None => connect(address.as_str()).await,
+            };
+            handshake_with_issuer(&connector, token, stream?).await
+        };
+        match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+            Ok(Ok(stream)) => return Ok((address.to_string(), stream)),
             Ok(Err(reason)) => failures.push(format!("{address}: {reason}")),
             Err(_) => failures.push(format!("{address}: no answer within {} s", CONNECT_TIMEOUT.as_secs())),
         }
@@ -118,20 +140,23 @@ async fn connect_to_issuer(token: &JoinToken) -> Result<(String, TlsStream<TcpSt
     Err(TokenJoinError::NotReached(failures.join("; ")))
 }
 
-async fn connect(
-    connector: &TlsConnector,
-    token: &JoinToken,
-    address: &str,
-) -> Result<TlsStream<TcpStream>, String> {
+async fn connect(address: &str) -> Result<TcpStream, String> {
     let resolved = lookup_host(address).await.map_err(|error| error.to_string())?;
-    let stream = race(resolved, TcpStream::connect).await.map_err(|failed| match &failed[..] {
+    race(resolved, TcpStream::connect).await.map_err(|failed| match &failed[..] {
         [] => "the host name has no address".to_owned(),
         [(_, error)] => error.to_string(),
         several => {
             let each = several.iter().map(|(address, error)| format!("{address}: {error}"));
             each.collect::<Vec<_>>().join(", ")
         }
-    })?;
+    })
+}
+
+async fn handshake_with_issuer(
+    connector: &TlsConnector,
+    token: &JoinToken,
+    stream: TcpStream,
+) -> Result<TlsStream<TcpStream>, String> {
     let name = ServerName::try_from(token.issuer().dns_name()).map_err(|error| error.to_string())?;
     let stream = connector.connect(name, stream).await.map_err(|error| tls_reason(&error))?;
     if stream.get_ref().1.alpn_protocol() != Some(ALPN_ENROLMENT) {

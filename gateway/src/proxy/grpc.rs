@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use http_body_util::{BodyExt, Full};
 use tonic::{Code, Status, body::Body};
 
 /// The name of a code in logs and metrics.
@@ -31,6 +33,24 @@ pub(crate) const fn code_name(code: Code) -> &'static str {
 /// A response without data that carries only a status ("trailers-only").
 pub(crate) fn refusal(code: Code, message: impl Into<String>) -> Response<Body> {
     Status::new(code, message).into_http()
+}
+
+/// A successful answer without data: no message in a stream, otherwise one that is empty.
+pub(crate) fn nothing(is_stream: bool) -> Response<Body> {
+    let ok = Status::ok("");
+    if is_stream {
+        return ok.into_http();
+    }
+    let end = trailers(&ok);
+    let message = Full::new(Bytes::from_static(&[0; 5])).with_trailers(std::future::ready(Some(Ok(end))));
+    let mut response = Response::new(Body::new(message));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+/// Whether the messages of a request are compressed.
+pub(crate) fn is_compressed(headers: &HeaderMap) -> bool {
+    headers.get("grpc-encoding").is_some_and(|encoding| encoding != "identity")
 }
 
 /// The code that headers or trailers carry, if any.

@@ -2,24 +2,32 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     sync::{Arc, PoisonError, RwLock, atomic::AtomicUsize},
+    time::{Instant, SystemTime},
 };
 
+use compression::ServerCompressionLayer;
+
 use http::{Request, Response, Uri};
+use http_body_util::Full;
 use identity::Name;
-use mesh::Authority;
+use mesh::{Authority, Peer};
 use tokio::sync::Notify;
 use tonic::{Code, Status, body::Body};
+use tower::{Layer, ServiceExt};
 
 use crate::proxy::{
     grpc,
-    relay::{Relay, RelayDirection, RequestPermit},
+    messages::{MAX_REQUEST_BYTES, SeriesCounter, whole_request},
+    relay::{AccessEntry, Relay, RelayDirection, RequestPermit},
     target::TargetClient,
 };
 use crate::{
+    access_log::AccessLog,
     config::ClusterTarget,
     metrics::PeerMetrics,
-    policy::{MeshMethod, Policy},
+    policy::{MeshMethod, NarrowedRequest, Policy, RateLimit, matchers_of},
     serving::{ServingState, ServingSwitch},
 };
 
@@ -36,6 +44,8 @@ pub(crate) struct InboundProxy {
     running: Arc<AtomicUsize>,
     unavailable: Arc<Notify>,
     switch: ServingSwitch,
+    rate: RateLimit,
+    log: RwLock<Option<AccessLog>>,
 }
 
 impl InboundProxy {
@@ -53,7 +63,21 @@ impl InboundProxy {
             running: Arc::default(),
             unavailable: Arc::default(),
             switch,
+            rate: RateLimit::default(),
+            log: RwLock::default(),
         }
+    }
+
+    /// Logs requests from now on; `None` ends that.
+    pub(crate) fn log_to(&self, log: Option<AccessLog>) {
+        *self.log.write().unwrap_or_else(PoisonError::into_inner) = log;
+    }
+
+    fn access_entry(&self, peer: &Peer) -> Option<AccessEntry> {
+        let log = self.log.read().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let identity = peer.identity().map(ToString::to_string).unwrap_or_default();
+        let transport = peer.transport().as_str();
+        Some(AccessEntry { log, peer: identity, transport, matchers: None, series: SeriesCounter::default() })
     }
 
     /// The owner's switch.
@@ -90,14 +114,34 @@ impl InboundProxy {
     }
 
     /// Answers one request.
-    pub(crate) async fn serve(&self, metrics: &PeerMetrics, request: Request<Body>) -> Response<Body> {
+    pub(crate) async fn serve(
+        self: &Arc<Self>,
+        metrics: &PeerMetrics,
+        request: Request<Body>,
+    ) -> Response<Body> {
+        if !(self.offer().policy.narrowing.is_any() && grpc::is_compressed(request.headers())) {
+            return self.serve_plain(metrics, request).await;
+        }
+        // The owner's conditions can be added to a plain message only.
+        let (this, metrics) = (self.clone(), metrics.clone());
+        let plain = tower::service_fn(move |request| {
+            let (this, metrics) = (this.clone(), metrics.clone());
+            async move { Ok::<_, Infallible>(this.serve_plain(&metrics, request).await) }
+        });
+        let layer = ServerCompressionLayer::new(MAX_REQUEST_BYTES);
+        layer.layer(plain).oneshot(request).await.unwrap_or_else(|never| match never {})
+    }
+
+    async fn serve_plain(&self, metrics: &PeerMetrics, request: Request<Body>) -> Response<Body> {
         let offer = self.offer();
         let authority = request.uri().authority().map(|authority| authority.as_str()).unwrap_or_default();
         let name = authority.parse::<Authority>().ok();
         let method = MeshMethod::of_request(request.uri());
         // Text of the request is not logged as received.
         let shown = name.as_ref().map_or_else(|| "unknown".to_owned(), ToString::to_string);
+        let entry = self.access_entry(&Peer::of(request.extensions()));
         let relay = Relay::begin(RelayDirection::Inbound, shown.clone(), method, metrics.clone(), &request);
+        let relay = relay.logged(entry);
 
         if self.switch.state() == ServingState::Paused {
             return relay.refuse(
@@ -118,6 +162,15 @@ impl InboundProxy {
                 format!("{shown}: cluster {} has no target of this name", self.cluster),
             );
         };
+        if let Some(limit) = offer.policy.max_requests_per_second
+            && !self.rate.admit(limit, Instant::now())
+        {
+            let why = format!(
+                "the policy of cluster {} allows {limit} requests a second; retry later",
+                self.cluster
+            );
+            return relay.refuse(Code::ResourceExhausted, why);
+        }
         let limit = offer.policy.max_concurrent_requests;
         let Some(permit) = RequestPermit::acquire(&self.running, limit) else {
             return relay.refuse(
@@ -128,7 +181,12 @@ impl InboundProxy {
                 ),
             );
         };
-        let relay = relay.with_permit(permit).notifying(self.unavailable.clone());
+        let mut relay = relay.with_permit(permit).notifying(self.unavailable.clone());
+        let request = match conditioned(&offer.policy, method, request, &mut relay).await {
+            Ok(Some(request)) => request,
+            Ok(None) => return relay.answer_nothing(method == MeshMethod::Series),
+            Err(refused) => return relay.refuse(refused.code(), refused.message()),
+        };
         match to_target(&client, method, request) {
             Ok(request) => {
                 let request = request.map(|body| relay.count(body));
@@ -142,6 +200,33 @@ impl InboundProxy {
             }
             Err(error) => relay.refuse(Code::Internal, format!("{shown}: {error}")),
         }
+    }
+}
+
+/// The request with the owner's conditions, where there are any; `None` if nothing that may be read can match. The matchers are
+/// noted for the access log.
+///
+/// # Errors
+/// The request cannot be read.
+async fn conditioned(
+    policy: &Policy,
+    method: MeshMethod,
+    request: Request<Body>,
+    relay: &mut Relay,
+) -> Result<Option<Request<Body>>, Status> {
+    if !policy.narrowing.is_any() && !relay.is_logged() {
+        return Ok(Some(request));
+    }
+    let (mut head, body) = request.into_parts();
+    let message = whole_request(body).await?;
+    relay.asked_for(matchers_of(method, &message));
+    if !policy.narrowing.is_any() {
+        return Ok(Some(Request::from_parts(head, Body::new(Full::new(message)))));
+    }
+    head.headers.remove(http::header::CONTENT_LENGTH);
+    match policy.narrowing.narrow(method, &message, SystemTime::now())? {
+        NarrowedRequest::Send(message) => Ok(Some(Request::from_parts(head, Body::new(Full::new(message))))),
+        NarrowedRequest::Empty => Ok(None),
     }
 }
 

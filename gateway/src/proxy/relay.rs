@@ -24,8 +24,9 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status, body::Body};
 
-use crate::proxy::grpc;
+use crate::proxy::{grpc, messages::SeriesCounter};
 use crate::{
+    access_log::{AccessLog, AccessRecord},
     metrics::{GaugeGuard, PeerMetrics},
     policy::MeshMethod,
     task,
@@ -47,8 +48,20 @@ pub(crate) struct Relay {
     code: Option<Code>,
     /// Notified if the target turns out to be unavailable.
     unavailable: Option<Arc<Notify>>,
+    /// What the access log gets; `None` where there is none.
+    access: Option<AccessEntry>,
     _running: GaugeGuard,
     _permit: Option<RequestPermit>,
+}
+
+/// A line of the access log, as far as it is known.
+pub(crate) struct AccessEntry {
+    pub(crate) log: AccessLog,
+    /// The SPIFFE id of the peer.
+    pub(crate) peer: String,
+    pub(crate) transport: &'static str,
+    pub(crate) matchers: Option<String>,
+    pub(crate) series: SeriesCounter,
 }
 
 /// A permit for one request under a limit, released on drop.
@@ -104,6 +117,7 @@ impl Relay {
             bytes: 0,
             code: None,
             unavailable: None,
+            access: None,
             _running,
             _permit: None,
         }
@@ -113,6 +127,24 @@ impl Relay {
     pub(crate) fn with_permit(mut self, permit: RequestPermit) -> Self {
         self._permit = Some(permit);
         self
+    }
+
+    /// Writes a line of the access log when the request has finished.
+    pub(crate) fn logged(mut self, entry: Option<AccessEntry>) -> Self {
+        self.access = entry;
+        self
+    }
+
+    /// Notes the matchers of the request for the access log.
+    pub(crate) fn asked_for(&mut self, matchers: Option<String>) {
+        if let Some(access) = &mut self.access {
+            access.matchers = matchers;
+        }
+    }
+
+    /// Whether the access log wants to know the matchers.
+    pub(crate) fn is_logged(&self) -> bool {
+        self.access.is_some()
     }
 
     /// Notifies if the target turns out to be unavailable.
@@ -125,6 +157,12 @@ impl Relay {
     pub(crate) fn refuse(mut self, code: Code, message: impl Into<String>) -> Response<Body> {
         self.code = Some(code);
         grpc::refusal(code, message)
+    }
+
+    /// Finishes the request with an answer without data.
+    pub(crate) fn answer_nothing(mut self, is_stream: bool) -> Response<Body> {
+        self.code = Some(Code::Ok);
+        grpc::nothing(is_stream)
     }
 
     /// The counter for the bytes of the request.
@@ -185,6 +223,20 @@ impl Drop for Relay {
         }
         let code = self.code.map_or("cancelled", grpc::code_name);
         self.metrics.request_done(self.method, code);
+        if let Some(access) = self.access.take() {
+            access.log.write(AccessRecord {
+                peer: access.peer,
+                transport: access.transport,
+                target: std::mem::take(&mut self.target),
+                method: self.method.map_or("unknown", MeshMethod::name),
+                matchers: access.matchers,
+                code,
+                series: access.series.series(),
+                bytes: self.bytes,
+                seconds: self.began.elapsed().as_secs_f64(),
+            });
+            return;
+        }
         tracing::debug!(
             target = self.target,
             method = self.method.map_or("unknown", MeshMethod::name),
@@ -280,6 +332,11 @@ impl http_body::Body for RelayBody {
                 if let Some(data) = frame.data_ref() {
                     this.relay.response_bytes.inc_by(data.len() as u64);
                     this.relay.bytes += data.len() as u64;
+                    if let (Some(access), Some(MeshMethod::Series)) =
+                        (&mut this.relay.access, this.relay.method)
+                    {
+                        access.series.push(data);
+                    }
                 } else if let Some(trailers) = frame.trailers_mut() {
                     grpc::fit_response(trailers);
                     this.relay.code = Some(grpc::code_of(trailers).unwrap_or(Code::Unknown));

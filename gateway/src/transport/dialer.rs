@@ -10,8 +10,10 @@ use std::{
 use futures::{FutureExt, TryFutureExt};
 use identity::{Expectations, client_config};
 use mesh::Transport;
+use promapi::ProxyUrl;
 use quinn::crypto::rustls::QuicClientConfig;
 use rand::Rng;
+use rustls_pki_types::ServerName;
 use tokio::{
     net::{TcpStream, lookup_host},
     time::{Instant, sleep, sleep_until, timeout},
@@ -41,6 +43,8 @@ pub struct DialTarget {
     pub expectations: Expectations,
     /// The transports that may be used.
     pub transport_choice: TransportChoice,
+    /// The proxy for connections over TCP; `None` if they are direct.
+    pub proxy: Option<ProxyUrl>,
 }
 
 /// Dials a peer again after each loss, until it is dropped.
@@ -175,6 +179,16 @@ impl Dialer {
         bound.mul_f64(rand::rng().random())
     }
 
+    /// The address to dial, as written.
+    pub(super) fn dialled(&self) -> &str {
+        &self.target.address
+    }
+
+    /// The proxy for TCP.
+    pub(super) fn proxy(&self) -> Option<&ProxyUrl> {
+        self.target.proxy.as_ref()
+    }
+
     pub(super) fn transport_choice(&self) -> TransportChoice {
         self.target.transport_choice
     }
@@ -191,6 +205,9 @@ impl Dialer {
     }
 
     async fn dial_name(&mut self) -> Result<MeshConnection, DialError> {
+        if let Some(proxy) = self.target.proxy.clone() {
+            return self.dial_with_proxy(&proxy).await.map_err(DialError::Connect);
+        }
         let addresses = self.resolve().await.map_err(DialError::Name)?;
         self.open_endpoints(&addresses);
         let this = &*self;
@@ -200,13 +217,8 @@ impl Dialer {
             TransportChoice::Tcp => this.dial_tcp(address).boxed(),
         });
         dialled.await.map_err(|failures| {
-            // A refusal says more than an address that does not answer.
-            let errors = failures.into_iter().map(|(_, error)| error);
-            let telling = errors.max_by_key(|error| error.failure == ConnectionFailure::Refused);
-            telling.map_or_else(
-                || DialError::Name(format!("{}: no address", self.target.address)),
-                DialError::Connect,
-            )
+            let no_address = || DialError::Name(format!("{}: no address", self.target.address));
+            telling(failures).map_or_else(no_address, DialError::Connect)
         })
     }
 
@@ -214,7 +226,15 @@ impl Dialer {
     /// on a long link its answer may only be late, and a late refusal still decides. A peer that is starting refuses
     /// datagrams for a moment, so that a port without QUIC is tried again until then.
     async fn dial(&self, address: SocketAddr) -> Result<MeshConnection, ConnectError> {
-        let mut quic = std::pin::pin!(self.dial_quic_again(address));
+        self.quic_then_tcp(self.dial_quic_again(address), self.dial_tcp(address)).await
+    }
+
+    pub(super) async fn quic_then_tcp(
+        &self,
+        quic: impl Future<Output = Result<MeshConnection, ConnectError>>,
+        tcp: impl Future<Output = Result<MeshConnection, ConnectError>>,
+    ) -> Result<MeshConnection, ConnectError> {
+        let (mut quic, mut tcp) = (std::pin::pin!(quic), std::pin::pin!(tcp));
         let quic_may_answer = tokio::select! {
             dialled = &mut quic => match dialled {
                 Err(error) if error.failure == ConnectionFailure::NoAnswer => false,
@@ -222,7 +242,6 @@ impl Dialer {
             },
             () = sleep(self.node.settings.fallback_after) => true,
         };
-        let mut tcp = std::pin::pin!(self.dial_tcp(address));
         let dialled = if quic_may_answer {
             tokio::select! {
                 biased;
@@ -238,14 +257,15 @@ impl Dialer {
         } else {
             tcp.await
         };
-        if dialled.is_ok() {
+        if let Ok(connection) = &dialled {
+            let address = connection.link().remote();
             (self.node.events)(&ConnectionEvent::FellBack { address });
         }
         dialled
     }
 
     /// Dials with QUIC, again and again while nothing answers, for the time of one handshake.
-    async fn dial_quic_again(&self, address: SocketAddr) -> Result<MeshConnection, ConnectError> {
+    pub(super) async fn dial_quic_again(&self, address: SocketAddr) -> Result<MeshConnection, ConnectError> {
         let give_up = Instant::now() + self.node.settings.handshake_timeout;
         loop {
             let dialled = self.dial_quic(address).await;
@@ -301,11 +321,21 @@ impl Dialer {
     }
 
     pub(super) async fn dial_tcp(&self, address: SocketAddr) -> Result<MeshConnection, ConnectError> {
+        self.dial_tls(address, TcpStream::connect(address), address.ip().into()).await
+    }
+
+    /// Establishes a connection over a TCP connection that `open` opens.
+    pub(super) async fn dial_tls(
+        &self,
+        address: SocketAddr,
+        open: impl Future<Output = io::Result<TcpStream>>,
+        name: ServerName<'static>,
+    ) -> Result<MeshConnection, ConnectError> {
         let limit = self.node.settings.handshake_timeout;
         let connecting = async {
-            let stream = TcpStream::connect(address).await?;
+            let stream = open.await?;
             tune_tcp(&stream)?;
-            self.tcp.connect(address.ip().into(), stream).await
+            self.tcp.connect(name, stream).await
         };
         let refused = |failure, reason| ConnectError { address, transport: Transport::Tcp, failure, reason };
         let stream = match timeout(limit, connecting).await {
@@ -336,6 +366,12 @@ impl std::fmt::Debug for Dialer {
 
 fn error(address: SocketAddr, failure: ConnectionFailure, reason: String) -> ConnectError {
     ConnectError { address, transport: Transport::Quic, failure, reason }
+}
+
+/// The failure that says most: a refusal says more than an address that does not answer.
+pub(super) fn telling(failures: Vec<(SocketAddr, ConnectError)>) -> Option<ConnectError> {
+    let errors = failures.into_iter().map(|(_, error)| error);
+    errors.max_by_key(|error| error.failure == ConnectionFailure::Refused)
 }
 
 /// Why an attempt to dial failed.

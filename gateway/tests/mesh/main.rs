@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed test is a panic")]
 
 mod joining;
+mod limits;
 mod owner;
+mod proxy;
 mod renewal;
 mod requests;
 mod stalled;

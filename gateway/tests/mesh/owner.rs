@@ -42,7 +42,7 @@ impl MeshWorld {
         answer
     }
 
-    async fn change(&self, data_dir: &str, to: &str) -> Value {
+    pub(crate) async fn change(&self, data_dir: &str, to: &str) -> Value {
         let (status, answer) = self.ask(data_dir, &format!("POST /v1/{to}")).await;
         assert_eq!(status, 200, "{answer}");
         answer

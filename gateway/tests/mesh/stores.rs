@@ -12,8 +12,8 @@ use std::{
 
 use futures::{Stream, StreamExt};
 use proto::thanos::{
-    Label, LabelNamesRequest, LabelNamesResponse, LabelSet, LabelValuesRequest, LabelValuesResponse,
-    SeriesRequest, SeriesResponse,
+    Label, LabelMatcher, LabelNamesRequest, LabelNamesResponse, LabelSet, LabelValuesRequest,
+    LabelValuesResponse, Series, SeriesRequest, SeriesResponse,
     info::{InfoRequest, InfoResponse, StoreInfo, info_server},
     series_response::Result as SeriesResult,
     store_server,
@@ -27,7 +27,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, metadata::MetadataMap, transport::Server};
 
 /// A store whose `Series` sends `max_time` warnings of at least `max_resolution_window` bytes, `min_time` milliseconds apart. If `max_time` is negative, it sends
-/// one warning and then nothing, without ending the stream. `LabelValues` fails with a text of `limit` bytes.
+/// one warning and then nothing, without ending the stream. With `skip_chunks`, it sends series instead. `LabelValues` fails with a text of `limit` bytes.
 #[derive(Clone)]
 pub(crate) struct TestStore {
     inner: Arc<StoreState>,
@@ -39,6 +39,7 @@ struct StoreState {
     cancelled: AtomicBool,
     cancelled_now: Notify,
     seen: Mutex<Option<MetadataMap>>,
+    asked: Mutex<Vec<LabelMatcher>>,
 }
 
 pub(crate) struct RunningStore {
@@ -67,6 +68,7 @@ impl TestStore {
                 cancelled: AtomicBool::new(false),
                 cancelled_now: Notify::new(),
                 seen: Mutex::default(),
+                asked: Mutex::default(),
             }),
         };
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -105,6 +107,12 @@ impl TestStore {
     /// Metadata of the last call.
     pub(crate) fn seen(&self) -> MetadataMap {
         self.inner.seen.lock().unwrap().clone().expect("a call was seen")
+    }
+
+    /// The matchers of the last `Series` or `LabelNames`, each as one text.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        let asked = self.inner.asked.lock().unwrap();
+        asked.iter().map(|matcher| format!("{}~{}~{}", matcher.name, matcher.r#type, matcher.value)).collect()
     }
 
     fn note<T>(&self, request: &Request<T>) {
@@ -157,12 +165,19 @@ impl store_server::Store for TestStore {
 
     async fn series(&self, request: Request<SeriesRequest>) -> Result<Response<Self::SeriesStream>, Status> {
         self.note(&request);
-        let SeriesRequest { min_time, max_time, max_resolution_window, .. } = request.into_inner();
+        let SeriesRequest { min_time, max_time, max_resolution_window, matchers, skip_chunks, .. } =
+            request.into_inner();
+        *self.inner.asked.lock().unwrap() = matchers;
         let padding: Arc<str> = "x".repeat(usize::try_from(max_resolution_window).unwrap()).into();
         let pause = Duration::from_millis(min_time.unsigned_abs());
         let guard = StreamGuard { store: self.clone(), armed: true };
-        let message = |i: i64, padding: &str| {
-            Ok(SeriesResponse { result: Some(SeriesResult::Warning(format!("message {i}{padding}"))) })
+        let message = move |i: i64, padding: &str| {
+            let label = || Label { name: "i".into(), value: i.to_string() };
+            let result = match skip_chunks {
+                true => SeriesResult::Series(Series { labels: vec![label()], ..Series::default() }),
+                false => SeriesResult::Warning(format!("message {i}{padding}")),
+            };
+            Ok(SeriesResponse { result: Some(result) })
         };
         if max_time < 0 {
             let stream =
@@ -191,6 +206,7 @@ impl store_server::Store for TestStore {
         request: Request<LabelNamesRequest>,
     ) -> Result<Response<LabelNamesResponse>, Status> {
         self.note(&request);
+        *self.inner.asked.lock().unwrap() = request.into_inner().matchers;
         let names = self.inner.labels.lock().unwrap().iter().map(|(name, _)| name.clone()).collect();
         Ok(Response::new(LabelNamesResponse { names, ..LabelNamesResponse::default() }))
     }

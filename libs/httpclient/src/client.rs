@@ -97,7 +97,7 @@ impl HttpClient {
     /// A file of the TLS settings, or a proxy of the environment, cannot be used.
     pub fn new(what: &str, config: HttpClientConfig) -> Result<Self, String> {
         let tls = ClientTls::load(what, config.tls.clone())?;
-        let proxies = Proxies::new(&config.proxy, |name| std::env::var(name).ok())?;
+        let proxies = Proxies::of(&config.proxy)?;
         let sender = |proxy: Option<ProxyUrl>| {
             let mut tcp = HttpConnector::new();
             tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));

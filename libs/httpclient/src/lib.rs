@@ -16,5 +16,5 @@ pub use config::{AuthorizationConfig, HeaderConfig, HttpClientConfig};
 pub use endpoints::{
     DnsCounters, HttpAddress, HttpAddressError, HttpEndpoints, HttpEndpointsConfig, HttpFilesConfig,
 };
-pub use proxy::{NoProxy, ProxyConfig};
+pub use proxy::{NoProxy, Proxies, ProxyConfig};
 pub use secret::Secret;

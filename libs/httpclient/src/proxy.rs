@@ -18,13 +18,26 @@ pub enum ProxyConfig {
 
 /// The proxies of a client, for each scheme.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Proxies {
+pub struct Proxies {
     pub(crate) http: Option<ProxyUrl>,
     pub(crate) https: Option<ProxyUrl>,
     pub(crate) except: NoProxy,
 }
 
 impl Proxies {
+    /// Reads the environment of the process where the settings ask for it.
+    ///
+    /// # Errors
+    /// A variable is not the URL of a proxy.
+    pub fn of(config: &ProxyConfig) -> Result<Self, String> {
+        Self::new(config, |name| std::env::var(name).ok())
+    }
+
+    /// The proxy for connections with TLS to a host; `None` if they are direct.
+    pub fn for_tls(&self, host: &str, port: u16) -> Option<&ProxyUrl> {
+        self.https.as_ref().filter(|_| !self.except.has(host, port))
+    }
+
     /// Reads the environment with `variable` where the settings ask for it.
     ///
     /// # Errors

@@ -131,7 +131,12 @@ pub(super) fn node(store: Arc<CredentialStore>, settings: TransportSettings) -> 
 }
 
 pub(super) fn target(address: SocketAddr, transport_choice: TransportChoice) -> DialTarget {
-    DialTarget { address: address.to_string(), expectations: Expectations::default(), transport_choice }
+    DialTarget {
+        address: address.to_string(),
+        expectations: Expectations::default(),
+        transport_choice,
+        proxy: None,
+    }
 }
 
 /// Both sides of a connection.

@@ -22,7 +22,7 @@ use tower::Service;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// A proxy between the client and its Prometheus: `http://HOST:PORT` or `socks5://HOST:PORT`, with `USER:PASSWORD@` before
+/// A proxy between a client and its server: `http://HOST:PORT` or `socks5://HOST:PORT`, with `USER:PASSWORD@` before
 /// the host where it asks for them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ProxyUrl {
@@ -46,6 +46,39 @@ impl ProxyUrl {
             HeaderValue::try_from(format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))).ok()?;
         value.set_sensitive(true);
         Some(value)
+    }
+
+    /// The address of the proxy, `HOST:PORT`.
+    pub fn address(&self) -> &str {
+        self.uri.authority().map_or("", Authority::as_str)
+    }
+
+    /// Turns a connection to the proxy into one to the host and port of `to`.
+    ///
+    /// # Errors
+    /// The proxy refuses, or its answer is not understood.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection.
+    pub async fn tunnel(&self, opened: TcpStream, to: Uri) -> Result<TcpStream, BoxError> {
+        let opened = already(TokioIo::new(opened));
+        let stream = match self.kind {
+            ProxyKind::Http => {
+                let mut tunnel = Tunnel::new(self.uri.clone(), opened);
+                if let Some(authorization) = self.authorization() {
+                    tunnel = tunnel.with_auth(authorization);
+                }
+                tunnel.call(to).await.map_err(|error| of_proxy(self, &error))?
+            }
+            ProxyKind::Socks5 => {
+                let mut socks = SocksV5::new(self.uri.clone(), opened);
+                if let Some((user, password)) = &self.user {
+                    socks = socks.with_auth(user.clone(), password.clone());
+                }
+                socks.call(to).await.map_err(|error| of_proxy(self, &error))?
+            }
+        };
+        Ok(stream.into_inner())
     }
 
     /// The same, for requests over plain HTTP, which the proxy reads itself.
@@ -136,31 +169,17 @@ impl Connector {
             (true, None) => return Err("TLS is not configured for URLs with https".into()),
         };
         let through_proxy = tls.is_none() && self.proxy.as_ref().is_some_and(|p| p.kind == ProxyKind::Http);
-        let stream = match &self.proxy {
-            None => self.tcp.call(uri.clone()).await?,
+        let stream: TcpStream = match &self.proxy {
+            None => self.tcp.call(uri.clone()).await?.into_inner(),
             Some(proxy) => {
                 let opened =
                     self.tcp.call(proxy.uri.clone()).await.map_err(|error| of_proxy(proxy, &error))?;
-                match proxy.kind {
-                    ProxyKind::Http if through_proxy => opened,
-                    ProxyKind::Http => {
-                        let mut tunnel = Tunnel::new(proxy.uri.clone(), already(opened));
-                        if let Some(authorization) = proxy.authorization() {
-                            tunnel = tunnel.with_auth(authorization);
-                        }
-                        tunnel.call(uri.clone()).await.map_err(|error| of_proxy(proxy, &error))?
-                    }
-                    ProxyKind::Socks5 => {
-                        let mut socks = SocksV5::new(proxy.uri.clone(), already(opened));
-                        if let Some((user, password)) = &proxy.user {
-                            socks = socks.with_auth(user.clone(), password.clone());
-                        }
-                        socks.call(uri.clone()).await.map_err(|error| of_proxy(proxy, &error))?
-                    }
+                match through_proxy {
+                    true => opened.into_inner(),
+                    false => proxy.tunnel(opened.into_inner(), uri.clone()).await?,
                 }
             }
         };
-        let stream: TcpStream = stream.into_inner();
         let stream = match tls {
             None => stream.into(),
             Some(tls) => tls.connect(uri.host().unwrap_or_default(), stream).await?.into(),
@@ -181,8 +200,7 @@ fn already(
 }
 
 fn of_proxy(proxy: &ProxyUrl, error: &(dyn StdError + 'static)) -> BoxError {
-    let address = proxy.uri.authority().map_or("", Authority::as_str);
-    format!("proxy {address}: {}", model::root_cause(error)).into()
+    format!("proxy {}: {}", proxy.address(), model::root_cause(error)).into()
 }
 
 impl Service<Uri> for Connector {
