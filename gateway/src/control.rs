@@ -5,9 +5,12 @@
 //! dialling side although the peer is about to refuse its certificate.
 
 pub(crate) mod cluster;
+pub(crate) mod member_budget;
 pub(crate) mod observability;
+mod opened;
 pub(crate) mod poller;
 mod report;
+mod scanned;
 pub(crate) mod verdicts;
 
 use std::time::{Duration, SystemTime};

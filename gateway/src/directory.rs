@@ -116,22 +116,36 @@ impl Directory {
         self.change(cluster, |state| state.open(session, instance, transport));
     }
 
-    /// Replaces the targets of a session, with their states.
-    pub(crate) fn targets_reported(&self, cluster: &Name, session: SessionId, targets: Targets) {
+    /// Replaces the targets of a session, with their states. Returns what is wrong with those that are dropped.
+    pub(crate) fn targets_reported(
+        &self,
+        cluster: &Name,
+        session: SessionId,
+        targets: Targets,
+    ) -> Option<String> {
         let mut targets = targets.targets;
         targets.truncate(MAX_TARGETS + 1);
-        let names = targets.iter().map(|target| target.name.clone()).collect();
+        let (names, problem) = valid_names(targets.iter().map(|target| target.name.clone()).collect());
         self.change(cluster, |state| {
-            state.set_names(session, valid_names(cluster, names));
+            state.set_names(session, names);
             for target in targets.into_iter().take(MAX_TARGETS) {
                 state.set_target(session, target);
             }
         });
+        problem
     }
 
-    /// Replaces the names of the targets of a session. States of targets that it had before are kept.
-    pub(crate) fn targets_named(&self, cluster: &Name, session: SessionId, names: Vec<String>) {
-        self.change(cluster, |state| state.set_names(session, valid_names(cluster, names)));
+    /// Replaces the names of the targets of a session. States of targets that it had before are kept. Returns what is wrong with
+    /// names that are dropped.
+    pub(crate) fn targets_named(
+        &self,
+        cluster: &Name,
+        session: SessionId,
+        names: Vec<String>,
+    ) -> Option<String> {
+        let (names, problem) = valid_names(names);
+        self.change(cluster, |state| state.set_names(session, names));
+        problem
     }
 
     /// Records the state of one target, and returns whether it is read. It is ignored if the session has not named the target.
@@ -212,19 +226,21 @@ impl Directory {
     }
 }
 
-/// The names that are valid, at most [`MAX_TARGETS`].
-fn valid_names(cluster: &Name, names: Vec<String>) -> BTreeSet<Name> {
-    if names.len() > MAX_TARGETS {
-        tracing::warn!(%cluster, "a gateway reports more than {MAX_TARGETS} targets, the others are dropped");
-    }
-    let valid = names.into_iter().take(MAX_TARGETS).filter_map(|name| match name.parse::<Name>() {
-        Ok(name) => Some(name),
-        Err(error) => {
-            tracing::warn!(%cluster, %error, "a reported target is dropped, its name is invalid");
-            None
+/// The names that are valid, at most [`MAX_TARGETS`], and what is wrong with the others.
+fn valid_names(names: Vec<String>) -> (BTreeSet<Name>, Option<String>) {
+    let mut problem = (names.len() > MAX_TARGETS).then(|| format!("there are more than {MAX_TARGETS}"));
+    let mut dropped = names.len().saturating_sub(MAX_TARGETS);
+    let mut valid = BTreeSet::new();
+    for name in names.into_iter().take(MAX_TARGETS) {
+        match name.parse::<Name>() {
+            Ok(name) => drop(valid.insert(name)),
+            Err(error) => {
+                dropped += 1;
+                problem.get_or_insert_with(|| error.to_string());
+            }
         }
-    });
-    valid.collect()
+    }
+    (valid, problem.map(|problem| format!("{dropped} targets are dropped: {problem}")))
 }
 
 #[cfg(test)]

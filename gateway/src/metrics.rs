@@ -31,6 +31,13 @@ pub(crate) struct GatewayMetrics {
     clusters: Family<PeerLabels, Gauge>,
     target_healthy: Family<TargetLabels, Gauge>,
     access_lines_dropped: Counter,
+    member_limits: Family<MemberLimitLabels, Counter>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct MemberLimitLabels {
+    peer: String,
+    limit: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -161,6 +168,11 @@ impl GatewayMetrics {
             "Lines of the access log that could not be written",
             metrics.access_lines_dropped.clone(),
         );
+        registry.register(
+            "isthmus_gateway_member_limits_reached",
+            "How often a cluster has reached a limit of what it may take, by limit",
+            metrics.member_limits.clone(),
+        );
         metrics
     }
 
@@ -183,6 +195,7 @@ impl GatewayMetrics {
             clusters: Family::default(),
             target_healthy: Family::default(),
             access_lines_dropped: Counter::default(),
+            member_limits: Family::default(),
         })
     }
 
@@ -250,6 +263,10 @@ impl GatewayMetrics {
 
     pub(crate) fn enrolment(&self, ok: bool) {
         self.enrolments.get_or_create(&ResultLabels { result: result(ok) }).inc();
+    }
+
+    pub(crate) fn member_limited(&self, peer: &Name, limit: &'static str) {
+        self.member_limits.get_or_create(&MemberLimitLabels { peer: peer.to_string(), limit }).inc();
     }
 
     /// The counter of lines of the access log that could not be written.

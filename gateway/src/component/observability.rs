@@ -26,7 +26,10 @@ use crate::{
     admin::view::GatewayView,
     config::{Config, GatewayRole, ObservabilityRole},
     connections::ClusterConnections,
-    control::observability::{ConnectionProgress, ObservabilityControl},
+    control::{
+        member_budget::MemberBudgets,
+        observability::{ConnectionProgress, ObservabilityControl},
+    },
     directory::{Directory, service::DirectoryService},
     membership::{
         credentials::{CredentialKeeper, DataDir},
@@ -72,6 +75,7 @@ pub(super) async fn build(
         directory: directory.clone(),
         connections: connections.clone(),
         metrics: metrics.clone(),
+        budgets: MemberBudgets::new(metrics.clone()),
         trust: trust.clone(),
     });
 

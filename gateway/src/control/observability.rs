@@ -1,28 +1,27 @@
 //! The observability side of control sessions: receives the clusters' targets and answers their certificate requests.
 
 use std::{
-    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
-use http::Uri;
 use identity::Name;
-use mesh::Peer;
 use pki::{GatewayReport, Issuer};
 use proto::isthmus::mesh::v1::{
-    Bundle, Certificate, FromCluster, FromObservability, TrustReport, control_client::ControlClient,
+    Bundle, Certificate, FromCluster, FromObservability, TrustReport,
     from_cluster::Message as FromClusterMessage, from_observability::Message as ToCluster,
 };
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tokio::sync::watch;
 
-use crate::control::{HELLO_TIMEOUT, MAX_MESSAGE_BYTES, hello, log_hello};
+use crate::control::{
+    HELLO_TIMEOUT,
+    member_budget::{MemberBudget, MemberBudgets},
+    opened::{ObservabilitySession, open},
+};
 use crate::{
     connections::{ClusterConnection, ClusterConnections},
-    directory::{Directory, SessionId, TargetVerdict},
+    directory::{Directory, SessionId},
     membership::{enrolment, registrations::Registrations},
     metrics::GatewayMetrics,
     peer_text::bounded,
@@ -42,6 +41,7 @@ pub(crate) struct ObservabilityControl {
     pub(crate) directory: Arc<Directory>,
     pub(crate) connections: Arc<ClusterConnections>,
     pub(crate) metrics: Arc<GatewayMetrics>,
+    pub(crate) budgets: MemberBudgets,
     pub(crate) trust: Arc<IssuedTrust>,
 }
 
@@ -90,9 +90,13 @@ impl ObservabilityControl {
             link.close(CloseReason::Denied);
             return;
         }
+        let Some(budget) = self.budgets.connect(&cluster) else {
+            link.close(CloseReason::Misbehaved);
+            return;
+        };
         let why = match connection.client().await {
             Ok(client) => {
-                let ended = self.session(&cluster, client, &progress).await;
+                let ended = self.session(&cluster, client, &budget, &progress).await;
                 // Without its session the connection is no longer needed. Any other end of the transport came first, and is the
                 // reason for the end of the session.
                 match link.is_closed() {
@@ -106,7 +110,9 @@ impl ObservabilityControl {
             Err(error) => error.reason,
         };
         self.directory.session_closed(&cluster, SessionId(link.id()), &why);
-        tracing::info!(peer = %link.peer(), why, age = ?link.age(), "a connection has ended");
+        if let Some(suppressed) = budget.log() {
+            tracing::info!(peer = %link.peer(), why, age = ?link.age(), suppressed, "a connection has ended");
+        }
     }
 
     /// Runs the session and returns why it ended. The client is dropped then; running requests keep the connection open
@@ -115,6 +121,7 @@ impl ObservabilityControl {
         &self,
         cluster: &Name,
         client: MeshClient,
+        budget: &MemberBudget,
         progress: &watch::Sender<ConnectionProgress>,
     ) -> String {
         let link = client.link().clone();
@@ -123,7 +130,9 @@ impl ObservabilityControl {
             Ok(Ok(session)) => session,
             Ok(Err(why)) => {
                 self.metrics.handshake_failed("no_session");
-                tracing::warn!(peer = %link.peer(), remote = %link.remote(), why, "the session cannot be opened");
+                if let Some(suppressed) = budget.log() {
+                    tracing::warn!(peer = %link.peer(), remote = %link.remote(), why, suppressed, "the session cannot be opened");
+                }
                 link.close(CloseReason::Misbehaved);
                 return why;
             }
@@ -139,7 +148,7 @@ impl ObservabilityControl {
         self.directory.session_opened(cluster, id, &session.instance, link.transport());
         self.connections.add(cluster, connection.clone());
         progress.send_replace(ConnectionProgress::Up(DrainHandle(Arc::downgrade(&connection))));
-        let why = self.exchange(cluster, &link, &connection, &mut session).await;
+        let why = self.exchange(cluster, &link, &connection, &mut session, budget).await;
         self.connections.remove(cluster, id);
         why
     }
@@ -150,6 +159,7 @@ impl ObservabilityControl {
         link: &MeshLink,
         connection: &ClusterConnection,
         session: &mut ObservabilitySession,
+        budget: &MemberBudget,
     ) -> String {
         let id = link.identity().spiffe_id.to_string();
         let _counted = self.trust.session(id, session.instance.clone());
@@ -158,9 +168,14 @@ impl ObservabilityControl {
         let mut sent = SentTrust::default();
         // Whether the peer lives is the transport's to judge: messages of a session may wait behind the data of requests.
         let mut review = tokio::time::interval(REVIEW);
+        let mut read_at = tokio::time::Instant::now();
         loop {
+            let next = async {
+                tokio::time::sleep_until(read_at).await;
+                session.incoming.message().await
+            };
             let message = tokio::select! {
-                message = session.incoming.message() => message,
+                message = next => message,
                 _ = review.tick() => {
                     if self.directory.registration(cluster).is_none() {
                         link.close(CloseReason::Denied);
@@ -195,12 +210,22 @@ impl ObservabilityControl {
                     Err(_) => return bounded(status.message()),
                 },
             };
+            // A cluster that sends too much waits, and with it its own messages only.
+            read_at = tokio::time::Instant::now() + budget.message(Instant::now());
             match message {
                 Some(FromClusterMessage::Targets(targets)) => {
-                    self.directory.targets_reported(cluster, connection.id, targets);
+                    dropped(
+                        cluster,
+                        self.directory.targets_reported(cluster, connection.id, targets),
+                        budget,
+                    );
                 }
                 Some(FromClusterMessage::TargetNames(targets)) => {
-                    self.directory.targets_named(cluster, connection.id, targets.names);
+                    dropped(
+                        cluster,
+                        self.directory.targets_named(cluster, connection.id, targets.names),
+                        budget,
+                    );
                 }
                 Some(FromClusterMessage::Target(target)) => {
                     let verdict = self.directory.target_reported(cluster, connection.id, target);
@@ -217,10 +242,10 @@ impl ObservabilityControl {
                     }
                 }
                 Some(FromClusterMessage::Drain(_)) => connection.drain(),
-                // A second hello, or a message of a later version, is ignored.
                 Some(FromClusterMessage::Trust(report)) => {
                     self.trust.reported(gateway_report(link, &session.instance, report)).await;
                 }
+                // A second hello, or a message of a later version, is ignored.
                 Some(FromClusterMessage::Hello(_)) | None => {}
             }
         }
@@ -252,55 +277,13 @@ impl ObservabilityControl {
     }
 }
 
-/// A session on which both hellos were received.
-struct ObservabilitySession {
-    outgoing: mpsc::Sender<FromObservability>,
-    incoming: Streaming<FromCluster>,
-    /// Distinguishes the gateways of the cluster.
-    instance: String,
-    /// Whether the peer understands denylists and bundles.
-    trusts: bool,
-    /// Time until the first answer, an upper bound of the round-trip time.
-    round_trip: Duration,
-    /// Targets that are not read although they are reported as healthy, with the reason that the cluster was told.
-    refused: BTreeMap<Name, String>,
-}
-
-impl ObservabilitySession {
-    /// What the cluster has to be told about a target; `None` if it knows.
-    fn changed(&mut self, verdict: TargetVerdict) -> Option<ToCluster> {
-        let TargetVerdict { name, refused } = verdict;
-        let before = match refused.as_str() {
-            "" => self.refused.remove(&name),
-            _ => self.refused.insert(name.clone(), refused.clone()),
-        };
-        (before.unwrap_or_default() != refused).then(|| {
-            ToCluster::TargetVerdict(proto::isthmus::mesh::v1::TargetVerdict {
-                name: name.to_string(),
-                refused,
-            })
-        })
+/// Logs what is wrong with targets that were dropped.
+fn dropped(cluster: &Name, problem: Option<String>, budget: &MemberBudget) {
+    if let Some(problem) = problem
+        && let Some(suppressed) = budget.log()
+    {
+        tracing::warn!(%cluster, problem, suppressed, "a gateway reports targets that cannot be used");
     }
-}
-
-async fn open(cluster: &Name, client: &MeshClient, peer: &Peer) -> Result<ObservabilitySession, String> {
-    let (outgoing, messages) = mpsc::channel(4);
-    let first = FromObservability { message: Some(ToCluster::Hello(hello(SystemTime::now(), ""))) };
-    outgoing.try_send(first).map_err(|error| error.to_string())?;
-    let channel = transport::channel(cluster.as_str(), client.clone());
-    let mut control = ControlClient::with_origin(channel, Uri::from_static("https://control/"))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let began = Instant::now();
-    let answer = control.session(ReceiverStream::new(messages)).await;
-    let mut incoming = answer.map_err(|status| bounded(status.message()))?.into_inner();
-    let round_trip = began.elapsed();
-    let first = incoming.message().await.map_err(|status| bounded(status.message()))?;
-    let Some(FromClusterMessage::Hello(theirs)) = first.and_then(|first| first.message) else {
-        return Err("the first message is not a hello".to_owned());
-    };
-    log_hello(&theirs, peer, SystemTime::now());
-    let (instance, trusts) = (theirs.instance, theirs.trust);
-    Ok(ObservabilitySession { outgoing, incoming, instance, trusts, round_trip, refused: BTreeMap::new() })
 }
 
 /// What was sent on a session.

@@ -4,6 +4,7 @@
 
 mod joining;
 mod limits;
+mod members;
 mod owner;
 mod proxy;
 mod renewal;

@@ -49,7 +49,7 @@ impl MeshWorld {
     }
 }
 
-async fn metrics(gateway: &RunningGateway) -> String {
+pub(crate) async fn metrics(gateway: &RunningGateway) -> String {
     let address = gateway.addresses.http;
     tokio::task::spawn_blocking(move || {
         let mut stream = std::net::TcpStream::connect(address).unwrap();
