@@ -34,11 +34,15 @@ pub enum MeshMethod {
     Targets,
     /// Statistics of a TSDB; not allowed unless a policy names it.
     TsdbStatistics,
+    /// Queries at one instant that the target evaluates; not allowed unless a policy names it.
+    Query,
+    /// Queries over a range that the target evaluates; not allowed unless a policy names it.
+    QueryRange,
 }
 
 impl MeshMethod {
     /// All methods.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Info,
         Self::Series,
         Self::LabelNames,
@@ -48,6 +52,8 @@ impl MeshMethod {
         Self::Rules,
         Self::Targets,
         Self::TsdbStatistics,
+        Self::Query,
+        Self::QueryRange,
     ];
 
     /// The path in a request.
@@ -62,6 +68,8 @@ impl MeshMethod {
             Self::Rules => "/thanos.Rules/Rules",
             Self::Targets => "/thanos.Targets/Targets",
             Self::TsdbStatistics => "/thanos.Status/TSDBStatistics",
+            Self::Query => "/thanos.Query/Query",
+            Self::QueryRange => "/thanos.Query/QueryRange",
         }
     }
 
@@ -77,6 +85,8 @@ impl MeshMethod {
             Self::Rules => "Rules",
             Self::Targets => "Targets",
             Self::TsdbStatistics => "TSDBStatistics",
+            Self::Query => "Query",
+            Self::QueryRange => "QueryRange",
         }
     }
 
@@ -131,8 +141,7 @@ impl Policy {
         info.targets.take_if(|_| !allows(MeshMethod::Targets));
         info.exemplars.take_if(|_| !allows(MeshMethod::Exemplars));
         info.status.take_if(|_| !allows(MeshMethod::TsdbStatistics));
-        // Queries are never forwarded.
-        info.query = None;
+        info.query.take_if(|_| !(allows(MeshMethod::Query) && allows(MeshMethod::QueryRange)));
         self.narrowing.restrict(info, SystemTime::now());
     }
 }
@@ -176,15 +185,13 @@ mod tests {
             ..InfoResponse::default()
         };
         let everything = Policy { methods: MeshMethod::ALL.into(), ..Policy::default() };
-        everything.restrict(&mut info);
-        assert_eq!(info.query, None);
         let before = info.clone();
         everything.restrict(&mut info);
         assert_eq!(info, before);
         Policy::default().restrict(&mut info);
         assert!(info.store.is_some() && info.metric_metadata.is_some(), "{info:?}");
         assert!(info.rules.is_none() && info.targets.is_none(), "{info:?}");
-        assert!(info.exemplars.is_none() && info.status.is_none(), "{info:?}");
+        assert!(info.exemplars.is_none() && info.status.is_none() && info.query.is_none(), "{info:?}");
     }
 
     /// Variants of allowed paths that an attacker may send. None of them is a method.

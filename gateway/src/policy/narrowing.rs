@@ -51,12 +51,14 @@ pub(crate) enum NarrowedRequest {
 
 impl Narrowing {
     /// Methods that cannot be narrowed: they show names and labels of other series.
-    pub(crate) const UNNARROWED: [MeshMethod; 5] = [
+    pub(crate) const UNNARROWED: [MeshMethod; 7] = [
         MeshMethod::MetricMetadata,
         MeshMethod::Exemplars,
         MeshMethod::Rules,
         MeshMethod::Targets,
         MeshMethod::TsdbStatistics,
+        MeshMethod::Query,
+        MeshMethod::QueryRange,
     ];
 
     /// A view of the series that fulfil `selector`, such as `{namespace=~"shop-.*"}`, and of samples of at most `max_age`.

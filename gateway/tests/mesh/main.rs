@@ -9,6 +9,7 @@ mod owner;
 mod proxy;
 mod renewal;
 mod requests;
+mod restarts;
 mod stalled;
 mod stores;
 mod topology;

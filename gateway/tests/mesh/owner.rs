@@ -36,7 +36,7 @@ impl MeshWorld {
         (head[9..12].parse().unwrap(), serde_json::from_str(body).unwrap())
     }
 
-    async fn show(&self, data_dir: &str, what: &str) -> Value {
+    pub(crate) async fn show(&self, data_dir: &str, what: &str) -> Value {
         let (status, answer) = self.ask(data_dir, &format!("GET /v1/{what}")).await;
         assert_eq!(status, 200, "{answer}");
         answer
