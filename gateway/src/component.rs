@@ -9,6 +9,7 @@ mod embedded;
 mod events;
 mod member;
 mod observability;
+mod peer_metrics;
 mod plain_ports;
 mod setup;
 

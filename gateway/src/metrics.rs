@@ -1,7 +1,9 @@
 //! The metrics of the gateway, registered by value.
 
-use std::sync::{Arc, atomic::AtomicU64};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::{Duration, SystemTime},
+};
 
 use identity::{Credentials, Name};
 use mesh::Transport;
@@ -32,6 +34,8 @@ pub(crate) struct GatewayMetrics {
     target_healthy: Family<TargetLabels, Gauge>,
     access_lines_dropped: Counter,
     member_limits: Family<MemberLimitLabels, Counter>,
+    peer_round_trip: Family<PeerLabels, Gauge<f64, AtomicU64>>,
+    peer_expiry: Family<PeerLabels, Gauge<f64, AtomicU64>>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -173,6 +177,16 @@ impl GatewayMetrics {
             "How often a cluster has reached a limit of what it may take, by limit",
             metrics.member_limits.clone(),
         );
+        registry.register(
+            "isthmus_gateway_peer_round_trip_seconds",
+            "Round-trip time to a connected cluster, as QUIC measures it; absent over TCP",
+            metrics.peer_round_trip.clone(),
+        );
+        registry.register(
+            "isthmus_gateway_peer_certificate_expiry_timestamp_seconds",
+            "When the certificate of a connected cluster expires, in seconds since the epoch; the earliest of its connections",
+            metrics.peer_expiry.clone(),
+        );
         metrics
     }
 
@@ -196,6 +210,8 @@ impl GatewayMetrics {
             target_healthy: Family::default(),
             access_lines_dropped: Counter::default(),
             member_limits: Family::default(),
+            peer_round_trip: Family::default(),
+            peer_expiry: Family::default(),
         })
     }
 
@@ -229,7 +245,8 @@ impl GatewayMetrics {
 
     /// Notes when the credentials in use expire.
     pub(crate) fn credentials(&self, credentials: &Credentials) {
-        let since_epoch = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let since_epoch =
+            |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         self.certificate_expiry.set(since_epoch(credentials.not_after()));
         if let Some(at) = credentials.issuer_not_after() {
             self.issuing_ca_expiry.set(since_epoch(at));
@@ -263,6 +280,22 @@ impl GatewayMetrics {
 
     pub(crate) fn enrolment(&self, ok: bool) {
         self.enrolments.get_or_create(&ResultLabels { result: result(ok) }).inc();
+    }
+
+    pub(crate) fn peer_seen(&self, peer: &Name, round_trip: Option<Duration>, not_after: SystemTime) {
+        let labels = PeerLabels { peer: peer.to_string() };
+        let since_epoch = not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.peer_expiry.get_or_create(&labels).set(since_epoch.as_secs_f64());
+        match round_trip {
+            Some(time) => drop(self.peer_round_trip.get_or_create(&labels).set(time.as_secs_f64())),
+            None => drop(self.peer_round_trip.remove(&labels)),
+        }
+    }
+
+    pub(crate) fn peer_gone(&self, peer: &Name) {
+        let labels = PeerLabels { peer: peer.to_string() };
+        self.peer_expiry.remove(&labels);
+        self.peer_round_trip.remove(&labels);
     }
 
     pub(crate) fn member_limited(&self, peer: &Name, limit: &'static str) {

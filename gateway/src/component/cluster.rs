@@ -23,6 +23,7 @@ use crate::component::{
     dialing::{DialPeer, DialerSet, RunningConnection, accept, gateway_of, listen},
     events::log_and_count,
     member::Member,
+    peer_metrics,
     setup::{Addresses, Setup, on_reload, unchanged},
 };
 use crate::{
@@ -123,6 +124,10 @@ pub(super) async fn attach(
         Arc::new(DialerSet::new(store.clone(), setup.config.transport, proxies, shutdown, node_of, start));
     dialers.set(&peers_to_dial(&role, &membership)?);
 
+    let (links, shown, stop) = (node.links().clone(), metrics.clone(), first.shutdown.clone());
+    startup.spawn("peer metrics", async move {
+        stop.until_triggered(peer_metrics::publish(move || links.list(), shown)).await;
+    });
     spawn_pause(startup, &switch, node.links().clone(), first.shutdown.clone());
     let (links, testing) = (node.links().clone(), dialers.clone());
     let view = GatewayView {

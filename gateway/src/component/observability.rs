@@ -19,6 +19,7 @@ use crate::component::{
     admin_socket::{all_targets, spawn_admin},
     dialing::{DialPeer, DialerSet, RunningConnection, accept, any_gateway, listen},
     events::log_and_count,
+    peer_metrics,
     plain_ports::PlainPorts,
     setup::{Addresses, Setup, on_reload, unchanged},
 };
@@ -40,7 +41,7 @@ use crate::{
     metrics::GatewayMetrics,
     proxy::local::{LocalProxyService, OutboundProxy},
     task,
-    transport::{self, CloseReason, ConnectionEvent, MeshConnection, MeshLinks, MeshNode},
+    transport::{self, CloseReason, ConnectionEvent, MeshConnection, MeshLink, MeshLinks, MeshNode},
     trust::issued::IssuedTrust,
 };
 
@@ -114,6 +115,10 @@ pub(super) async fn build(
         start,
     ));
     dialers.set(&peers_to_dial(&role));
+    let (links, shown, stop) = (all_links.clone(), metrics.clone(), shutdown.clone());
+    startup.spawn("peer metrics", async move {
+        stop.until_triggered(peer_metrics::publish(move || open_links(&links), shown)).await;
+    });
     let view = view(&store, &directory, all_links.clone(), dialers.clone());
     spawn_admin(&mut startup, data_dir.path(), view, shutdown.clone());
 
@@ -151,6 +156,12 @@ pub(super) async fn build(
     Ok((running, addresses))
 }
 
+/// The connections of all nodes.
+fn open_links(links: &Mutex<Vec<MeshLinks>>) -> Vec<MeshLink> {
+    let links = links.lock().unwrap_or_else(PoisonError::into_inner);
+    links.iter().flat_map(MeshLinks::list).collect()
+}
+
 /// What the admin socket shows.
 fn view(
     store: &Arc<CredentialStore>,
@@ -162,10 +173,7 @@ fn view(
         role: "observability",
         started: Instant::now(),
         store: store.clone(),
-        links: Box::new(move || {
-            let links = links.lock().unwrap_or_else(PoisonError::into_inner);
-            links.iter().flat_map(MeshLinks::list).collect()
-        }),
+        links: Box::new(move || open_links(&links)),
         targets: Box::new(all_targets(directory.clone())),
         connect_test: Box::new(move || dialers.connect_test()),
         switch: None,

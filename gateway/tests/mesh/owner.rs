@@ -93,6 +93,18 @@ async fn both_sides_see_connections_targets_and_certificates() {
         assert!(shown.contains("isthmus_gateway_target_healthy{target=\"scraper-0\"} 1"), "{shown}");
         assert!(shown.contains("isthmus_gateway_target_healthy{target=\"scraper-1\"} 0"), "{shown}");
 
+        let far = within("the peer is a metric", async {
+            loop {
+                let shown = metrics(&obs).await;
+                if shown.contains("peer_certificate_expiry_timestamp_seconds{peer=\"eu-1\"}") {
+                    return shown;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        let far = far.await.contains("isthmus_gateway_peer_round_trip_seconds{peer=\"eu-1\"}");
+        assert_eq!(far, transport == "quic");
+
         let seen = world.show("obs-data", "targets").await;
         assert_eq!(seen[0]["name"], "scraper-0.eu-1");
         assert!(seen[0].get("address").is_none(), "the address left the cluster: {seen}");

@@ -21,6 +21,10 @@ use crate::fanout::read_ahead::{ReadAhead, batch_size};
 use crate::fanout::report::FanoutMetrics;
 use crate::memory;
 
+/// The warning of an answer for which no store could be asked.
+const NO_STORES: &str =
+    "no stores are known: no --endpoint was found, and no cluster has joined the mesh of a --gateway yet";
+
 /// All stores of a source as one store. Clones share all state.
 #[derive(Clone)]
 pub struct ProxyStore {
@@ -78,7 +82,7 @@ impl ProxyStore {
         let known = candidates.len();
         candidates.retain(|candidate| filter.allows(&candidate.name));
         let no_store = match (candidates.len(), known) {
-            (0, 0) => Some("no stores are known; set --endpoint or --gateway".to_owned()),
+            (0, 0) => Some(NO_STORES.to_owned()),
             (0, _) => Some(format!("storeMatch[] matches none of the {known} known stores")),
             _ => None,
         };
