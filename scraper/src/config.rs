@@ -7,8 +7,6 @@ mod job;
 mod limits;
 mod prometheus;
 mod protocol;
-mod relabel;
-mod remote_write;
 mod shown;
 mod storage;
 mod values;

@@ -7,12 +7,14 @@
 
 mod client;
 mod config;
+mod duration;
 mod endpoints;
 mod proxy;
 mod secret;
 
 pub use client::{HttpClient, HttpError, HttpResponse};
 pub use config::{AuthorizationConfig, HeaderConfig, HttpClientConfig};
+pub use duration::{yaml_duration, yaml_duration_if_any};
 pub use endpoints::{
     DnsCounters, HttpAddress, HttpAddressError, HttpEndpoints, HttpEndpointsConfig, HttpFilesConfig,
 };

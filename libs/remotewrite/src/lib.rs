@@ -3,7 +3,7 @@
 //! A [`RemoteWriter`] has a queue for each receiver. The queue is the write-ahead log of the head: samples are read from it, and a small
 //! file says how much was sent. So nothing is lost in a restart, and a receiver may be away as long as the log is kept for it.
 //!
-//! Not here: the log itself (`head`), connections (`httpclient`), the file with the settings (the component that has one).
+//! Not here: the log itself (`head`), connections (`httpclient`).
 
 mod config;
 mod delivery;
@@ -14,6 +14,7 @@ mod metrics;
 mod position;
 mod progress;
 mod queue;
+mod read;
 mod receiver;
 mod source;
 mod writer;

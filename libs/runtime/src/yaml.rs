@@ -6,7 +6,11 @@
 mod fields;
 mod mistake;
 mod node;
+mod relabel;
+mod values;
 
 pub use fields::YamlFields;
 pub use mistake::{Mistake, Mistakes};
 pub use node::{YamlKey, YamlNode, YamlValue, from_str};
+pub use relabel::{read_relabel_list, read_relabel_rules};
+pub use values::{filled_text, filled_texts};

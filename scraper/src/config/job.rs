@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use httpclient::HttpClientConfig;
 use model::RelabelConfig;
-use runtime::yaml::{Mistakes, YamlFields, YamlNode, YamlValue};
+use runtime::yaml::{Mistakes, YamlFields, YamlNode, YamlValue, read_relabel_rules};
 
 use crate::config::discovery::{DiscoveryConfig, read_discoveries};
 use crate::config::global::GlobalConfig;
 use crate::config::limits::ScrapeLimits;
 use crate::config::protocol::{NameEscaping, NameValidation, ScrapeProtocol, read_protocols};
-use crate::config::relabel::read_rules;
 use crate::config::values::{duration_if_any, limit, text};
 
 /// A scrape configuration. All defaults are filled in.
@@ -94,7 +93,8 @@ impl ScrapeConfig {
                 if native_histograms { &ScrapeProtocol::WITH_NATIVE } else { &ScrapeProtocol::DEFAULT };
             default.to_vec()
         });
-        let relabel_configs = read_rules(&mut fields, "relabel_configs", validation, mistakes);
+        let legacy_names = validation == NameValidation::Legacy;
+        let relabel_configs = read_relabel_rules(&mut fields, "relabel_configs", legacy_names, mistakes);
         let config = Self {
             job_name: job_name.clone().unwrap_or_default(),
             scrape_interval,
@@ -117,7 +117,12 @@ impl ScrapeConfig {
             escaping,
             http: HttpClientConfig::read(&mut fields, folder, mistakes),
             discoveries: read_discoveries(&mut fields, folder, mistakes),
-            metric_relabel_configs: read_rules(&mut fields, "metric_relabel_configs", validation, mistakes),
+            metric_relabel_configs: read_relabel_rules(
+                &mut fields,
+                "metric_relabel_configs",
+                legacy_names,
+                mistakes,
+            ),
             relabel_configs,
         };
         check_addresses(&fields, &config);

@@ -10,7 +10,7 @@ use runtime::yaml::{Mistake, Mistakes, YamlFields, YamlNode, YamlValue};
 
 use crate::config::global::GlobalConfig;
 use crate::config::job::ScrapeConfig;
-use crate::config::remote_write::read_remote_write;
+use crate::config::protocol::NameValidation;
 use crate::config::shown::without_secrets;
 use crate::config::storage::StorageConfig;
 use crate::config::values::text;
@@ -70,7 +70,13 @@ impl PrometheusConfig {
         let included = read_included(&mut fields, folder, &mistakes);
         let storage = fields.node("storage").map(|node| StorageConfig::read(node, &mistakes));
         let remote_write = fields.list("remote_write", |path, node| {
-            read_remote_write(path, node, global.validation, folder, &mistakes)
+            RemoteWriteConfig::read(
+                path,
+                node,
+                global.validation == NameValidation::Legacy,
+                folder,
+                &mistakes,
+            )
         });
         check_names(&fields, &remote_write);
         read_others(&mut fields, &mut warnings);

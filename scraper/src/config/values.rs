@@ -1,32 +1,9 @@
 //! Values of fields: texts, durations, sizes, limits, label sets.
 
-use std::time::Duration;
-
+pub(crate) use httpclient::{yaml_duration as duration, yaml_duration_if_any as duration_if_any};
 use model::Labels;
-use runtime::yaml::{Mistakes, YamlFields, YamlNode, YamlValue};
-
-/// A text that is not empty. Numbers are texts, too, as they are written.
-pub(crate) fn text(node: &YamlNode) -> Result<String, String> {
-    match node.scalar()? {
-        text if text.is_empty() => Err("must not be empty".to_owned()),
-        text => Ok(text),
-    }
-}
-
-/// A duration such as `1m30s`.
-pub(crate) fn duration(node: &YamlNode) -> Result<Duration, String> {
-    let text = node.scalar()?;
-    promapi::parse_prometheus_duration(&text).map_err(|_| {
-        format!(
-            "{text:?} is not a duration: write whole numbers with units (y w d h m s ms), for example 1m30s"
-        )
-    })
-}
-
-/// A duration; 0 is as if it were not given.
-pub(crate) fn duration_if_any(node: &YamlNode) -> Result<Option<Duration>, String> {
-    duration(node).map(|length| Some(length).filter(|length| !length.is_zero()))
-}
+use runtime::yaml::{Mistakes, YamlNode, YamlValue};
+pub(crate) use runtime::yaml::{filled_text as text, filled_texts as texts};
 
 /// A number that is not negative.
 pub(crate) fn limit(node: &YamlNode) -> Result<u64, String> {
@@ -71,11 +48,6 @@ fn parse_size(text: &str) -> Option<u64> {
         rest = &after[unit.len()..];
     }
     (!text.is_empty() && total < i64::MAX as f64).then_some(total as u64)
-}
-
-/// A list of texts, of which none is empty.
-pub(crate) fn texts(fields: &mut YamlFields<'_>, name: &'static str, mistakes: &Mistakes) -> Vec<String> {
-    fields.list(name, |path, item| text(item).map_err(|why| mistakes.add(item.line, path, why)).ok())
 }
 
 /// A mapping of names to texts.
