@@ -116,8 +116,14 @@ pub(crate) fn admin_routes(metrics: ClosedRegistry, probes: Probes, reload: Relo
         Router::new().route("/-/healthy", get(healthy)).route("/-/ready", get(ready)).with_state(probes);
     Router::new()
         .route("/metrics", get(show_metrics).with_state(metrics))
-        .route("/-/reload", post(run_reload).put(run_reload).with_state(reload))
+        .merge(reload_route("", reload))
         .merge(probe_routes)
+}
+
+/// `POST|PUT /-/reload` below a path.
+pub(crate) fn reload_route(prefix: &str, reload: Reload) -> Router {
+    let handler = post(run_reload).put(run_reload).with_state(reload);
+    Router::new().route(&format!("{prefix}/-/reload"), handler)
 }
 
 async fn show_metrics(State(metrics): State<ClosedRegistry>, headers: HeaderMap) -> impl IntoResponse {

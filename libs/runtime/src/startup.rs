@@ -36,7 +36,7 @@ use tracing::{error, info};
 use crate::args::CommonArgs;
 use crate::descriptors;
 use crate::grpc::{GrpcOptions, GrpcPorts, GrpcServer};
-use crate::http_server::{HttpServer, admin_routes};
+use crate::http_server::{HttpServer, admin_routes, reload_route};
 use crate::logs::init_logs;
 use crate::metrics::{ClosedRegistry, GrpcMetrics};
 use crate::probes::Probes;
@@ -144,6 +144,7 @@ pub struct Startup {
     services: RoutesBuilder,
     grpc_ports: GrpcPorts,
     http_knows_clients: bool,
+    reload_prefix: String,
 }
 
 impl Startup {
@@ -185,6 +186,7 @@ impl Startup {
             services: RoutesBuilder::default(),
             grpc_ports,
             http_knows_clients,
+            reload_prefix: String::new(),
         })
     }
 
@@ -244,6 +246,11 @@ impl Startup {
         self.routes = std::mem::take(&mut self.routes).merge(routes);
     }
 
+    /// Serves `/-/reload` below this path, too, such as `/prefix`; empty for the root only.
+    pub fn reload_below(&mut self, prefix: &str) {
+        self.reload_prefix = prefix.to_owned();
+    }
+
     /// The gRPC services, besides health and reflection.
     pub fn services(&mut self) -> &mut RoutesBuilder {
         &mut self.services
@@ -267,7 +274,10 @@ impl Startup {
     ) -> RunningRole {
         let (http_address, grpc_address) = (self.http.local_addr(), self.grpc.local_addr());
         let (probes, shutdown) = (self.probes(), self.shutdown());
-        let routes = admin_routes(ClosedRegistry::new(self.registry), probes, self.supervisor.reload());
+        let mut routes = admin_routes(ClosedRegistry::new(self.registry), probes, self.supervisor.reload());
+        if !self.reload_prefix.is_empty() {
+            routes = routes.merge(reload_route(&self.reload_prefix, self.supervisor.reload()));
+        }
         let own = match self.http_log {
             Some(log) => self.routes.layer(from_fn_with_state(log, log_http)),
             None => self.routes,
