@@ -3,6 +3,7 @@
 mod answers;
 mod authorization;
 mod connector;
+mod instant_query;
 mod listings;
 mod query_string;
 mod range_query;
@@ -18,6 +19,7 @@ use answers::{BuildInfo, JsonLabelSet, StatusConfig};
 pub use answers::{Configuration, MetadataEntry, RuntimeInfo, WithWarnings};
 pub use authorization::{Authorization, Credential};
 pub use connector::{ConnectionUses, Connector, HttpConnection, ProxyUrl};
+pub use instant_query::{AnswerError, AnsweredSample, parse_instant_answer};
 use query_string::{QueryString, escape, selector};
 pub use range_query::AnsweredSeries;
 use request::HttpTransport;

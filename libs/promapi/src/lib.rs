@@ -35,9 +35,9 @@ mod tsdb_status;
 pub use alertmanagers::{Alertmanager, AlertmanagerDiscovery};
 pub use api_time::ApiTime;
 pub use client::{
-    AnsweredSeries, Authorization, ClientError, ClientOptions, Configuration, ConnectionUses, Connector,
-    Credential, HttpConnection, MetadataEntry, PrometheusClient, ProxyUrl, RuntimeInfo, SeriesSelection,
-    UrlError, WithWarnings, http_cause,
+    AnswerError, AnsweredSample, AnsweredSeries, Authorization, ClientError, ClientOptions, Configuration,
+    ConnectionUses, Connector, Credential, HttpConnection, MetadataEntry, PrometheusClient, ProxyUrl,
+    RuntimeInfo, SeriesSelection, UrlError, WithWarnings, http_cause, parse_instant_answer,
 };
 pub use duration::{InvalidDuration, parse_prometheus_duration};
 pub use envelope::{ApiError, Envelope, ErrorType};

@@ -37,7 +37,7 @@ struct JsonSeries {
     histograms: Vec<de::IgnoredAny>,
 }
 
-struct JsonSample(Sample);
+pub(super) struct JsonSample(pub(super) Sample);
 
 impl<'de> Deserialize<'de> for JsonSample {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
