@@ -9,6 +9,7 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::{Labels, Timestamp};
@@ -82,7 +83,7 @@ impl RuleState {
 pub struct Group {
     /// The file that defines it.
     pub file: String,
-    pub(crate) definition: RuleGroup,
+    pub(crate) definition: Arc<RuleGroup>,
     options: GroupOptions,
     pub(crate) states: Vec<RuleState>,
     batches: Vec<Vec<usize>>,
@@ -116,7 +117,7 @@ impl Group {
             orphans: BTreeSet::new(),
             evaluated_at: None,
             evaluation: Duration::ZERO,
-            definition,
+            definition: Arc::new(definition),
             options,
         }
     }
@@ -124,6 +125,11 @@ impl Group {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.definition.name
+    }
+
+    /// What its file says. It is shared, so that [`Rule::answer`] can run without the state of the group.
+    pub fn definition(&self) -> Arc<RuleGroup> {
+        Arc::clone(&self.definition)
     }
 
     /// Its rules.
