@@ -138,7 +138,7 @@ fn proxy_options(config: &Config, total: &TotalBudget) -> ProxyOptions {
 fn driver(config: &Config, stores: &ProxyStore, total: TotalBudget, registry: &mut Registry) -> Driver {
     let args = &config.args;
     let gate = QueryGate::new(args.max_concurrent, registry);
-    let metrics = QueryMetrics::new(registry);
+    let metrics = Arc::new(QueryMetrics::new(registry));
     let engine = engine_options(config, total);
     registry.register_collector(Box::new(QueryMemory(engine.total.clone())));
     let propagate = args.propagate_matchers == Propagate::Auto;

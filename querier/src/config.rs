@@ -20,11 +20,11 @@ use crate::grpc_client::GrpcClientArgs;
 use crate::memory;
 use crate::unneeded::UnneededByQuerier;
 use discovery::DiscoveryArgs;
-use labels::LabelArgs;
+pub(crate) use labels::LabelArgs;
 pub(crate) use tenancy::Tenancy;
 use tenancy::TenancyArgs;
 use web::WebArgs;
-pub(crate) use web::{WebPath, WebPaths};
+pub use web::{WebPath, WebPathError, WebPaths};
 
 /// Flags of `isthmus query`.
 #[derive(Clone, Debug, clap::Args)]
@@ -278,7 +278,7 @@ pub struct Config {
 }
 
 /// What the parser accepts with these features.
-pub(crate) fn parse_options(features: &[Feature]) -> ParseOptions {
+pub fn parse_options(features: &[Feature]) -> ParseOptions {
     ParseOptions {
         experimental_functions: features.contains(&Feature::ExperimentalFunctions),
         extended_range_selectors: features.contains(&Feature::ExtendedRangeSelectors),

@@ -6,7 +6,8 @@
 //! exemplars and statistics of all stores are gathered and deduplicated (`lists`). Queries are answered over gRPC, too
 //! (`query_server`).
 //!
-//! Other components answer queries over one store of their own with the same API ([`LocalQueries`]).
+//! Other components answer queries over one store of their own with the same API ([`LocalQueries`]), or evaluate queries over all
+//! stores ([`GlobalQueries`]).
 //!
 //! The querier stores nothing and has no certificate. It discovers clusters only through the directory of a
 //! gateway.
@@ -16,6 +17,7 @@ mod component;
 mod config;
 mod endpoints;
 mod fanout;
+mod global;
 mod grpc_client;
 mod lists;
 mod local;
@@ -27,14 +29,15 @@ mod unneeded;
 
 pub use api::{ApiFacts, StartPage};
 pub use component::run;
-pub use config::{Config, Feature, QueryArgs};
+pub use config::{Config, Feature, QueryArgs, WebPath, WebPathError, WebPaths, parse_options};
 pub use endpoints::{Candidate, StoreLists, StoreSource};
 pub use fanout::{
     Fanout, FanoutEvent, FanoutMetrics, ProxyOptions, ProxyStore, Resolutions, StoreFilter, StoreOutcome,
     StoreReport,
 };
 
-pub use local::{CheckedLocalQueryArgs, LocalQueries, LocalQueryArgs};
+pub use global::{CheckedGlobalQueryArgs, GlobalAnswer, GlobalQueries, GlobalQueryArgs};
+pub use local::{CheckedLocalQueryArgs, LocalQueries, LocalQueryArgs, QueryEngine};
 
 #[cfg(test)]
 mod tests;

@@ -3,32 +3,25 @@
 //! The API, the engine and the fan-out are those of the querier; the fan-out has one store.
 
 mod args;
+mod engine;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::Router;
-use budget::{BudgetLimits, TotalBudget};
 use model::{Labels, TimeRange};
-use promql::{EngineOptions, QUERIES};
 use runtime::{HttpMetrics, Registry};
 use series::Dedup;
 use storeapi::{Apis, MetadataStore, PartialResponse, Store, StoreInfo};
 
 pub use args::{CheckedLocalQueryArgs, LocalQueryArgs};
+pub use engine::QueryEngine;
 
 use crate::api::{self, Api, ApiDefaults, ApiFacts, StartPage};
-use crate::config::{WebPaths, parse_options};
+use crate::config::WebPaths;
 use crate::endpoints::{Candidate, StoreLists, StoreSource};
-use crate::fanout::{FanoutMetrics, ProxyOptions, ProxyStore};
 use crate::lists::Lists;
-use crate::memory;
-use crate::metrics::QueryMemory;
-use crate::query::{Driver, QueryGate, QueryMetrics};
-
-/// Selectors of one query that are read ahead. The store is on a disk of this machine.
-const CONCURRENT_SELECTS: usize = 2;
 
 /// What the store is called in warnings.
 const STORE_NAME: &str = "storage";
@@ -37,12 +30,16 @@ const STORE_NAME: &str = "storage";
 pub struct LocalQueries<S> {
     /// The store. Its chunks have one producer.
     pub store: Arc<S>,
-    /// The checked flags.
-    pub args: CheckedLocalQueryArgs,
+    /// The engine.
+    pub engine: QueryEngine,
     /// What the API reports about the program.
     pub facts: Arc<dyn ApiFacts>,
     /// Title of the start page, and what is queried.
     pub page: StartPage,
+    /// Where the API is.
+    pub paths: WebPaths,
+    /// Whether web pages of other origins can read answers.
+    pub cors: bool,
 }
 
 struct OneStore(Candidate);
@@ -77,63 +74,23 @@ impl<S: Store + MetadataStore + StoreLists> LocalQueries<S> {
             unavailable: None,
         };
         let metrics = HttpMetrics::new(registry);
-        let total = TotalBudget::new(
-            &QUERIES,
-            BudgetLimits { samples: self.args.max_total_samples, bytes: self.args.max_total_memory },
-        );
-        let options = proxy_options(&self.args, &total);
-        let stores = ProxyStore::new(Arc::new(OneStore(candidate)), options, FanoutMetrics::new(registry));
-        let driver = driver(&self.args, &stores, total, registry);
+        let stores = self.engine.stores(Arc::new(OneStore(candidate)));
+        let driver = self.engine.driver(&stores, true);
+        let mut defaults = defaults(&self.engine.args);
+        defaults.cors = self.cors;
         let api = Api {
             lists: Lists::new(stores.clone(), driver.clone()),
             driver,
             stores,
             endpoints: None,
-            defaults: defaults(&self.args),
+            defaults,
             facts: self.facts,
             started: SystemTime::now(),
-            paths: WebPaths::default(),
+            paths: self.paths,
             tenancy: None,
         };
         api::routes(api, &metrics, self.page)
     }
-}
-
-fn proxy_options(args: &CheckedLocalQueryArgs, total: &TotalBudget) -> ProxyOptions {
-    let store_bytes = memory::for_one_store(args.max_memory);
-    ProxyOptions {
-        selector_labels: Labels::empty(),
-        response_timeout: None,
-        sort_bytes: usize::try_from(args.max_memory).unwrap_or(usize::MAX),
-        store_series: u64::MAX,
-        verify_chunks: false,
-        store_bytes: usize::try_from(store_bytes).unwrap_or(usize::MAX),
-        window_bytes: memory::for_stores_ahead(args.max_memory),
-        request_bytes: args.max_memory,
-        total: total.clone(),
-    }
-}
-
-fn driver(
-    args: &CheckedLocalQueryArgs,
-    stores: &ProxyStore,
-    total: TotalBudget,
-    registry: &mut Registry,
-) -> Driver {
-    let gate = QueryGate::new(args.max_concurrency, registry);
-    let metrics = QueryMetrics::new(registry);
-    registry.register_collector(Box::new(QueryMemory(total.clone())));
-    let engine = EngineOptions {
-        parse: parse_options(&args.features),
-        delayed_name_removal: args.has(crate::Feature::DelayedNameRemoval),
-        use_start_timestamps: args.has(crate::Feature::StartTimestamps),
-        max_samples: args.max_samples,
-        max_bytes: args.max_memory,
-        total,
-        propagate_matchers: true,
-        ..EngineOptions::default()
-    };
-    Driver::new(stores.clone(), engine, false, gate, CONCURRENT_SELECTS, metrics)
 }
 
 fn defaults(args: &CheckedLocalQueryArgs) -> ApiDefaults {

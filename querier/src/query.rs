@@ -68,7 +68,7 @@ impl Driver {
         propagate_where_sound: bool,
         gate: QueryGate,
         concurrent_selects: usize,
-        metrics: QueryMetrics,
+        metrics: Arc<QueryMetrics>,
     ) -> Self {
         Self {
             stores,
@@ -78,7 +78,7 @@ impl Driver {
             active: ActiveQueries::default(),
             planner: Planner::new(),
             concurrent_selects,
-            metrics: Arc::new(metrics),
+            metrics,
         }
     }
 

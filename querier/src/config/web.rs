@@ -29,15 +29,15 @@ pub(crate) struct WebArgs {
 
 /// How the HTTP server is reached.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct WebPaths {
+pub struct WebPaths {
     /// The API and the start page are served below this path.
-    pub(crate) route: WebPath,
-    /// The path at which a proxy shows the querier; empty if not known.
-    pub(crate) external: WebPath,
+    pub route: WebPath,
+    /// The path at which a proxy shows the program; empty if not known.
+    pub external: WebPath,
     /// The header with that path.
-    pub(crate) header: Option<HeaderName>,
+    pub header: Option<HeaderName>,
     /// URL at which users reach the querier; empty if not known.
-    pub(crate) query_url: String,
+    pub query_url: String,
 }
 
 impl WebArgs {
@@ -74,10 +74,11 @@ impl WebArgs {
 
 /// A path below which something is served: empty for the root, else `/a/b`, without a slash at its end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct WebPath(String);
+pub struct WebPath(String);
 
 impl WebPath {
-    pub(crate) fn as_str(&self) -> &str {
+    /// The text.
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 
@@ -94,7 +95,7 @@ impl WebPath {
 /// The text is not a path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("path {0:?} has characters other than letters, digits and -._~/; write a path such as /thanos")]
-pub(crate) struct WebPathError(String);
+pub struct WebPathError(String);
 
 impl FromStr for WebPath {
     type Err = WebPathError;

@@ -84,6 +84,11 @@ impl LocalQueryArgs {
 }
 
 impl CheckedLocalQueryArgs {
+    /// The longest time of a query.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     pub(crate) fn has(&self, feature: Feature) -> bool {
         self.features.contains(&feature)
     }

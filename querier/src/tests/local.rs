@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::web::{HttpAnswer, send};
 use super::*;
-use crate::{ApiFacts, Feature, LocalQueries, LocalQueryArgs, StartPage};
+use crate::{ApiFacts, Feature, LocalQueries, LocalQueryArgs, QueryEngine, StartPage, WebPaths};
 
 const PAGE: StartPage = StartPage { title: "Here", what: "the samples of here", list: "<a href=\"x\">X</a>" };
 
@@ -52,13 +52,16 @@ async fn serve_api(data: &LocalData, features: Vec<Feature>) -> SocketAddr {
     };
     let store = LocalStore::new(data.clone(), options, Arc::new(NoLists)).for_queries();
     let command: LocalCommand = clap::Parser::try_parse_from(["x", "--query.max-samples=1000"]).unwrap();
+    let mut registry = Registry::default();
     let queries = LocalQueries {
         store: Arc::new(store),
-        args: command.args.check(features).unwrap(),
+        engine: QueryEngine::new(command.args.check(features).unwrap(), &mut registry),
         facts: Arc::new(Facts(data.clone())),
         page: PAGE,
+        paths: WebPaths::default(),
+        cors: true,
     };
-    let routes = queries.routes(&mut Registry::default());
+    let routes = queries.routes(&mut registry);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, routes).await });
