@@ -3,15 +3,17 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bucket::BucketMetrics;
-use head::{Database, DatabaseOptions, HeadError, OpenedDatabase};
-use localstore::{LocalData, LocalStore, LocalStoreOptions};
+use head::DatabaseOptions;
+use localstore::{
+    DatabaseMetrics, FolderOpening, LocalData, LocalStore, LocalStoreOptions, Maintenance, MaintenanceMetrics,
+};
 use model::{Labels, Timestamp};
 use promapi::{ExemplarSeries, TargetDiscovery};
 use proto::thanos;
-use querier::{LocalQueries, StartPage};
+use querier::{LocalQueries, QueryEngine, StartPage, WebPaths};
 use remotewrite::{RemoteWriteMetrics, RemoteWriter};
 use runtime::{RoleError, RoleInfo, RunningRole, Shutdown, Startup};
 use shipper::{Producer, Shipped, Shipper, ShipperConfig};
@@ -20,13 +22,11 @@ use storeapi::{
     WireListing,
 };
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::info;
 
 use crate::current::Current;
-use crate::database_metrics::{DatabaseMetrics, OpenData};
 use crate::facts::{Facts, Targets};
 use crate::flags::{RoleConfig, ScrapeArgs};
-use crate::maintenance::{Maintenance, MaintenanceMetrics};
 use crate::manager::{ScrapeManager, ScrapeOptions};
 use crate::metrics::ScrapeMetrics;
 
@@ -56,9 +56,6 @@ const PAGE: StartPage = StartPage {
 /// Why the scraper is not ready before its data folder is open.
 const OPENING: &str = "the write-ahead log is being read";
 
-/// A data folder that cannot be opened is usually refused within this time, before anything is served.
-const FIRST_LOOK: Duration = Duration::from_millis(500);
-
 /// Runs the scraper until a signal stops it: the command `isthmus scrape`.
 pub fn run(args: ScrapeArgs) -> ExitCode {
     let common = args.common();
@@ -76,16 +73,16 @@ pub(crate) async fn build(config: RoleConfig, mut startup: Startup) -> Result<Ru
 ///
 /// # Errors
 /// The bucket cannot be used.
-pub fn attach(config: &RoleConfig, folder: DataFolder, startup: &mut Startup) -> Result<(), RoleError> {
+pub fn attach(config: &RoleConfig, folder: FolderOpening, startup: &mut Startup) -> Result<(), RoleError> {
     startup.probes().not_ready(OPENING);
     config.unneeded.warn();
     let data = LocalData::new();
     let registry = startup.registry();
-    registry.register_collector(Box::new(DatabaseMetrics(OpenData(data.clone()))));
+    registry.register_collector(Box::new(DatabaseMetrics::new("scrape", data.clone())));
     let current = Current::new(config, registry);
     let metrics = ScrapeMetrics::default();
     metrics.register(registry);
-    let maintenance = MaintenanceMetrics::new(registry);
+    let maintenance = MaintenanceMetrics::new("scrape", registry);
     let remote_write = RemoteWriteMetrics::new(registry);
 
     let (producer, known_producer) = watch::channel(None);
@@ -109,30 +106,18 @@ pub fn attach(config: &RoleConfig, folder: DataFolder, startup: &mut Startup) ->
         shipped,
         block_range: config.block_range,
         probes: startup.probes(),
-        began: folder.began,
     };
     let shutdown = startup.shutdown();
-    startup.spawn("scrapes", async move { work.run(folder.state, shutdown).await });
+    startup.spawn("scrapes", async move { work.run(folder, shutdown).await });
     Ok(())
-}
-
-/// A data folder that is being opened.
-type Opening = tokio::task::JoinHandle<Result<(Database, OpenedDatabase), HeadError>>;
-
-/// The data folder, which is open, or is being opened. No other process can use it.
-pub struct DataFolder {
-    state: OpeningState,
-    /// When the opening began.
-    began: Instant,
 }
 
 /// Begins to open the data folder.
 ///
 /// # Errors
 /// It cannot be opened, which was found at once.
-pub async fn open(config: &RoleConfig) -> Result<DataFolder, RoleError> {
-    let began = Instant::now();
-    let (dir, storage) = (config.data_dir.clone(), config.prometheus.storage);
+pub async fn open(config: &RoleConfig) -> Result<FolderOpening, RoleError> {
+    let storage = config.prometheus.storage;
     let (keep_for, keep_bytes) = config.retention.with(&config.prometheus);
     let options = DatabaseOptions {
         block_range: config.block_range,
@@ -142,26 +127,7 @@ pub async fn open(config: &RoleConfig) -> Result<DataFolder, RoleError> {
         out_of_order_window: storage.out_of_order_time_window,
         ..DatabaseOptions::default()
     };
-    let mut opening: Opening = tokio::task::spawn_blocking(move || Database::open(&dir, options));
-    let state = match tokio::time::timeout(FIRST_LOOK, &mut opening).await {
-        Ok(opened) => OpeningState::Opened(Box::new(opened?.map_err(wrong_folder)?)),
-        Err(_) => OpeningState::Going(opening),
-    };
-    Ok(DataFolder { state, began })
-}
-
-enum OpeningState {
-    Opened(Box<(Database, OpenedDatabase)>),
-    Going(Opening),
-}
-
-fn wrong_folder(cause: HeadError) -> RoleError {
-    match cause {
-        HeadError::Locked(_) => RoleError::wrong_configuration(format!(
-            "--data-dir: {cause}; stop it, or give this scraper a folder of its own"
-        )),
-        cause => RoleError::failed(format!("--data-dir: {cause}")),
-    }
+    FolderOpening::begin(&config.data_dir, options).await
 }
 
 /// Starts the uploads, which wait until the data folder is open.
@@ -197,9 +163,11 @@ fn serve(
     let store = Arc::new(LocalStore::new(data.clone(), options, Arc::new(Targets(current.clone()))));
     let queries = LocalQueries {
         store: Arc::new(store.for_queries()),
-        args: config.queries.clone(),
+        engine: QueryEngine::new(config.queries.clone(), startup.registry()),
         facts: Arc::new(Facts { flags: config.shown.clone(), current: current.clone(), data: data.clone() }),
         page: PAGE,
+        paths: WebPaths::default(),
+        cors: true,
     };
     let routes = queries.routes(startup.registry());
     startup.add_routes(routes);
@@ -229,20 +197,11 @@ struct Work {
     shipped: Option<Shipped>,
     block_range: Duration,
     probes: runtime::Probes,
-    /// When the opening of the data folder began.
-    began: Instant,
 }
 
 impl Work {
-    async fn run(self, opening: OpeningState, shutdown: Shutdown) -> Result<(), RoleError> {
-        let (database, opened) = match opening {
-            OpeningState::Opened(opened) => *opened,
-            OpeningState::Going(opening) => match shutdown.until_triggered(opening).await {
-                Some(opened) => opened?.map_err(wrong_folder)?,
-                None => return Ok(()),
-            },
-        };
-        report(&opened, self.began.elapsed());
+    async fn run(self, opening: FolderOpening, shutdown: Shutdown) -> Result<(), RoleError> {
+        let Some((database, opened)) = opening.finish(&shutdown).await? else { return Ok(()) };
         let database = Arc::new(database);
         let manager =
             ScrapeManager::with_metrics(Arc::clone(&database), ScrapeOptions::default(), self.metrics);
@@ -266,31 +225,6 @@ impl Work {
         tokio::join!(scrapes, writer.run(shutdown.clone()), maintenance.run(shutdown.clone()), identify);
         let synced = tokio::task::spawn_blocking(move || database.head().sync()).await?;
         synced.map_err(|cause| RoleError::failed(format!("--data-dir: {cause}")))
-    }
-}
-
-/// Logs what was found when the data folder was opened.
-fn report(opened: &OpenedDatabase, took: Duration) {
-    let replay = &opened.replay;
-    info!(samples = replay.samples, chunks = replay.chunks, ?took, "the data folder is open");
-    for part in &replay.damaged {
-        error!(
-            file = %part.path.display(),
-            at = part.at,
-            lost_bytes = part.lost,
-            reason = part.reason,
-            "a file was damaged and is cut before the damage, its later samples are lost"
-        );
-    }
-    for block in &opened.damaged {
-        error!(error = %block, "a block cannot be read, answers over its time have a warning");
-    }
-    if replay.without_series > 0 || replay.damaged_records > 0 {
-        warn!(
-            samples = replay.without_series,
-            records = replay.damaged_records,
-            "parts of the write-ahead log could not be used"
-        );
     }
 }
 

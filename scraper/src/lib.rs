@@ -8,7 +8,6 @@ mod clock;
 mod component;
 mod config;
 mod current;
-mod database_metrics;
 mod discovery;
 mod exposed;
 mod facts;
@@ -18,7 +17,6 @@ mod fixed_labels;
 mod flags;
 mod job;
 mod limits;
-mod maintenance;
 mod manager;
 mod metrics;
 mod report;
@@ -35,7 +33,7 @@ mod unneeded;
 mod user_agent;
 
 pub use clock::Clock;
-pub use component::{DataFolder, ROLE, attach, open, run};
+pub use component::{ROLE, attach, open, run};
 pub use config::{
     DiscoveryConfig, DnsDiscoveryConfig, DnsRecordKind, FileDiscoveryConfig, GlobalConfig,
     HttpDiscoveryConfig, NameEscaping, NameValidation, PrometheusConfig, ScrapeConfig, ScrapeLimits,

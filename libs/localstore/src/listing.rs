@@ -169,8 +169,9 @@ impl ListingStore<RuleGroup> for LocalStore {
             group.rules.retain(|rule| request.kind.is_none_or(|kind| kind_of(rule) == kind));
             for rule in &mut group.rules {
                 *rule.labels_mut() = rule.labels().extended(&external);
+                // A label that an alert has is kept, as when it is sent.
                 for alert in rule.alerts_mut() {
-                    alert.labels = alert.labels.extended(&external);
+                    alert.labels = external.extended(&alert.labels);
                 }
             }
         }

@@ -2,29 +2,37 @@
 
 use std::fmt;
 
-use localstore::LocalData;
 use model::{TimeRange, Timestamp};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use crate::data::LocalData;
+
 /// Reads the metrics from the data folder when they are asked for. There are none before it is open.
-#[derive(Debug)]
-pub(crate) struct DatabaseMetrics(pub(crate) OpenData);
+pub struct DatabaseMetrics {
+    data: LocalData,
+    /// The name of the metric of samples that are only in memory.
+    unlogged: String,
+}
 
-/// The data folder, without its text for debugging.
-pub(crate) struct OpenData(pub(crate) LocalData);
+impl DatabaseMetrics {
+    /// The metrics of `data`. `role` is the part of names that names the role, such as `scrape`, where Prometheus has no such metric.
+    pub fn new(role: &str, data: LocalData) -> Self {
+        Self { data, unlogged: format!("isthmus_{role}_unlogged_samples") }
+    }
+}
 
-impl fmt::Debug for OpenData {
+impl fmt::Debug for DatabaseMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("data folder")
+        f.write_str("DatabaseMetrics")
     }
 }
 
 impl Collector for DatabaseMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Ok(database) = self.0.0.database() else { return Ok(()) };
+        let Ok(database) = self.data.database() else { return Ok(()) };
         let head = database.head();
         let stats = head.stats();
         let blocks = database.blocks(TimeRange::ALL);
@@ -59,7 +67,7 @@ impl Collector for DatabaseMetrics {
                 i64::try_from(bytes).unwrap_or(i64::MAX),
             ),
             (
-                "isthmus_scrape_unlogged_samples",
+                self.unlogged.as_str(),
                 "Samples that are only in memory, because the write-ahead log cannot be written",
                 unlogged.as_ref().map_or(0, |unlogged| i64::try_from(unlogged.samples).unwrap_or(i64::MAX)),
             ),

@@ -2,16 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use head::{Database, HeadError, Maintained, Unlogged};
+use model::Timestamp;
 use prometheus_client::metrics::counter::Counter;
 use runtime::{Registry, Shutdown};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 use tsdb::Ulid;
-
-use crate::clock::Clock;
 
 /// What a crash of the machine can cost. A crash of the process costs nothing.
 const SYNC_INTERVAL: Duration = Duration::from_secs(5);
@@ -20,14 +19,15 @@ const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Counters of the maintenance, with the names of Prometheus.
 #[derive(Clone, Default)]
-pub(crate) struct MaintenanceMetrics {
+pub struct MaintenanceMetrics {
     cuts: Counter,
     failures: Counter,
     removed: Counter,
 }
 
 impl MaintenanceMetrics {
-    pub(crate) fn new(registry: &mut Registry) -> Self {
+    /// Registers them. `role` is the part of their names that names the role, such as `scrape`.
+    pub fn new(role: &str, registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register(
             "prometheus_tsdb_compactions",
@@ -40,7 +40,7 @@ impl MaintenanceMetrics {
             metrics.failures.clone(),
         );
         registry.register(
-            "isthmus_scrape_blocks_removed",
+            format!("isthmus_{role}_blocks_removed"),
             "Blocks that were removed because of their age or size",
             metrics.removed.clone(),
         );
@@ -49,16 +49,18 @@ impl MaintenanceMetrics {
 }
 
 /// Keeps a data folder until shutdown.
-pub(crate) struct Maintenance {
-    pub(crate) database: Arc<Database>,
+pub struct Maintenance {
+    /// The folder.
+    pub database: Arc<Database>,
     /// The blocks that may be removed; `None` if nothing is uploaded.
-    pub(crate) removable: Option<watch::Receiver<BTreeSet<Ulid>>>,
-    pub(crate) metrics: MaintenanceMetrics,
+    pub removable: Option<watch::Receiver<BTreeSet<Ulid>>>,
+    /// Its counters.
+    pub metrics: MaintenanceMetrics,
 }
 
 impl Maintenance {
     /// Runs until shutdown. The log is also written while a block is cut.
-    pub(crate) async fn run(self, shutdown: Shutdown) {
+    pub async fn run(self, shutdown: Shutdown) {
         tokio::join!(self.keep_syncing(&shutdown), self.keep_maintaining(&shutdown));
     }
 
@@ -106,7 +108,8 @@ fn maintain(
 ) -> Result<Maintained, HeadError> {
     let removable = removable.map(|removable| removable.borrow().clone());
     let is_kept = |id: Ulid| removable.as_ref().is_some_and(|removable| !removable.contains(&id));
-    database.maintain_keeping(Clock::system().now(), &is_kept)
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    database.maintain_keeping(Timestamp::EPOCH + now, &is_kept)
 }
 
 /// What was logged, so that a condition is logged when it begins and when it ends.
