@@ -30,6 +30,8 @@ enum IsthmusCommand {
     Compact(Box<compactor::CompactArgs>),
     /// Evaluate PromQL over all stores, and serve the Prometheus HTTP API
     Query(Box<querier::QueryArgs>),
+    /// Evaluate rules over all stores, serve and upload what they record, and send alerts
+    Rule(Box<ruler::RuleArgs>),
     /// Scrape what a prometheus.yml says, and serve, query and upload the samples
     Scrape(Box<scraper::ScrapeArgs>),
     /// Scrape this cluster and connect it to the mesh: scrape and gateway in one process
@@ -84,6 +86,7 @@ pub(crate) fn run() -> ExitCode {
         IsthmusCommand::Store(args) => store::run(*args),
         IsthmusCommand::Compact(args) => compactor::run(*args),
         IsthmusCommand::Query(args) => querier::run(*args),
+        IsthmusCommand::Rule(args) => ruler::run(*args),
         IsthmusCommand::Scrape(args) => scraper::run(*args),
         IsthmusCommand::Agent(args) => agent::run(*args),
         IsthmusCommand::Gateway(args) => gateway::cli::run(*args),

@@ -74,6 +74,7 @@ fn help_texts_in_the_documentation_are_up_to_date() {
     for role in [
         "sidecar",
         "scrape",
+        "rule",
         "agent",
         "store",
         "compact",

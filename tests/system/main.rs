@@ -12,6 +12,7 @@ mod docs;
 mod end_to_end;
 mod ports;
 mod restarts;
+mod rulers;
 mod shipped_rules;
 mod store;
 mod tools;

@@ -86,7 +86,7 @@ fn the_program_accepts_what_the_page_says() {
 #[test]
 fn each_flag_without_effect_is_on_the_page() {
     let rows = rows();
-    for role in ["sidecar", "store", "compact", "query"] {
+    for role in ["sidecar", "store", "compact", "rule", "query"] {
         for arg in command(role).get_arguments().filter(|arg| is_unneeded(arg)) {
             let name = arg.get_long().expect("a long name");
             let roles = [role, "query-frontend"].map(str::to_owned);
