@@ -11,7 +11,7 @@ use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
 use crate::{
     bundle::{BundleError, TrustBundle},
     crypto::crypto_provider,
-    files::{read_bounded, write_private},
+    files::{read_private, write_private},
     pem::push_pem,
     spiffe::SpiffeId,
     verify::{LeafCertificate, MAX_CHAIN_LEN, PeerIdentity, RefusedCertificate, not_after, verify_peer},
@@ -89,7 +89,7 @@ impl Credentials {
     pub fn load(path: &Path) -> Result<Self, CredentialsError> {
         let in_file = |e| CredentialsError::File { path: path.display().to_string(), source: Box::new(e) };
         let pem = zeroize::Zeroizing::new(
-            read_bounded(path, MAX_CREDENTIALS_BYTES).map_err(|e| in_file(CredentialsError::Io(e)))?,
+            read_private(path, MAX_CREDENTIALS_BYTES).map_err(|e| in_file(CredentialsError::Io(e)))?,
         );
         Self::from_pem(&pem).map_err(in_file)
     }
@@ -136,6 +136,18 @@ impl Credentials {
     /// The earliest end of the validity of the CAs in the chain, such as the issuing CA; `None` if there is none.
     pub fn issuer_not_after(&self) -> Option<SystemTime> {
         self.chain().get(1..)?.iter().filter_map(|certificate| not_after(certificate)).min()
+    }
+
+    /// Signs some bytes with the leaf's key, so that [`KeyType::verify`](crate::KeyType::verify) accepts them.
+    ///
+    /// # Errors
+    /// When the key cannot sign.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CredentialsError> {
+        use rustls::SignatureScheme as Scheme;
+        let schemes = [Scheme::ECDSA_NISTP256_SHA256, Scheme::ECDSA_NISTP384_SHA384, Scheme::ED25519];
+        let failed = |why: &str| CredentialsError::Key(why.to_owned());
+        let signer = self.certified.key.choose_scheme(&schemes).ok_or_else(|| failed("of another type"))?;
+        signer.sign(message).map_err(|error| failed(&error.to_string()))
     }
 
     /// Verifies our own chain in the same way as a peer does.

@@ -3,9 +3,14 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
+};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
 };
 
 /// Reads a file of at most `max_bytes`.
@@ -13,8 +18,14 @@ use std::{
 /// # Errors
 /// Any error of the operating system; `InvalidData` when the file is longer.
 pub fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(max_bytes + 1).read_to_end(&mut bytes)?;
+    read_file(File::open(path)?, max_bytes)
+}
+
+fn read_file(file: File, max_bytes: u64) -> io::Result<Vec<u8>> {
+    // A vector that grows leaves copies behind.
+    let expected = file.metadata().map_or(0, |meta| meta.len()).min(max_bytes) + 1;
+    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or_default());
+    file.take(max_bytes + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > max_bytes {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
@@ -22,6 +33,34 @@ pub fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
         ));
     }
     Ok(bytes)
+}
+
+/// Reads a file with a key, of at most `max_bytes`. It must be a regular file and no link, belong to this user or to root,
+/// and be readable only by its owner: anything else means that others have the key, or have put another one there.
+///
+/// # Errors
+/// Any error of the operating system; `PermissionDenied` with what to do when one of these does not hold; `InvalidData` when
+/// the file is longer.
+pub fn read_private(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+    let refuse = |why: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::LOOP) => return refuse("is a link; put the file itself there".into()),
+        Err(error) => return Err(error.into()),
+    };
+    let meta = file.metadata()?;
+    let (own, mode) = (rustix::process::geteuid().as_raw(), meta.mode() & 0o777);
+    if !meta.is_file() {
+        return refuse("is not a regular file".into());
+    }
+    if meta.uid() != own && meta.uid() != 0 {
+        return refuse(format!("belongs to user {}, expected user {own} or root", meta.uid()));
+    }
+    if mode & 0o077 != 0 {
+        return refuse(format!("has mode {mode:03o}, so that others can read the key; run chmod 600"));
+    }
+    read_file(file, max_bytes)
 }
 
 /// Replaces a file with one of mode 0600, atomically and durably: after a crash the file has either the old
@@ -88,6 +127,33 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "a temporary file is left");
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_or_replace_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, link) = (dir.path().join("key.pem"), dir.path().join("link.pem"));
+        write_private(&path, b"key").unwrap();
+        assert_eq!(read_private(&path, 10).unwrap(), b"key");
+        assert!(read_private(&path, 2).is_err());
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let check = |path: &Path, expected: &str| {
+            let error = read_private(path, 10).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        check(&link, "is a link");
+        check(dir.path(), "is not a regular file");
+        for mode in [0o640, 0o604, 0o660, 0o777] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            check(&path, "run chmod 600");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+        assert_eq!(read_private(&path, 10).unwrap(), b"key");
+        check(&dir.path().join("missing"), "No such file");
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(12345), None).unwrap();
+            check(&path, "belongs to user 12345");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! Reading order: `spiffe`, `bundle`, `credentials`, `verify`, `denylist`, `store`, `tls`, `enrolment`.
 
 mod bundle;
+mod core_dumps;
 mod credentials;
 mod crypto;
 mod denylist;
@@ -31,6 +32,7 @@ mod verify;
 mod testing;
 
 pub use bundle::{BundleError, BundleRefusal, RootFacts, TrustBundle};
+pub use core_dumps::forbid_core_dumps;
 pub use credentials::{Credentials, CredentialsError};
 pub use crypto::crypto_provider;
 pub use denylist::{
@@ -38,7 +40,7 @@ pub use denylist::{
     MAX_DENYLIST_BYTES, SignedDenylist,
 };
 pub use enrolment::{enrolment_client_config, enrolment_server_config};
-pub use files::{read_bounded, write_private, write_public};
+pub use files::{read_bounded, read_private, write_private, write_public};
 pub use key_type::KeyType;
 pub use pem::certificate_pem;
 pub use pin::{PinError, SpkiPin};
