@@ -8,11 +8,11 @@ use std::{
 };
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use identity::{KeyType, SpiffeId, SpkiPin, TrustDomain, certificate_pem, read_bounded, write_private};
+use identity::{KeyType, Name, SpiffeId, SpkiPin, TrustDomain, certificate_pem, read_private, write_private};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PublicKeyData, SanType, SerialNumber,
-    SigningKey,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, GeneralSubtree,
+    IsCa, KeyPair, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384,
+    PublicKeyData, SanType, SerialNumber, SigningKey,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use time::OffsetDateTime;
@@ -65,10 +65,28 @@ impl CertificateAuthority {
         life: Duration,
     ) -> Result<Self, PkiError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
+        let (cert, _) = self.sign_issuing(domain, &key, now, life, None)?;
+        Self::new(cert, key)
+    }
+
+    /// Signs an issuing CA with a key that is elsewhere, and returns the end of its validity with it. With `only`, its DNS
+    /// name constraints confine it to one cluster: every leaf has the cluster in its DNS name.
+    pub(crate) fn sign_issuing(
+        &self,
+        domain: &TrustDomain,
+        key: &impl PublicKeyData,
+        now: SystemTime,
+        life: Duration,
+        only: Option<&Name>,
+    ) -> Result<(CertificateDer<'static>, SystemTime), PkiError> {
         let until = (now + life).min(self.not_after);
-        let params = ca_params("Isthmus issuing CA", domain, 0, now, until)?;
-        let cert = params.signed_by(&key, &self.signer).map_err(failed)?;
-        Self::new(cert.der().clone(), key)
+        let mut params = ca_params("Isthmus issuing CA", domain, 0, now, until)?;
+        params.name_constraints = only.map(|cluster| NameConstraints {
+            permitted_subtrees: vec![GeneralSubtree::DnsName(format!("{cluster}.{domain}"))],
+            excluded_subtrees: Vec::new(),
+        });
+        let cert = params.signed_by(key, &self.signer).map_err(failed)?;
+        Ok((cert.der().clone(), until))
     }
 
     /// Makes a CA from its certificate and key, after checking that they belong together.
@@ -90,7 +108,7 @@ impl CertificateAuthority {
 
     /// Reads a file that [`CertificateAuthority::store`] wrote.
     pub(crate) fn load(path: &Path) -> Result<Self, PkiError> {
-        let pem = Zeroizing::new(read_bounded(path, MAX_FILE_BYTES).map_err(PkiError::io("read", path))?);
+        let pem = Zeroizing::new(read_private(path, MAX_FILE_BYTES).map_err(PkiError::io("read", path))?);
         let damaged = |why: &str| integrity(&format!("{}: {why}", path.display()));
         let cert = CertificateDer::from_pem_slice(&pem).map_err(|e| damaged(&e.to_string()))?;
         let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|e| damaged(&e.to_string()))?;
@@ -118,6 +136,10 @@ impl CertificateAuthority {
     /// The private key in PKCS #8 DER.
     pub(crate) fn key_der(&self) -> Zeroizing<Vec<u8>> {
         self.signer.key().serialize_der().into()
+    }
+
+    pub(crate) fn not_before(&self) -> SystemTime {
+        self.not_before
     }
 
     pub(crate) fn not_after(&self) -> SystemTime {

@@ -5,6 +5,7 @@
 //! found a critical problem. With `--json` each command prints one object with `"v": 1`. Secrets are read
 //! from files or a terminal, never from arguments or the environment.
 
+mod backup;
 mod bundle;
 mod cert;
 mod cluster;
@@ -13,6 +14,7 @@ mod denylist;
 mod init;
 mod inspect;
 mod issuer;
+mod look;
 mod output;
 mod passphrase;
 mod state;
@@ -27,7 +29,7 @@ use crate::{cli::output::CommandOutput, error::PkiError};
 pub enum PkiCommand {
     /// Create a PKI: two offline roots (active and standby), an issuing CA, and the issuer's state directory
     Init(init::InitArgs),
-    /// Renew the issuing CA
+    /// Renew the issuing CA, with the roots here or on another machine
     #[command(subcommand)]
     Issuer(issuer::IssuerCommand),
     /// Print, sign and install the trust bundle
@@ -51,6 +53,10 @@ pub enum PkiCommand {
     /// Verify and print the audit log
     #[command(subcommand)]
     Audit(inspect::AuditCommand),
+    /// Write an encrypted backup of the state directory
+    Backup(backup::BackupArgs),
+    /// Make a state directory from a backup, without reopening tokens
+    Restore(backup::RestoreArgs),
     /// Check the state directory: file modes, expiry dates, audit log
     Doctor(inspect::DoctorArgs),
 }
@@ -58,6 +64,7 @@ pub enum PkiCommand {
 /// Runs a command and returns its exit code. Prints the result to standard output, or an error as one line to
 /// standard error.
 pub fn run(command: PkiCommand) -> ExitCode {
+    identity::forbid_core_dumps();
     let mut stdout = std::io::stdout().lock();
     match execute(command, &mut CommandOutput::new(&mut stdout, terminal::output_width()), SystemTime::now())
     {
@@ -81,6 +88,8 @@ fn execute(command: PkiCommand, output: &mut CommandOutput<'_>, now: SystemTime)
         PkiCommand::Cluster(command) => cluster::run(&command, output, now),
         PkiCommand::Denylist(command) => denylist::run(&command, output, now),
         PkiCommand::Audit(command) => inspect::audit(&command, output),
+        PkiCommand::Backup(args) => backup::run_backup(&args, output, now),
+        PkiCommand::Restore(args) => backup::run_restore(&args, output, now),
         PkiCommand::Doctor(args) => inspect::doctor(&args, output, now),
     }
 }

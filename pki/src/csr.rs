@@ -9,6 +9,14 @@ use crate::error::CsrRefusal;
 /// Largest request. Our own requests have about 250 bytes; a larger one is refused before it is parsed.
 const MAX_CSR_BYTES: usize = 8 * 1024;
 
+/// Begins the bytes that the key of an expired certificate signs.
+const RECOVERY: &[u8] = b"isthmus recovery, version 1";
+
+/// The bytes that the key of an expired certificate signs to get another one for the key in a request.
+pub fn recovery_statement(csr_der: &[u8]) -> Vec<u8> {
+    [RECOVERY, csr_der].concat()
+}
+
 /// The public key of a request whose sender has proved possession of the private key.
 ///
 /// Names, extensions and attributes of the request are dropped, so they cannot get into a certificate.

@@ -14,6 +14,7 @@ use crate::{
     authority::{CertificateAuthority, unix_seconds, utc},
     error::PkiError,
     inventory::{Inventory, StateDir},
+    issuer::Issuer,
 };
 
 /// How serious a finding is.
@@ -58,6 +59,7 @@ pub(crate) fn examine(state: &Path, now: SystemTime) -> Result<Vec<Finding>, Pki
     match &inventory {
         Ok(inventory) => {
             findings.push(check_audit(inventory));
+            findings.push(check_tables(inventory));
             findings.extend(check_roots(&dir, inventory, now));
         }
         Err(e) => {
@@ -65,6 +67,7 @@ pub(crate) fn examine(state: &Path, now: SystemTime) -> Result<Vec<Finding>, Pki
         }
     }
     findings.push(check_issuing_ca(&dir, now));
+    findings.extend(check_gateways(state, now));
     Ok(findings)
 }
 
@@ -97,6 +100,44 @@ fn check_audit(inventory: &Inventory) -> Finding {
         Err(e) => (Severity::Critical, e.to_string()),
     };
     Finding { check: "audit log", severity, text }
+}
+
+/// What the running gateways have reported: whether each connected one has the denylists and the bundle.
+fn check_gateways(state: &Path, now: SystemTime) -> Vec<Finding> {
+    let finding = |severity, text| Finding { check: "gateways", severity, text };
+    let status = match Issuer::open(state).and_then(|issuer| issuer.gateway_status(now)) {
+        Ok(status) => status,
+        Err(e) => return vec![finding(Severity::Critical, e.to_string())],
+    };
+    let connected: Vec<_> = status.iter().filter(|gateway| gateway.disconnected_at.is_none()).collect();
+    let behind = connected.iter().filter(|gateway| !gateway.is_current);
+    let mut findings: Vec<_> = behind
+        .map(|gateway| {
+            let report = &gateway.report;
+            let why = if report.refused.is_empty() { "has not acknowledged it yet" } else { &report.refused };
+            let text = format!(
+                "{} at {} has denylist {} and bundle {}, which are not the newest: {why}",
+                report.id, report.remote, report.denylist, report.bundle
+            );
+            finding(Severity::Warning, text)
+        })
+        .collect();
+    if findings.is_empty() {
+        let text = format!("{} connected gateways have the newest denylist and bundle", connected.len());
+        findings.push(finding(Severity::Ok, text));
+    }
+    findings
+}
+
+/// Compares the tables with the log: a certificate or a used token that only one of them has was put there by hand.
+fn check_tables(inventory: &Inventory) -> Finding {
+    let (severity, text) = match inventory.replay() {
+        Ok(checked) => {
+            (Severity::Ok, format!("the tables agree with the log in {checked} certificates and tokens"))
+        }
+        Err(e) => (Severity::Critical, e.to_string()),
+    };
+    Finding { check: "inventory", severity, text }
 }
 
 fn check_issuing_ca(dir: &StateDir, now: SystemTime) -> Finding {

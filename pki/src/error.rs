@@ -16,6 +16,14 @@ pub enum PkiError {
     /// The policy forbids it.
     #[error("{0}")]
     Refused(String),
+    /// Two machines use one key.
+    #[error(
+        "{0} was renewed twice from one certificate, and both are in use: one is a copy. All its certificates are locked; find the copy, then join again with a token"
+    )]
+    Clone(String),
+    /// It cannot be done at this time, and nothing was used up: a clock is wrong, or the issuing CA is not valid.
+    #[error("{0}")]
+    NotNow(String),
     /// It conflicts with existing state.
     #[error("{0}")]
     Conflict(String),
@@ -69,7 +77,12 @@ impl PkiError {
         match self {
             Self::Usage(_) | Self::TokenText(_) => 2,
             Self::NotFound(_) => 3,
-            Self::Refused(_) | Self::Token(_) | Self::Csr(_) | Self::Certificate(_) => 4,
+            Self::Refused(_)
+            | Self::Clone(_)
+            | Self::NotNow(_)
+            | Self::Token(_)
+            | Self::Csr(_)
+            | Self::Certificate(_) => 4,
             Self::Conflict(_) => 5,
             Self::Integrity(_) | Self::Credentials(_) | Self::Bundle(_) => 7,
             Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => 3,

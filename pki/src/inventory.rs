@@ -9,6 +9,7 @@ mod certificates;
 mod clusters;
 mod denials;
 mod gateways;
+mod restore;
 mod schema;
 mod tokens;
 
@@ -47,6 +48,11 @@ impl StateDir {
     /// Certificate and key of the issuing CA.
     pub(crate) fn issuer(&self) -> PathBuf {
         self.0.join("issuer.pem")
+    }
+
+    /// The key of the next issuing CA, while no root has signed it.
+    pub(crate) fn next_issuer_key(&self) -> PathBuf {
+        self.0.join("issuer-next.key")
     }
 
     /// The roots.
@@ -141,6 +147,10 @@ impl Inventory {
         db.pragma_update(None, "synchronous", "FULL")?;
         db.pragma_update(None, "foreign_keys", true)?;
         db.pragma_update(None, "trusted_schema", false)?;
+        // Who makes the changes of this connection; the audit log gets it with each entry.
+        db.execute_batch("CREATE TEMP TABLE actor (name TEXT NOT NULL)")?;
+        let user = format!("user {}", rustix::process::getuid().as_raw());
+        db.execute("INSERT INTO temp.actor (name) VALUES (?1)", [user])?;
         Ok(Self { db })
     }
 
@@ -161,6 +171,12 @@ impl Inventory {
     /// A number that differs from an earlier one if another connection has changed the database since then.
     pub(crate) fn foreign_changes(&self) -> Result<i64, PkiError> {
         Ok(self.db.pragma_query_value(None, "data_version", |row| row.get(0))?)
+    }
+
+    /// Sets who makes the next changes of this connection, such as `gateway, for 192.0.2.1`.
+    pub(crate) fn act_as(&self, name: &str) -> Result<(), PkiError> {
+        self.db.prepare_cached("UPDATE temp.actor SET name = ?1")?.execute([name])?;
+        Ok(())
     }
 
     /// Runs a change in an exclusive transaction: no other process writes between its reads and its writes.

@@ -4,6 +4,7 @@ mod clusters;
 mod current;
 pub(crate) mod denylist;
 pub(crate) mod gateways;
+mod recovery;
 
 use std::{
     fmt,
@@ -35,6 +36,9 @@ use crate::{
 /// Default lifetime of a leaf.
 pub const DEFAULT_LEAF_TTL: Duration = Duration::from_secs(86_400);
 
+/// Default of how long after its end a certificate can be exchanged for another one.
+pub const DEFAULT_RECOVERY: Duration = Duration::from_secs(7 * 86_400);
+
 /// Shortest and longest lifetime of a join token.
 const TOKEN_TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 
@@ -48,10 +52,14 @@ pub struct Issuer {
     domain: TrustDomain,
     cluster: Name,
     leaf_ttl: Duration,
+    /// How long after its end a certificate can be exchanged for another one.
+    recovery: Duration,
     // One connection for one caller at a time. Other processes, such as the commands, open their own.
     inventory: Mutex<Inventory>,
     /// Changes through this connection, which SQLite does not count for it.
     own_changes: AtomicU64,
+    /// Who makes the changes, for the audit log; `None` for the user of this process.
+    actor: Option<String>,
 }
 
 /// The result of an enrolment or a renewal.
@@ -69,6 +77,19 @@ pub struct Enrolment {
     pub environment: String,
     /// End of the leaf's validity.
     pub not_after: SystemTime,
+}
+
+/// What can be counted about an issuer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IssuerFigures {
+    /// Start of the issuing CA's validity.
+    pub not_before: SystemTime,
+    /// End of the issuing CA's validity.
+    pub not_after: SystemTime,
+    /// Certificates that are valid now.
+    pub leaves: u64,
+    /// Tokens that can be used now.
+    pub open_tokens: u64,
 }
 
 /// The parameters of a new join token.
@@ -99,13 +120,21 @@ impl Issuer {
             ReloadedFile::load(&dir.bundle(), move |path| Ok(TrustBundle::load(of_bundle.clone(), path)?))?;
         let (leaf_ttl, inventory) = (DEFAULT_LEAF_TTL, Mutex::new(inventory));
         let own_changes = AtomicU64::new(0);
-        Ok(Self { authority, bundle, domain, cluster, leaf_ttl, inventory, own_changes })
+        let recovery = DEFAULT_RECOVERY;
+        let actor = None;
+        Ok(Self { authority, bundle, domain, cluster, leaf_ttl, recovery, inventory, own_changes, actor })
     }
 
     /// Sets the lifetime of the leaves issued from now on, at least 1 s. A leaf never outlives the issuing
     /// CA.
     pub fn with_leaf_ttl(mut self, ttl: Duration) -> Self {
         self.leaf_ttl = ttl.max(Duration::from_secs(1));
+        self
+    }
+
+    /// Sets who makes the changes from now on, for the audit log, such as `gateway`.
+    pub fn with_actor(mut self, actor: &str) -> Self {
+        self.actor = Some(actor.to_owned());
         self
     }
 
@@ -139,12 +168,37 @@ impl Issuer {
         Ok((self.inventory().foreign_changes()?, own))
     }
 
+    /// Records that a peer uses a certificate.
+    ///
+    /// # Errors
+    /// When the inventory cannot be written.
+    pub fn certificate_seen(&self, serial: &str, id: &SpiffeId, now: SystemTime) -> Result<(), PkiError> {
+        self.inventory().certificate_seen(serial, id, now)
+    }
+
+    /// What can be counted about the issuer.
+    ///
+    /// # Errors
+    /// When the inventory cannot be read.
+    pub fn figures(&self, now: SystemTime) -> Result<IssuerFigures, PkiError> {
+        let authority = self.authority.get();
+        let (leaves, open_tokens) = self.inventory().figures(now)?;
+        let (not_before, not_after) = (authority.not_before(), authority.not_after());
+        Ok(IssuerFigures { not_before, not_after, leaves, open_tokens })
+    }
+
+    /// Whether a peer's certificate is in the inventory. Changes nothing, even after a restore.
+    pub(crate) fn is_in_inventory(&self, peer: &PeerIdentity) -> Result<bool, PkiError> {
+        self.inventory().has_issued(peer)
+    }
+
     /// Whether this issuer has issued a peer's certificate.
     ///
     /// # Errors
     /// When the inventory cannot be read.
     pub fn has_issued(&self, peer: &PeerIdentity) -> Result<bool, PkiError> {
-        self.inventory().has_issued(peer)
+        let mut inventory = self.inventory();
+        Ok(inventory.has_issued(peer)? || inventory.adopt(peer, SystemTime::now())?)
     }
 
     /// Creates a join token for a cluster, and registers the cluster if it is new.
@@ -154,6 +208,7 @@ impl Issuer {
     /// is out of bounds.
     pub fn create_token(&self, new: &NewToken, now: SystemTime) -> Result<JoinToken, PkiError> {
         self.check_new_token(new)?;
+        self.check_can_issue(now)?;
         let mut secret = [0; 32];
         random(&mut secret)?;
         let secret = Secret::new(secret);
@@ -194,15 +249,30 @@ impl Issuer {
     /// # Errors
     /// [`PkiError::Csr`] for an invalid request, [`PkiError::Token`] for an invalid token.
     pub fn enrol(&self, token_secret: &[u8], csr_der: &[u8], now: SystemTime) -> Result<Enrolment, PkiError> {
+        self.enrol_from(token_secret, csr_der, "", now)
+    }
+
+    /// Does the same as [`Issuer::enrol`] for a joiner whose address is recorded.
+    ///
+    /// # Errors
+    /// Those of [`Issuer::enrol`].
+    pub fn enrol_from(
+        &self,
+        token_secret: &[u8],
+        csr_der: &[u8],
+        from: &str,
+        now: SystemTime,
+    ) -> Result<Enrolment, PkiError> {
         let key = ProvenKey::from_csr(csr_der)?;
+        self.check_can_issue(now)?;
         let registration = {
-            let mut inventory = self.changed();
+            let mut inventory = self.changed_for(from);
             inventory.check_new_key(&key.pin)?;
             inventory.redeem(token_secret, now)?
         };
         let component = GATEWAY.parse().expect("the constant is a valid name");
         let id = SpiffeId::new(self.trust_domain().clone(), registration.cluster, component);
-        self.issue(id, registration.environment, &key, now)
+        self.issue(id, registration.environment, &key, None, from, now)
     }
 
     /// Certifies a new key for a peer. The caller must have verified the peer's current certificate.
@@ -212,12 +282,28 @@ impl Issuer {
     /// when the peer's cluster is not registered, or when its certificate was not issued by this issuer, has
     /// expired or was revoked.
     pub fn renew(&self, peer: &PeerIdentity, csr_der: &[u8], now: SystemTime) -> Result<Enrolment, PkiError> {
+        self.renew_from(peer, csr_der, "", now)
+    }
+
+    /// Does the same as [`Issuer::renew`] for a peer whose address is recorded.
+    ///
+    /// # Errors
+    /// Those of [`Issuer::renew`].
+    pub fn renew_from(
+        &self,
+        peer: &PeerIdentity,
+        csr_der: &[u8],
+        from: &str,
+        now: SystemTime,
+    ) -> Result<Enrolment, PkiError> {
         let key = ProvenKey::from_csr(csr_der)?;
         let cluster = peer.spiffe_id.cluster();
         let registered = {
-            let inventory = self.inventory();
+            let mut inventory = self.changed_for(from);
             inventory.check_new_key(&key.pin)?;
             inventory.check_may_renew(peer, now)?;
+            inventory.check_for_clone(peer, now)?;
+            inventory.check_rate(&peer.spiffe_id, self.leaf_ttl / 8, now)?;
             inventory.cluster(cluster)?
         };
         let registered = match registered {
@@ -225,7 +311,7 @@ impl Issuer {
             Some(_) => return Err(PkiError::Refused(format!("cluster {cluster} is paused"))),
             None => return Err(PkiError::Refused(format!("cluster {cluster} is not registered"))),
         };
-        self.issue(peer.spiffe_id.clone(), registered.environment, &key, now)
+        self.issue(peer.spiffe_id.clone(), registered.environment, &key, Some(peer), from, now)
     }
 
     /// Generates a key and a certificate for a component of the issuer's own cluster, such as its gateway.
@@ -236,7 +322,7 @@ impl Issuer {
         let key_and_csr = KeyAndCsr::generate()?;
         let key = ProvenKey::from_csr(key_and_csr.csr_der())?;
         let id = self.own_id(component);
-        let enrolment = self.issue(id.clone(), String::new(), &key, now)?;
+        let enrolment = self.issue(id.clone(), String::new(), &key, None, "", now)?;
         key_and_csr.into_credentials(enrolment.chain, &enrolment.bundle, &id, now)
     }
 
@@ -245,6 +331,8 @@ impl Issuer {
         id: SpiffeId,
         environment: String,
         key: &ProvenKey,
+        parent: Option<&PeerIdentity>,
+        from: &str,
         now: SystemTime,
     ) -> Result<Enrolment, PkiError> {
         let authority = self.authority.get();
@@ -264,11 +352,12 @@ impl Issuer {
             not_after: utc(leaf.not_after),
             issued_at: utc(now),
             revoked_at: None,
-            parent: None,
+            parent: parent.map(|parent| parent.serial.clone()),
+            // Counted when it is recorded.
             generation: 0,
             first_seen_at: None,
         };
-        self.changed().add_certificate(&record, now)?;
+        self.changed_for(from).add_certificate(&record, now)?;
         let cluster = id.cluster().clone();
         Ok(Enrolment { chain, bundle, spiffe_id: id, cluster, environment, not_after: leaf.not_after })
     }
@@ -279,6 +368,21 @@ impl Issuer {
 
     /// The inventory, for a change that [`Issuer::changes`] shows.
     fn changed(&self) -> MutexGuard<'_, Inventory> {
+        self.changed_for("")
+    }
+
+    /// The inventory, for a change on behalf of a peer at an address.
+    fn changed_for(&self, from: &str) -> MutexGuard<'_, Inventory> {
+        let inventory = self.changing();
+        if let Some(actor) = &self.actor {
+            let name = if from.is_empty() { actor.clone() } else { format!("{actor}, for {from}") };
+            // If this fails, the change itself fails, too.
+            let _ = inventory.act_as(&name);
+        }
+        inventory
+    }
+
+    fn changing(&self) -> MutexGuard<'_, Inventory> {
         let inventory = self.inventory();
         self.own_changes.fetch_add(1, Ordering::AcqRel);
         inventory

@@ -12,6 +12,7 @@
 //! Reading order: `token`, `key`, `csr`, `authority`, `inventory`, `issuer`, `join`, `roots`, `init`, `doctor`, `cli`.
 
 mod authority;
+mod backup;
 pub mod cli;
 mod csr;
 mod doctor;
@@ -19,6 +20,7 @@ mod error;
 mod init;
 mod inventory;
 mod issuer;
+mod issuing;
 mod join;
 mod key;
 mod roots;
@@ -28,11 +30,12 @@ mod token;
 #[cfg(test)]
 mod testing;
 
+pub use csr::recovery_statement;
 pub use error::{CsrRefusal, PkiError, TokenRefusal};
 pub use identity::Secret;
 pub use init::{InitOptions, InitOutcome, init};
 pub use inventory::{ClusterRecord, GatewayReport, Revocation};
-pub use issuer::{DEFAULT_LEAF_TTL, Enrolment, Issuer, NewToken};
+pub use issuer::{DEFAULT_LEAF_TTL, DEFAULT_RECOVERY, Enrolment, Issuer, IssuerFigures, NewToken};
 pub use key::KeyAndCsr;
 pub use token::{JoinToken, TOKEN_PREFIX, TokenError};
 

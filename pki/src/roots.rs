@@ -8,7 +8,9 @@ use std::{
     time::SystemTime,
 };
 
-use identity::{Secret, SpkiPin, TrustBundle, TrustDomain, read_bounded, write_private, write_public};
+use identity::{
+    Secret, SpkiPin, TrustBundle, TrustDomain, read_bounded, read_private, write_private, write_public,
+};
 use rcgen::KeyPair;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
 use serde_json::json;
@@ -64,8 +66,10 @@ impl RootFolder {
         let damaged = |path: &Path, why: &str| PkiError::Integrity(format!("{}: {why}", path.display()));
         let cert = CertificateDer::from_pem_slice(&read(&cert_path)?)
             .map_err(|e| damaged(&cert_path, &e.to_string()))?;
-        let sealed =
-            String::from_utf8(read(&key_path)?).map_err(|_| damaged(&key_path, "not valid UTF-8"))?;
+        let sealed = String::from_utf8(
+            read_private(&key_path, MAX_ROOT_FILE_BYTES).map_err(PkiError::io("read", &key_path))?,
+        )
+        .map_err(|_| damaged(&key_path, "not valid UTF-8"))?;
         let key = unseal(&sealed, &self.passphrase).map_err(|e| match e {
             PkiError::Refused(why) => PkiError::Refused(format!("{}: {why}", key_path.display())),
             other => damaged(&key_path, &other.to_string()),

@@ -142,6 +142,13 @@ impl JoinToken {
         Secret::new(text)
     }
 
+    /// The id of the token, which `pki token list` prints and which is not secret: the first 16 digits of the SHA-256 of its
+    /// secret.
+    pub fn id(&self) -> String {
+        let hash = digest::digest(&digest::SHA256, self.secret.expose());
+        hash.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// The trust domain to join.
     pub fn trust_domain(&self) -> &TrustDomain {
         self.issuer.trust_domain()

@@ -10,6 +10,7 @@ use crate::{
     cli::{
         bundle::{RootArgs, parse_pin},
         confirm::ConfirmArgs,
+        look,
         output::CommandOutput,
         state::StateArgs,
     },
@@ -23,6 +24,10 @@ use crate::{
 pub enum CertCommand {
     /// List the issued certificates, oldest first
     List(StateArgs),
+    /// Print what is in the certificates of a PEM file
+    Inspect(look::InspectArgs),
+    /// Check a chain as a gateway does: roots, validity, names, denylist, inventory
+    Verify(look::VerifyArgs),
     /// Revoke certificates: running gateways refuse them and close their connections
     Revoke(Box<RevokeArgs>),
 }
@@ -84,6 +89,8 @@ pub(super) fn run(
 ) -> Result<u8, PkiError> {
     match command {
         CertCommand::List(args) => list(args, output, now)?,
+        CertCommand::Inspect(args) => look::inspect(args, output)?,
+        CertCommand::Verify(args) => look::verify(args, output, now)?,
         CertCommand::Revoke(args) => revoke(args, output, now)?,
     }
     Ok(0)

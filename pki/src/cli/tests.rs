@@ -1,3 +1,5 @@
+mod book;
+
 use std::{fs, os::unix::fs::PermissionsExt};
 
 use clap::Parser;

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{
     authority::utc,
-    cli::{output::CommandOutput, state::StateArgs},
+    cli::{look, output::CommandOutput, state::StateArgs},
     error::PkiError,
     inventory::{Inventory, StateDir},
     issuer::{Issuer, NewToken},
@@ -21,6 +21,8 @@ use crate::{
 pub enum TokenCommand {
     /// Create a join token, with which the gateway of one cluster joins once; it is printed only now
     Create(CreateArgs),
+    /// Print what is in a token, without its secret
+    Inspect(look::TokenInspectArgs),
     /// List the join tokens, without their secrets
     List(StateArgs),
     /// Revoke an unused join token
@@ -68,6 +70,7 @@ pub(super) fn run(
 ) -> Result<u8, PkiError> {
     match command {
         TokenCommand::Create(args) => create(args, output, now)?,
+        TokenCommand::Inspect(args) => look::token(args, output)?,
         TokenCommand::List(args) => list(args, output, now)?,
         TokenCommand::Revoke(args) => revoke(args, output, now)?,
     }

@@ -10,7 +10,7 @@
 //! rewritten. To detect this, note the head that `pki audit verify` prints in another place, and pass it to a
 //! later run with `--head`.
 
-use std::{fmt, str::FromStr, time::SystemTime};
+use std::{collections::BTreeSet, fmt, str::FromStr, time::SystemTime};
 
 use aws_lc_rs::digest;
 use identity::SpkiPin;
@@ -90,6 +90,9 @@ pub(super) fn append(
             Ok(AuditHead { number: row.get::<_, i64>(0)?.unsigned_abs(), hash: row.get(1)? })
         })
         .optional()?;
+    let by: String = tx.prepare_cached("SELECT name FROM temp.actor")?.query_row([], |row| row.get(0))?;
+    let mut detail = detail.clone();
+    detail["by"] = Value::from(by);
     let (at, detail) = (utc(now), detail.to_string());
     let head = last.unwrap_or_else(AuditHead::start).next(&at, event, &detail);
     tx.prepare_cached("INSERT INTO audit (number, at, event, detail, hash) VALUES (?1, ?2, ?3, ?4, ?5)")?
@@ -135,6 +138,49 @@ impl Inventory {
             ))),
             _ => Ok(head),
         }
+    }
+
+    /// Replays the log, and compares the result with the tables of certificates and tokens. Returns how many rows were
+    /// compared.
+    pub(crate) fn replay(&self) -> Result<usize, PkiError> {
+        let mut statement = self.db.prepare("SELECT event, detail FROM audit ORDER BY number")?;
+        let mut rows = statement.query([])?;
+        let (mut issued, mut used, mut pruned) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        while let Some(row) = rows.next()? {
+            let (event, detail): (String, String) = (row.get(0)?, row.get(1)?);
+            let detail: Value = serde_json::from_str(&detail).unwrap_or_default();
+            let field = |name: &str| detail[name].as_str().unwrap_or_default().to_owned();
+            match event.as_str() {
+                "certificate issued" | "certificate adopted" => {
+                    issued.insert((field("serial"), field("id"), field("key")));
+                }
+                "token used" => {
+                    used.insert(field("token"));
+                }
+                "certificate pruned" => {
+                    pruned.insert(field("serial"));
+                }
+                _ => {}
+            }
+        }
+        issued.retain(|(serial, ..)| !pruned.contains(serial));
+        let mut statement = self.db.prepare("SELECT serial, spiffe_id, spki FROM certificates")?;
+        let table = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let table: BTreeSet<(String, String, String)> = table.collect::<Result<_, _>>()?;
+        if let Some((serial, id, _)) = table.symmetric_difference(&issued).next() {
+            return Err(PkiError::Integrity(format!(
+                "inventory: certificate {serial} of {id} is in the table or in the log, but not in both; one of them was altered"
+            )));
+        }
+        let mut statement =
+            self.db.prepare("SELECT substr(secret_sha256, 1, 16) FROM tokens WHERE used_at IS NOT NULL")?;
+        let table = statement.query_map([], |row| row.get(0))?.collect::<Result<BTreeSet<String>, _>>()?;
+        if let Some(token) = table.symmetric_difference(&used).next() {
+            return Err(PkiError::Integrity(format!(
+                "inventory: token {token} is used in the table or in the log, but not in both; one of them was altered"
+            )));
+        }
+        Ok(issued.len() + used.len())
     }
 
     /// The last `count` entries, oldest first.

@@ -1,8 +1,8 @@
 //! The issued certificates.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use identity::{CLOCK_SKEW, PeerIdentity, SpkiPin};
+use identity::{CLOCK_SKEW, PeerIdentity, SpiffeId, SpkiPin};
 use rusqlite::{ErrorCode, OptionalExtension, Row, params};
 use serde_json::json;
 
@@ -49,6 +49,12 @@ impl IssuedCertificate {
     }
 }
 
+/// Certificates that an identity may get within an eighth of a lifetime. A cluster with dozens of gateways needs dozens.
+const MAX_RECENT: i64 = 64;
+
+/// How long recoveries are counted.
+const RECOVERIES_COUNT: Duration = Duration::from_secs(7 * 86_400);
+
 const COLUMNS: &str = "serial, spiffe_id, spki, not_before, not_after, issued_at, revoked_at, parent, generation, \
                        first_seen_at";
 
@@ -87,6 +93,128 @@ impl Inventory {
         Ok(())
     }
 
+    /// Refuses a renewal if the cluster has got too many certificates within `window`: its clock is wrong, or it has been
+    /// taken over.
+    pub(crate) fn check_rate(
+        &self,
+        id: &SpiffeId,
+        window: Duration,
+        now: SystemTime,
+    ) -> Result<(), PkiError> {
+        let recent: i64 = self
+            .db
+            .prepare_cached("SELECT count(*) FROM certificates WHERE spiffe_id = ?1 AND issued_at > ?2")?
+            .query_row([id.to_string(), utc(now - window)], |row| row.get(0))?;
+        if recent < MAX_RECENT {
+            return Ok(());
+        }
+        Err(PkiError::Refused(format!(
+            "{id} got {recent} certificates within {} s, and this renewal is refused; check the clock of its gateway",
+            window.as_secs()
+        )))
+    }
+
+    /// Records that a peer uses a certificate: it has connected with it, or reported that it has stored it.
+    pub(crate) fn certificate_seen(
+        &mut self,
+        serial: &str,
+        id: &SpiffeId,
+        now: SystemTime,
+    ) -> Result<(), PkiError> {
+        self.db
+            .prepare_cached(
+                "UPDATE certificates SET first_seen_at = ?2
+                 WHERE serial = ?1 AND spiffe_id = ?3 AND first_seen_at IS NULL",
+            )?
+            .execute(params![serial, utc(now), id.to_string()])?;
+        Ok(())
+    }
+
+    /// Looks for a copy before a certificate is renewed a second time.
+    ///
+    /// If the first renewal is in use, two machines have the same key: one of them is a copy, and nobody can tell which.
+    /// Both are locked, with all that was issued to either. If the first renewal was never used, its answer was lost, and it
+    /// is revoked.
+    pub(crate) fn check_for_clone(&mut self, peer: &PeerIdentity, now: SystemTime) -> Result<(), PkiError> {
+        // A refusal must not roll the transaction back, because what is locked must stay locked.
+        self.transaction(|tx| {
+            let mut statement = tx.prepare_cached(
+                "SELECT serial, first_seen_at IS NOT NULL FROM certificates WHERE parent = ?1 AND revoked_at IS NULL",
+            )?;
+            let children = statement.query_map([&peer.serial], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let children: Vec<(String, bool)> = children.collect::<Result<_, _>>()?;
+            let id = peer.spiffe_id.to_string();
+            if children.iter().any(|(_, in_use)| *in_use) {
+                let locked = tx.execute(
+                    "WITH RECURSIVE line (serial) AS (VALUES (?1) UNION
+                     SELECT certificates.serial FROM certificates JOIN line ON certificates.parent = line.serial)
+                     UPDATE certificates SET revoked_at = ?2
+                     WHERE revoked_at IS NULL AND serial IN (SELECT serial FROM line)",
+                    params![peer.serial, utc(now)],
+                )?;
+                let detail = json!({"id": id, "serial": peer.serial, "certificates": locked});
+                audit::append(tx, now, "clone locked", &detail)?;
+                return Ok(Err(PkiError::Clone(id)));
+            }
+            for (serial, _) in children {
+                tx.execute(
+                    "UPDATE certificates SET revoked_at = ?2 WHERE serial = ?1",
+                    params![serial, utc(now)],
+                )?;
+                let detail = json!({"id": id, "serial": serial});
+                audit::append(tx, now, "unused renewal revoked", &detail)?;
+            }
+            Ok(Ok(()))
+        })?
+    }
+
+    /// Refuses a certificate that was renewed or revoked, or that is not in the inventory.
+    pub(crate) fn check_last_of_its_line(&self, peer: &PeerIdentity) -> Result<(), PkiError> {
+        let refuse =
+            |why: &str| Err(PkiError::Refused(format!("recovery of {} refused: {why}", peer.spiffe_id)));
+        if !self.has_issued(peer)? {
+            return refuse("its certificate was not issued by this issuer");
+        }
+        let (revoked, renewed) = self.db.query_row(
+            "SELECT revoked_at IS NOT NULL,
+             EXISTS (SELECT 1 FROM certificates WHERE parent = ?1 AND first_seen_at IS NOT NULL)
+             FROM certificates WHERE serial = ?1",
+            [&peer.serial],
+            |row| Ok((row.get::<_, bool>(0)?, row.get::<_, bool>(1)?)),
+        )?;
+        match (revoked, renewed) {
+            (true, _) => refuse("its certificate was revoked; join again with a token"),
+            (false, true) => {
+                refuse("its certificate was renewed, and the next one is in use; this is a copy")
+            }
+            (false, false) => Ok(()),
+        }
+    }
+
+    /// Records that an expired certificate is exchanged. Refuses it when the cluster has done that too often.
+    pub(crate) fn count_recovery(
+        &mut self,
+        peer: &PeerIdentity,
+        max: usize,
+        now: SystemTime,
+    ) -> Result<(), PkiError> {
+        const EVENT: &str = "expired certificate exchanged";
+        let since = utc(now - RECOVERIES_COUNT);
+        self.transaction(|tx| {
+            let recent: i64 = tx
+                .prepare_cached("SELECT count(*) FROM audit WHERE event = ?1 AND at > ?2 AND detail LIKE ?3")?
+                .query_row(params![EVENT, since, format!("%{}%", peer.spiffe_id)], |row| row.get(0))?;
+            if usize::try_from(recent).is_ok_and(|recent| recent >= max) {
+                return Err(PkiError::Refused(format!(
+                    "{} has exchanged {recent} expired certificates; join again with a token",
+                    peer.spiffe_id
+                )));
+            }
+            let detail = json!({"serial": peer.serial, "id": peer.spiffe_id.to_string()});
+            audit::append(tx, now, EVENT, &detail)
+        })
+    }
+
     /// Whether a certificate was issued here for this key and this identity.
     pub(crate) fn has_issued(&self, peer: &PeerIdentity) -> Result<bool, PkiError> {
         let found = self
@@ -103,6 +231,14 @@ impl Inventory {
         now: SystemTime,
     ) -> Result<(), PkiError> {
         self.transaction(|tx| {
+            let generation: i64 = match &new.parent {
+                Some(parent) => tx.query_row(
+                    "SELECT generation + 1 FROM certificates WHERE serial = ?1",
+                    [parent],
+                    |row| row.get(0),
+                )?,
+                None => 0,
+            };
             let inserted = tx.execute(
                 &format!(
                     "INSERT INTO certificates ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
@@ -116,7 +252,7 @@ impl Inventory {
                     new.issued_at,
                     new.revoked_at,
                     new.parent,
-                    new.generation,
+                    generation,
                     new.first_seen_at
                 ],
             );
@@ -136,10 +272,23 @@ impl Inventory {
             )?;
             let detail = json!({
                 "serial": new.serial, "id": new.spiffe_id, "key": new.spki, "until": new.not_after,
-                "generation": new.generation,
+                "generation": generation,
             });
             audit::append(tx, now, "certificate issued", &detail)
         })
+    }
+
+    /// How many certificates are valid, and how many tokens can be used.
+    pub(crate) fn figures(&self, now: SystemTime) -> Result<(u64, u64), PkiError> {
+        let now = utc(now);
+        let count = |sql: &str| -> Result<u64, PkiError> {
+            let count: i64 = self.db.prepare_cached(sql)?.query_row([&now], |row| row.get(0))?;
+            Ok(count.unsigned_abs())
+        };
+        let leaves = "SELECT count(*) FROM certificates WHERE revoked_at IS NULL AND not_after > ?1";
+        let tokens =
+            "SELECT count(*) FROM tokens WHERE used_at IS NULL AND revoked_at IS NULL AND expires_at > ?1";
+        Ok((count(leaves)?, count(tokens)?))
     }
 
     /// All certificates, oldest first.

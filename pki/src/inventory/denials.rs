@@ -110,10 +110,11 @@ impl Inventory {
         let mut rows = statement.query([utc(now - FORGET_AFTER)])?;
         while let Some(row) = rows.next()? {
             let (kind, value): (String, String) = (row.get(0)?, row.get(1)?);
-            let damaged = || PkiError::Integrity(format!("inventory: denial of {kind} {value:?} is damaged"));
+            let damaged = || PkiError::Integrity(format!("inventory: a denial of a {kind} is damaged"));
             let subject = match kind.as_str() {
                 "id" => DenySubject::Id(value.parse().map_err(|_| damaged())?),
                 "cluster" => DenySubject::Cluster(value.parse().map_err(|_| damaged())?),
+                "serial" => DenySubject::Serial(value),
                 _ => return Err(damaged()),
             };
             let until: Option<String> = row.get(2)?;
@@ -126,7 +127,9 @@ impl Inventory {
         let serials = statement.query_map([utc(now - Duration::from_secs(3600))], |row| row.get(0))?;
         for serial in serials {
             let subject = DenySubject::Serial(serial?);
-            entries.push(DenyEntry { subject, issued_until: None, reason: "revoked".into() });
+            if entries.iter().all(|known| known.subject != subject) {
+                entries.push(DenyEntry { subject, issued_until: None, reason: "revoked".into() });
+            }
         }
         Ok(entries)
     }

@@ -88,6 +88,30 @@ fn a_changed_audit_log_is_detected() {
 }
 
 #[test]
+fn a_table_that_was_changed_by_hand_does_not_agree_with_the_log() {
+    let check = |sql: &str, expected: Option<&str>| {
+        let pki = pki_with_two_clusters();
+        tamper(&pki, sql);
+        let found = pki.inventory().replay().map_err(|e| e.to_string());
+        match expected {
+            None => assert_eq!(found, Ok(4)),
+            Some(expected) => {
+                assert!(found.as_ref().is_err_and(|e| e.contains(expected)), "{sql}: {found:?}")
+            }
+        }
+    };
+    check("", None);
+    check("DELETE FROM certificates", Some("is in the table or in the log, but not in both"));
+    check("UPDATE certificates SET spki = 'x' || spki WHERE spiffe_id LIKE '%eu-1%'", Some("eu-1"));
+    check("UPDATE tokens SET used_at = NULL", Some("token "));
+    check(
+        "INSERT INTO certificates (serial, spiffe_id, spki, not_before, not_after, issued_at)
+         VALUES ('4f', 'spiffe://test.example/cluster/eu-1/gateway', 'key', '', '', '')",
+        Some("certificate 4f"),
+    );
+}
+
+#[test]
 fn a_truncated_log_is_detected_with_an_earlier_head() {
     let pki = pki_with_two_clusters();
     let head = pki.inventory().verify_audit(None).unwrap();

@@ -120,6 +120,42 @@ fn exactly_one_of_64_concurrent_uses_of_a_token_gets_a_certificate() {
     pki.inventory().verify_audit(None).unwrap();
 }
 
+/// A thief has copied the key and the certificate of a gateway.
+#[test]
+fn two_renewals_of_one_certificate_lock_both_once_the_first_is_in_use() {
+    let pki = TestPki::new();
+    let issuer = pki.issuer();
+    let token = pki.token("eu-1");
+    let first = issuer.enrol(token.secret(), &csr(), pki.now).unwrap();
+    let first = peer_of(&issuer, &first, pki.now);
+
+    // The answer was lost: the gateway asks again, and what it never got is revoked.
+    let lost = peer_of(&issuer, &issuer.renew(&first, &csr(), pki.now).unwrap(), pki.now);
+    let second = peer_of(&issuer, &issuer.renew(&first, &csr(), pki.now).unwrap(), pki.now);
+    let lists = issuer.denylists(pki.now).unwrap();
+    assert!(lists.denies(&lost).is_some() && lists.denies(&second).is_none());
+    issuer.certificate_seen(&second.serial, &second.spiffe_id, pki.now).unwrap();
+    let third = peer_of(&issuer, &issuer.renew(&second, &csr(), pki.now).unwrap(), pki.now);
+    let generations: Vec<_> =
+        pki.inventory().certificates().unwrap().iter().map(|known| known.generation).collect();
+    assert_eq!(generations, [0, 1, 1, 2]);
+
+    // Somebody still has the first one.
+    let error = issuer.renew(&first, &csr(), pki.now).unwrap_err();
+    assert!(matches!(error, PkiError::Clone(_)), "{error}");
+    let lists = issuer.denylists(pki.now).unwrap();
+    for peer in [&first, &second, &third] {
+        assert!(lists.denies(peer).is_some(), "{}", peer.serial);
+        assert!(issuer.renew(peer, &csr(), pki.now).is_err());
+    }
+    let events = pki.inventory().audit_tail(1).unwrap();
+    assert_eq!(events[0].event, "clone locked");
+    // Another gateway of the cluster, with a token of its own, is not concerned.
+    let other = issuer.enrol(pki.token("eu-1").secret(), &csr(), pki.now).unwrap();
+    assert!(issuer.denylists(pki.now).unwrap().denies(&peer_of(&issuer, &other, pki.now)).is_none());
+    pki.inventory().verify_audit(None).unwrap();
+}
+
 #[test]
 fn an_invalid_request_does_not_use_up_the_token() {
     let pki = TestPki::new();

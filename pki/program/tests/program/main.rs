@@ -1,4 +1,8 @@
-//! The command line of the program.
+//! The program as its user runs it: its command line, and what is left when it is killed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed test is a panic")]
+
+mod kills;
 
 use std::process::Command;
 
