@@ -167,6 +167,9 @@ pub struct TrustReport {
     /// Why the last Bundle or denylist was refused, in one line; empty if it was not.
     #[prost(string, tag = "4")]
     pub refused: ::prost::alloc::string::String,
+    /// Serial number of the stored certificate, in hexadecimal digits. Also sent after each renewal.
+    #[prost(string, tag = "5")]
+    pub serial: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Drain {}
