@@ -159,7 +159,8 @@ fn check(args: GatewayArgs) -> Result<Setup, ConfigMistakes> {
     });
     match config {
         Some(config) if mistakes.is_empty() => {
-            Ok(Setup { config, config_file: args.config, token, common: args.common })
+            let join_file = args.join.file();
+            Ok(Setup { config, config_file: args.config, token, join_file, common: args.common })
         }
         _ => Err(mistakes),
     }
@@ -169,8 +170,8 @@ fn check(args: GatewayArgs) -> Result<Setup, ConfigMistakes> {
 fn config_of_flags(args: &GatewayArgs) -> Result<Config, String> {
     if !args.join.is_given() && !has_credentials(&args.data_dir) {
         return Err(
-            "--config is missing and there is no certificate to start with; give --config FILE, or --join-file FILE \
-             (or --join TOKEN) to join the mesh"
+            "--config is missing and there is no certificate to start with; give --config FILE, or --join-file FILE to \
+             join the mesh"
                 .to_owned(),
         );
     }
@@ -214,7 +215,7 @@ mod tests {
             assert!(error.contains(expected), "{args:?}: {error}");
         };
         check(&["--config", "x", "--target", "a=b:1"], "--target");
-        check(&["--join", "x", "--join-file", "y"], "--join-file");
+        check(&["--join", "isthmus_join_x"], "--join");
         check(&["--target", "scraper-0"], "NAME=HOST:PORT");
         check(&["--target", "Scraper=h:1"], "use only a-z");
         check(&["--target", "scraper-0=h"], "has no port");
@@ -242,18 +243,24 @@ mod tests {
 
     #[test]
     fn mistakes_in_the_token_and_in_the_configuration_are_reported_together() {
-        let args = parse(&["--join", "nonsense", "--config", "/no/such/file"]).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        std::fs::write(&file, "nonsense").unwrap();
+        let args = parse(&["--join-file", file.to_str().unwrap(), "--config", "/no/such/file"]).unwrap();
         let mistakes = check(args).unwrap_err();
         let [token, config] = mistakes.lines() else { panic!("{mistakes}") };
-        assert!(token.starts_with("--join: ") && config.contains("/no/such/file"), "{mistakes}");
+        assert!(token.starts_with("--join-file ") && config.contains("/no/such/file"), "{mistakes}");
     }
 
     #[test]
     fn a_token_is_not_printed_with_the_arguments() {
-        let args = parse(&["--join", "isthmus_join_canary"]).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        std::fs::write(&file, "isthmus_join_canary").unwrap();
+        let args = parse(&["--join-file", file.to_str().unwrap()]).unwrap();
         assert!(!format!("{args:?}").contains("canary"));
         let error = check(args).unwrap_err().to_string();
-        assert!(error.starts_with("--join: ") && !error.contains("canary"), "{error}");
+        assert!(error.starts_with("--join-file ") && !error.contains("canary"), "{error}");
     }
 
     #[test]

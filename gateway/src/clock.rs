@@ -8,6 +8,12 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 /// passed is noticed within this time.
 const CLOCK_CHECK: Duration = Duration::from_secs(30);
 
+/// A time in RFC 3339, UTC, for logs.
+pub(crate) fn humantime(time: SystemTime) -> String {
+    // The text of a timestamp is that of RFC 3339.
+    prost_types::Timestamp::from(time).to_string()
+}
+
 /// Sleeps until a time of the wall clock; returns at once if it has passed.
 pub(crate) async fn sleep_until(time: SystemTime) {
     while let Ok(left) = time.duration_since(SystemTime::now())

@@ -60,6 +60,7 @@ impl Gateway {
     /// # Errors
     /// One line that names what is wrong; no task is left running.
     pub(crate) async fn build(setup: Setup, mut startup: Startup) -> Result<Self, RoleError> {
+        identity::forbid_core_dumps();
         let metrics = GatewayMetrics::new(startup.registry());
         let (role, addresses) = match setup.config.role.clone() {
             GatewayRole::Observability(role) => observability::build(setup, role, startup, metrics).await?,

@@ -39,6 +39,9 @@ const INFO_INTERVAL_BOUNDS: (Duration, Duration) = (Duration::from_millis(100), 
 /// Bounds of `pki.leaf_lifetime`, inclusive. The shortest lifetimes are for tests of renewal.
 const LEAF_LIFETIME_BOUNDS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30 * 86_400));
 
+/// Bounds of `pki.recover_expired`, inclusive.
+const RECOVER_BOUNDS: (Duration, Duration) = (Duration::ZERO, Duration::from_secs(30 * 86_400));
+
 /// A checked configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -81,6 +84,8 @@ pub struct ObservabilityRole {
     pub pki_state: PathBuf,
     /// Lifetime of certificates issued from now on. A certificate never outlives the issuing CA.
     pub leaf_lifetime: Duration,
+    /// How long after its end a cluster's certificate can be exchanged for another one with its key; zero switches that off.
+    pub recover_expired: Duration,
     /// The address at which clusters connect and join, UDP and TCP.
     pub listen: ListenAddress,
     /// Clusters to dial. A cluster that dials in needs no entry.
@@ -343,8 +348,10 @@ fn read_observability(
             let mut pki = YamlFields::new("pki", node, mistakes);
             let state = pki.required("state", |node| node.text().map(|text| folder.join(text)));
             let lifetime = pki.optional("leaf_lifetime", |node| duration(node, LEAF_LIFETIME_BOUNDS));
+            let recover = pki.optional("recover_expired", |node| duration(node, RECOVER_BOUNDS));
             pki.finish();
-            state.map(|state| (state, lifetime.unwrap_or(::pki::DEFAULT_LEAF_TTL)))
+            let lifetime = lifetime.unwrap_or(::pki::DEFAULT_LEAF_TTL);
+            state.map(|state| (state, lifetime, recover.unwrap_or(::pki::DEFAULT_RECOVERY)))
         }
         None => {
             fields.wrong("pki", "is missing: set the state directory of the issuing CA, `pki: {state: DIR}`");
@@ -385,10 +392,11 @@ fn read_observability(
         .collect();
     note_duplicates("targets", ports.iter().map(|(line, port)| (*line, port.as_str())), mistakes);
 
-    let (pki_state, leaf_lifetime) = pki?;
+    let (pki_state, leaf_lifetime, recover_expired) = pki?;
     Some(ObservabilityRole {
         pki_state,
         leaf_lifetime,
+        recover_expired,
         listen: listen.unwrap_or_else(default_listen),
         clusters: clusters.into_iter().map(|(_, cluster)| cluster).collect(),
         targets: targets.into_iter().map(|(_, port)| port).collect(),

@@ -8,5 +8,7 @@ pub(crate) mod credentials;
 pub(crate) mod enrolment;
 pub(crate) mod join;
 pub(crate) mod received;
+pub(crate) mod recovery;
 pub(crate) mod registrations;
 pub(crate) mod renewal;
+pub(crate) mod token_file;

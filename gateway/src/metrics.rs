@@ -27,8 +27,14 @@ pub(crate) struct GatewayMetrics {
     issuing_ca_expiry: Gauge<f64, AtomicU64>,
     renewals: Family<ResultLabels, Counter>,
     enrolments: Family<ResultLabels, Counter>,
+    recoveries: Family<ResultLabels, Counter>,
     directory_entries: Family<HealthLabels, Gauge>,
     bundles_refused: Counter,
+    issuer_expiry: Gauge<f64, AtomicU64>,
+    issuer_start: Gauge<f64, AtomicU64>,
+    denylist_signed: Gauge<f64, AtomicU64>,
+    leaves: Gauge,
+    open_tokens: Gauge,
     unknown_certificates: Counter,
     clusters: Family<PeerLabels, Gauge>,
     target_healthy: Family<TargetLabels, Gauge>,
@@ -36,6 +42,7 @@ pub(crate) struct GatewayMetrics {
     member_limits: Family<MemberLimitLabels, Counter>,
     peer_round_trip: Family<PeerLabels, Gauge<f64, AtomicU64>>,
     peer_expiry: Family<PeerLabels, Gauge<f64, AtomicU64>>,
+    clones: Counter,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -143,6 +150,11 @@ impl GatewayMetrics {
             metrics.enrolments.clone(),
         );
         registry.register(
+            "isthmus_gateway_recoveries",
+            "Attempts of clusters to exchange an expired certificate, by result",
+            metrics.recoveries.clone(),
+        );
+        registry.register(
             "isthmus_gateway_directory_entries",
             "Entries of the directory, by health",
             metrics.directory_entries.clone(),
@@ -151,11 +163,6 @@ impl GatewayMetrics {
             "isthmus_gateway_trust_bundles_refused",
             "Trust bundles that were offered and that no root in use has signed",
             metrics.bundles_refused.clone(),
-        );
-        registry.register(
-            "isthmus_gateway_unknown_certificates",
-            "Refused certificates of the issuing CA that are not in its inventory; any means that its key was stolen",
-            metrics.unknown_certificates.clone(),
         );
         registry.register(
             "isthmus_gateway_cluster_connected",
@@ -190,6 +197,46 @@ impl GatewayMetrics {
         metrics
     }
 
+    /// Registers the families of the issuer, which only the observability gateway has.
+    pub(crate) fn register_issuer(&self, registry: &mut Registry) {
+        let metrics = self;
+        registry.register(
+            "isthmus_pki_issuer_expiry_timestamp_seconds",
+            "When the issuing CA expires, in seconds since the epoch",
+            metrics.issuer_expiry.clone(),
+        );
+        registry.register(
+            "isthmus_pki_issuer_start_timestamp_seconds",
+            "When the validity of the issuing CA began, in seconds since the epoch",
+            metrics.issuer_start.clone(),
+        );
+        registry.register(
+            "isthmus_pki_denylist_timestamp_seconds",
+            "When the denylist in use was signed, in seconds since the epoch; nothing is served when it is 24 h old",
+            metrics.denylist_signed.clone(),
+        );
+        registry.register(
+            "isthmus_pki_certificates",
+            "Certificates of clusters and gateways that are valid now",
+            metrics.leaves.clone(),
+        );
+        registry.register(
+            "isthmus_pki_open_tokens",
+            "Join tokens that can be used now",
+            metrics.open_tokens.clone(),
+        );
+        registry.register(
+            "isthmus_gateway_unknown_certificates",
+            "Refused certificates of the issuing CA that are not in its inventory; any means that its key was stolen",
+            metrics.unknown_certificates.clone(),
+        );
+        registry.register(
+            "isthmus_gateway_clones",
+            "Certificates that were locked because two machines use them",
+            metrics.clones.clone(),
+        );
+    }
+
     /// Families that are not registered, for tests.
     pub(crate) fn unregistered() -> Arc<Self> {
         Arc::new(Self {
@@ -203,8 +250,14 @@ impl GatewayMetrics {
             issuing_ca_expiry: Gauge::default(),
             renewals: Family::default(),
             enrolments: Family::default(),
+            recoveries: Family::default(),
             directory_entries: Family::default(),
             bundles_refused: Counter::default(),
+            issuer_expiry: Gauge::default(),
+            issuer_start: Gauge::default(),
+            denylist_signed: Gauge::default(),
+            leaves: Gauge::default(),
+            open_tokens: Gauge::default(),
             unknown_certificates: Counter::default(),
             clusters: Family::default(),
             target_healthy: Family::default(),
@@ -212,6 +265,7 @@ impl GatewayMetrics {
             member_limits: Family::default(),
             peer_round_trip: Family::default(),
             peer_expiry: Family::default(),
+            clones: Counter::default(),
         })
     }
 
@@ -270,8 +324,33 @@ impl GatewayMetrics {
         self.renewals.get_or_create(&ResultLabels { result: result(ok) }).inc();
     }
 
+    pub(crate) fn issuer(
+        &self,
+        figures: &pki::IssuerFigures,
+        denylist_signed: Option<std::time::SystemTime>,
+    ) {
+        let seconds = |time: std::time::SystemTime| {
+            time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+        };
+        self.issuer_expiry.set(seconds(figures.not_after));
+        self.issuer_start.set(seconds(figures.not_before));
+        if let Some(signed) = denylist_signed {
+            self.denylist_signed.set(seconds(signed));
+        }
+        self.leaves.set(i64::try_from(figures.leaves).unwrap_or(i64::MAX));
+        self.open_tokens.set(i64::try_from(figures.open_tokens).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn recovery(&self, ok: bool) {
+        self.recoveries.get_or_create(&ResultLabels { result: result(ok) }).inc();
+    }
+
     pub(crate) fn bundle_refused(&self) {
         self.bundles_refused.inc();
+    }
+
+    pub(crate) fn clone_locked(&self) {
+        self.clones.inc();
     }
 
     pub(crate) fn unknown_certificate(&self) {

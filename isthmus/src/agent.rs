@@ -44,6 +44,7 @@ struct AgentConfig {
     scrape: scraper::RoleConfig,
     common: CommonArgs,
     token: Option<JoinToken>,
+    join_file: Option<PathBuf>,
     credentials: PathBuf,
     replica: Name,
     target: Name,
@@ -64,7 +65,7 @@ impl AgentArgs {
         let mut mistakes = ConfigMistakes::default();
         let common = self.scrape.common();
         let credentials = self.scrape.data_dir().join(CREDENTIALS);
-        let token = mistakes.note(self.join.load()).flatten();
+        let (token, join_file) = (mistakes.note(self.join.load()).flatten(), self.join.file());
         if !self.join.is_given() && !has_credentials(&credentials) {
             mistakes.push(format!(
                 "--join-file: is missing, and there is no certificate in {}; ask the observability team for a token, write it \
@@ -93,6 +94,7 @@ impl AgentArgs {
                 scrape,
                 common,
                 token,
+                join_file,
                 credentials,
                 replica: self.replica,
                 target,
@@ -111,6 +113,7 @@ async fn build(mut config: AgentConfig, mut startup: Startup) -> Result<RunningR
     // The folder first: one that cannot be used costs no token.
     let folder = scraper::open(&config.scrape).await?;
     let member = Member::join(&config.credentials, config.token, &ProxyConfig::Environment).await?;
+    let member = member.with_join_file(config.join_file);
     let of_certificate = |name, value: &str| FixedLabel {
         name,
         value: value.to_owned(),

@@ -1,21 +1,15 @@
-//! The flags for the token to join with.
+//! The flag for the token to join with.
 
 use std::path::{Path, PathBuf};
 
-use identity::Secret;
 use pki::JoinToken;
 
-/// Largest token file that is read, in bytes.
-const MAX_TOKEN_BYTES: u64 = 16 << 10;
+use crate::membership::token_file::{read_token, read_token_from_stdin};
 
-/// The flags for the token to join with.
+/// The flag for the token to join with. A token is never an argument itself: every user of a machine can read arguments.
 #[derive(Clone, Debug, clap::Args)]
 pub struct JoinArgs {
-    /// Token to join with if there is no valid certificate; other users of the machine can see it, so prefer --join-file
-    #[arg(long, value_name = "TOKEN", value_parser = parse_secret, conflicts_with = "join_file")]
-    join: Option<Secret<String>>,
-
-    /// File with the token to join with if there is no valid certificate
+    /// File with the token to join with if there is no valid certificate; - is standard input
     #[arg(long, value_name = "FILE")]
     join_file: Option<PathBuf>,
 }
@@ -23,34 +17,23 @@ pub struct JoinArgs {
 impl JoinArgs {
     /// Whether there is a token.
     pub fn is_given(&self) -> bool {
-        self.join.is_some() || self.join_file.is_some()
+        self.join_file.is_some()
     }
 
-    /// Reads the token; `None` if no flag is given.
+    /// The file with the token; `None` for standard input, which cannot be read again.
+    pub fn file(&self) -> Option<PathBuf> {
+        self.join_file.clone().filter(|file| file != Path::new("-"))
+    }
+
+    /// Reads the token; `None` if the flag is not given.
     ///
     /// # Errors
     /// The file cannot be read, or it is not a token.
     pub fn load(&self) -> Result<Option<JoinToken>, String> {
-        match (&self.join, &self.join_file) {
-            (Some(token), _) => parse_token("--join", token.expose()).map(Some),
-            (None, Some(file)) => read_token(file).map(Some),
-            (None, None) => Ok(None),
+        match (&self.join_file, self.file()) {
+            (None, _) => Ok(None),
+            (Some(_), Some(file)) => read_token(&file).map(Some),
+            (Some(_), None) => read_token_from_stdin().map(Some),
         }
     }
-}
-
-fn parse_secret(text: &str) -> Result<Secret<String>, std::convert::Infallible> {
-    Ok(Secret::new(text.to_owned()))
-}
-
-fn read_token(file: &Path) -> Result<JoinToken, String> {
-    let from = format!("--join-file {}", file.display());
-    let bytes = identity::read_bounded(file, MAX_TOKEN_BYTES).map_err(|error| format!("{from}: {error}"))?;
-    let text = Secret::new(bytes);
-    let text = std::str::from_utf8(text.expose()).map_err(|_| format!("{from}: is not valid UTF-8"))?;
-    parse_token(&from, text)
-}
-
-fn parse_token(from: &str, text: &str) -> Result<JoinToken, String> {
-    JoinToken::parse(text).map_err(|error| format!("{from}: {error}"))
 }

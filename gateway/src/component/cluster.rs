@@ -39,6 +39,7 @@ use crate::{
     membership::{
         credentials::{CredentialKeeper, Membership, at_its_time},
         received::{bundle_of, certificates},
+        recovery::Recovery,
     },
     metrics::{GatewayMetrics, PeerMetrics},
     proxy::inbound::InboundProxy,
@@ -58,6 +59,7 @@ pub(super) async fn build(
     metrics: Arc<GatewayMetrics>,
 ) -> Result<(RunningRole, Addresses), RoleError> {
     let member = Member::join(&setup.config.data_dir, setup.token.clone(), &setup.config.proxy).await?;
+    let member = member.with_join_file(setup.join_file.clone());
     let probes = startup.probes();
     let mesh = attach(&setup, role, member, probes, &mut startup, metrics).await?;
     let running = startup.serve();
@@ -74,11 +76,13 @@ pub(super) async fn attach(
     startup: &mut Startup,
     metrics: Arc<GatewayMetrics>,
 ) -> Result<Option<SocketAddr>, RoleError> {
-    let Member { data_dir, credentials, bundle, membership } = member;
+    let Member { data_dir, credentials, bundle, membership, join_file } = member;
     let identity = credentials.spiffe_id().clone();
     let store = CredentialStore::new(credentials, bundle, SystemTime::now()).map_err(RoleError::failed)?;
     let instance = data_dir.instance()?;
     let keeper = Arc::new(CredentialKeeper::new(data_dir.clone(), store.clone(), metrics.clone()));
+    let proxies = Proxies::of(&setup.config.proxy).map_err(RoleError::wrong_configuration)?;
+    let recovery = Recovery::new(data_dir.clone(), membership.clone(), proxies, join_file);
     let trust = HeldTrust::load(data_dir, keeper.clone());
     let node =
         MeshNode::new(transport::TransportSettings::default(), store.clone(), log_and_count(metrics.clone()))
@@ -142,7 +146,7 @@ pub(super) async fn attach(
     spawn_admin(startup, &setup.config.data_dir, view, first.shutdown.clone());
 
     let grace = setup.common.grace_period();
-    spawn_tasks(startup, &sessions, &poller, &keeper, &first.shutdown);
+    spawn_tasks(startup, &sessions, &poller, &keeper, recovery, &first.shutdown);
     let (stop, links) = (first.shutdown.clone(), node.links().clone());
     startup.spawn("denylist age", async move {
         stop.until_triggered(trust.close_when_stale(&links)).await;
@@ -253,6 +257,7 @@ fn spawn_tasks(
     sessions: &Arc<ClusterSessions>,
     poller: &Arc<Poller>,
     keeper: &Arc<CredentialKeeper>,
+    recovery: Recovery,
     shutdown: &Shutdown,
 ) {
     let (poller, stop) = (poller.clone(), shutdown.clone());
@@ -263,7 +268,7 @@ fn spawn_tasks(
     let (keeper, renewing, stop) = (keeper.clone(), sessions.clone(), shutdown.clone());
     startup.spawn("renewal", async move {
         let mut issue = || request_leaf(&renewing, keeper.store()).boxed();
-        stop.until_triggered(keeper.keep_renewed(&mut issue, &at_its_time)).await;
+        stop.until_triggered(keeper.keep_renewed(&mut issue, &at_its_time, Some(Box::new(recovery)))).await;
     });
 }
 

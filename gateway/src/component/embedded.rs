@@ -45,7 +45,7 @@ pub fn embed<'a>(
             proxy: ProxyConfig::Environment,
             role: GatewayRole::Cluster(role.clone()),
         };
-        let setup = Setup { config, config_file: None, token: None, common: common.clone() };
+        let setup = Setup { config, config_file: None, token: None, join_file: None, common: common.clone() };
         let (metrics, probes) = (GatewayMetrics::new(startup.registry()), startup.probes().part());
         cluster::attach(&setup, role, member, probes, startup, metrics).await.map(drop)
     })

@@ -1,16 +1,20 @@
 //! A cluster that has joined: its credentials, and what the join has said about it.
 
-use std::{path::Path, time::SystemTime};
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use futures::future::BoxFuture;
 use httpclient::{Proxies, ProxyConfig};
-use identity::{Credentials, Name, TrustBundle};
+use identity::{ActiveCredentials, Credentials, Name, TrustBundle};
 use pki::JoinToken;
 use runtime::RoleError;
 
 use crate::membership::{
     credentials::{DataDir, Membership},
     join,
+    recovery::by_key,
 };
 
 /// A cluster that has joined the mesh and is not connected yet. No other process can use its data directory meanwhile.
@@ -20,6 +24,8 @@ pub struct Member {
     pub(super) credentials: Credentials,
     pub(super) bundle: TrustBundle,
     pub(super) membership: Membership,
+    /// The file that a new token may be written to, after the certificate has expired.
+    pub(super) join_file: Option<PathBuf>,
 }
 
 impl Member {
@@ -34,11 +40,18 @@ impl Member {
         proxy: &'a ProxyConfig,
     ) -> BoxFuture<'a, Result<Self, RoleError>> {
         Box::pin(async move {
+            identity::forbid_core_dumps();
             let data_dir = DataDir::open(data_dir)?;
             let (credentials, bundle) = load_or_join(&data_dir, token.as_ref(), proxy).await?;
             let membership = data_dir.load_membership()?;
-            Ok(Self { data_dir, credentials, bundle, membership })
+            Ok(Self { data_dir, credentials, bundle, membership, join_file: None })
         })
+    }
+
+    /// Sets the file that a new token may be written to. It is read again after the certificate has expired.
+    pub fn with_join_file(mut self, file: Option<PathBuf>) -> Self {
+        self.join_file = file;
+        self
     }
 
     /// The registered name of the cluster.
@@ -75,7 +88,22 @@ async fn load_or_join(
                 "data directory {path}: belongs to {identity}, but the token is for {wanted}; use another data directory"
             )));
         }
-        match (credentials.check(&bundle, now), token) {
+        let checked = credentials.check(&bundle, now).map(drop);
+        if checked.is_err() && now > credentials.identity().refused_from() {
+            let held = ActiveCredentials { credentials: credentials.clone(), bundle: bundle.clone() };
+            let proxies = Proxies::of(proxy).map_err(RoleError::wrong_configuration)?;
+            match by_key(&held, &data_dir.load_membership()?, &proxies).await {
+                Ok((new, roots)) => {
+                    data_dir.store(&new, &roots)?;
+                    tracing::warn!(%identity, data_dir = %path, "the stored certificate had expired, and was exchanged with its key");
+                    return Ok((new, roots));
+                }
+                Err(error) => {
+                    tracing::warn!(error, "the stored certificate has expired and cannot be exchanged");
+                }
+            }
+        }
+        match (checked, token) {
             (Ok(_), Some(_)) => {
                 tracing::info!(%identity, data_dir = %path, "already joined, the token is not used");
                 return Ok((credentials, bundle));
@@ -93,7 +121,7 @@ async fn load_or_join(
     }
     let Some(token) = token else {
         return Err(RoleError::wrong_configuration(format!(
-            "data directory {path}: contains no certificate; join with --join-file FILE or --join TOKEN \
+            "data directory {path}: contains no certificate; join with --join-file FILE \
              (`isthmus pki token create` in the observability cluster creates a token)"
         )));
     };

@@ -56,9 +56,8 @@ pub(super) async fn build(
             "a join token is given, but the configuration has role: observability; only the gateway of a client cluster joins",
         ));
     }
-    let issuer = Issuer::open(&role.pki_state)
-        .map_err(|error| RoleError::wrong_configuration(format!("pki.state: {error}")))?;
-    let issuer = Arc::new(issuer.with_leaf_ttl(role.leaf_lifetime));
+    metrics.register_issuer(startup.registry());
+    let issuer = open_issuer(&role)?;
     let proxies = Proxies::of(&setup.config.proxy).map_err(RoleError::wrong_configuration)?;
     let data_dir = DataDir::open(&setup.config.data_dir)?;
     let (credentials, bundle) = own_credentials(&issuer, &data_dir).await?;
@@ -180,6 +179,14 @@ fn view(
     }
 }
 
+/// Opens the issuer with the settings of the configuration.
+fn open_issuer(role: &ObservabilityRole) -> Result<Arc<Issuer>, RoleError> {
+    let issuer = Issuer::open(&role.pki_state)
+        .map_err(|error| RoleError::wrong_configuration(format!("pki.state: {error}")))?;
+    let issuer = issuer.with_actor("gateway").with_leaf_ttl(role.leaf_lifetime);
+    Ok(Arc::new(issuer.with_recovery(role.recover_expired)))
+}
+
 /// The node for connections that this gateway dials to `cluster`. Its failures are shown in the directory.
 fn dialling_node(
     cluster: &Name,
@@ -220,6 +227,7 @@ impl ObservabilityReload {
         unchanged("proxy", &present.proxy, &new.proxy)?;
         unchanged("pki.state", &old.pki_state, &role.pki_state)?;
         unchanged("pki.leaf_lifetime", &old.leaf_lifetime, &role.leaf_lifetime)?;
+        unchanged("pki.recover_expired", &old.recover_expired, &role.recover_expired)?;
         unchanged("listen", &old.listen, &role.listen)?;
         // The only step that can fail comes first.
         self.ports.set(&role.targets).await.map_err(|error| error.to_string())?;
@@ -325,6 +333,6 @@ fn spawn_tasks(
             let guard = guard.clone();
             Box::pin(async move { drop(guard.denied(&leaf).await) })
         };
-        stop.until_triggered(keeper.keep_renewed(&mut issue, &denied)).await;
+        stop.until_triggered(keeper.keep_renewed(&mut issue, &denied, None)).await;
     });
 }

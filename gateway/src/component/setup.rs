@@ -17,6 +17,8 @@ pub struct Setup {
     pub config_file: Option<PathBuf>,
     /// The token to join with if the data directory has no valid certificate. Only for the cluster role.
     pub token: Option<JoinToken>,
+    /// The file of the token, which is read again after the certificate has expired.
+    pub join_file: Option<PathBuf>,
     /// The flags that every role has.
     pub common: CommonArgs,
 }

@@ -206,6 +206,7 @@ impl ClusterSession {
         if theirs.trust {
             self.send(ToObservability::Trust(self.control.trust.report(""))).await?;
         }
+        let mut replacements = self.control.trust.replacements();
         let mut report = TargetReport::new(theirs.single_targets);
         self.report(&mut report, &mut targets).await?;
 
@@ -220,6 +221,10 @@ impl ClusterSession {
                     Some(message) => self.receive(open.id, message).await?,
                 },
                 Some(command) = commands.recv() => self.execute(command).await?,
+                Ok(()) = replacements.changed(), if theirs.trust => {
+                    replacements.borrow_and_update();
+                    self.send(ToObservability::Trust(self.control.trust.report(""))).await?;
+                }
                 changed = targets.changed() => {
                     if changed.is_err() {
                         // The poller was dropped: this gateway stops.

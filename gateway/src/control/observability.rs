@@ -161,6 +161,7 @@ impl ObservabilityControl {
         session: &mut ObservabilitySession,
         budget: &MemberBudget,
     ) -> String {
+        self.trust.certificate_seen(link.identity().serial.clone(), link.identity()).await;
         let id = link.identity().spiffe_id.to_string();
         let _counted = self.trust.session(id, session.instance.clone());
         let mut news = self.trust.news();
@@ -243,6 +244,7 @@ impl ObservabilityControl {
                 }
                 Some(FromClusterMessage::Drain(_)) => connection.drain(),
                 Some(FromClusterMessage::Trust(report)) => {
+                    self.trust.certificate_seen(report.serial.clone(), link.identity()).await;
                     self.trust.reported(gateway_report(link, &session.instance, report)).await;
                 }
                 // A second hello, or a message of a later version, is ignored.
@@ -253,9 +255,11 @@ impl ObservabilityControl {
 
     /// Answers a certificate request of the peer of `link`. The connection has verified the peer's current certificate.
     async fn renew(&self, link: &MeshLink, csr: Vec<u8>) -> ToCluster {
-        let (issuer, identity) = (self.issuer.clone(), link.identity().clone());
+        let (issuer, identity, from) =
+            (self.issuer.clone(), link.identity().clone(), link.remote().to_string());
         let renewed =
-            tokio::task::spawn_blocking(move || issuer.renew(&identity, &csr, SystemTime::now())).await;
+            tokio::task::spawn_blocking(move || issuer.renew_from(&identity, &csr, &from, SystemTime::now()))
+                .await;
         match renewed {
             Ok(Ok(enrolment)) => {
                 tracing::info!(peer = %link.peer(), "a certificate was renewed");
@@ -266,6 +270,10 @@ impl ObservabilityControl {
                 })
             }
             Ok(Err(error)) => {
+                if let pki::PkiError::Clone(_) = &error {
+                    self.metrics.clone_locked();
+                    tracing::error!(peer = %link.peer(), remote = %link.remote(), error = %error, "a copied certificate was found");
+                }
                 tracing::warn!(peer = %link.peer(), error = %error, "a certificate renewal was refused");
                 ToCluster::Refused(enrolment::refusal(&error).message().to_owned())
             }

@@ -21,11 +21,18 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use identity::{CredentialStore, Credentials, CredentialsError, PeerIdentity, SpiffeId, TrustBundle};
+use identity::{
+    ActiveCredentials, CredentialStore, Credentials, CredentialsError, PeerIdentity, SpiffeId, TrustBundle,
+};
 use runtime::RoleError;
 use serde::{Deserialize, Serialize};
 
-use crate::{clock::sleep_until, config::DialAddress, membership::renewal, metrics::GatewayMetrics};
+use crate::{
+    clock::{humantime, sleep_until},
+    config::DialAddress,
+    membership::renewal,
+    metrics::GatewayMetrics,
+};
 
 /// Length of the id of an instance: 16 bytes as hexadecimal digits.
 const INSTANCE_CHARS: usize = 32;
@@ -197,6 +204,15 @@ impl DataDir {
 pub(crate) type IssueLeaf<'f, 'a> =
     &'f mut (dyn FnMut() -> BoxFuture<'a, Result<(Credentials, TrustBundle), String>> + Send);
 
+/// Gets credentials in place of expired ones.
+pub(crate) trait ComeBack: Send {
+    /// One attempt. Its error is one line.
+    fn attempt<'f>(
+        &'f mut self,
+        held: &'f ActiveCredentials,
+    ) -> BoxFuture<'f, Result<(Credentials, TrustBundle), String>>;
+}
+
 /// Resolves when a leaf must be renewed before its time.
 pub(crate) type RenewSooner<'f> = &'f (dyn Fn(PeerIdentity) -> BoxFuture<'static, ()> + Send + Sync);
 
@@ -212,12 +228,14 @@ pub(crate) struct CredentialKeeper {
     metrics: Arc<GatewayMetrics>,
     /// Held while credentials or roots are replaced.
     changing: tokio::sync::Mutex<()>,
+    replacements: tokio::sync::watch::Sender<u64>,
 }
 
 impl CredentialKeeper {
     pub(crate) fn new(data_dir: DataDir, store: Arc<CredentialStore>, metrics: Arc<GatewayMetrics>) -> Self {
         metrics.credentials(&store.current().credentials);
-        Self { data_dir, store, metrics, changing: tokio::sync::Mutex::default() }
+        let (changing, replacements) = (tokio::sync::Mutex::default(), tokio::sync::watch::Sender::new(0));
+        Self { data_dir, store, metrics, changing, replacements }
     }
 
     /// The store that handshakes read.
@@ -232,7 +250,12 @@ impl CredentialKeeper {
     ///
     /// # Cancel safety
     /// When the future is dropped, either the old leaf or the new one is in use, never a mixture.
-    pub(crate) async fn keep_renewed<'a>(&self, issue: IssueLeaf<'_, 'a>, sooner: RenewSooner<'_>) {
+    pub(crate) async fn keep_renewed<'a>(
+        &self,
+        issue: IssueLeaf<'_, 'a>,
+        sooner: RenewSooner<'_>,
+        mut recovery: Option<Box<dyn ComeBack>>,
+    ) {
         let mut least = Duration::ZERO;
         loop {
             let leaf = self.store.current().credentials.identity().clone();
@@ -247,7 +270,13 @@ impl CredentialKeeper {
             while let Err(error) = self.renew(issue).await {
                 failures += 1;
                 self.metrics.renewal(false);
-                let left = leaf.not_after.duration_since(SystemTime::now()).unwrap_or_default();
+                let left = leaf.refused_from().duration_since(SystemTime::now()).unwrap_or_default();
+                if left.is_zero()
+                    && let Some(recovery) = &mut recovery
+                {
+                    self.come_back(&leaf, &error, recovery).await;
+                    break;
+                }
                 let pause = renewal::pause_after(failures, left, &mut rand::rng());
                 tracing::warn!(error, expires_in = ?left, retry_after = ?pause, "renewing the certificate failed, retrying");
                 tokio::time::sleep(pause).await;
@@ -263,6 +292,11 @@ impl CredentialKeeper {
                 );
             }
         }
+    }
+
+    /// A number that changes when credentials or roots were replaced.
+    pub(crate) fn replacements(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.replacements.subscribe()
     }
 
     /// Uses the offered roots if a root in use has signed them.
@@ -291,7 +325,9 @@ impl CredentialKeeper {
         let (data_dir, stored) = (self.data_dir.clone(), (credentials.clone(), bundle.clone()));
         let written = tokio::task::spawn_blocking(move || data_dir.store(&stored.0, &stored.1)).await;
         written.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        self.store.replace(credentials, bundle, now).map_err(|error| error.to_string())
+        self.store.replace(credentials, bundle, now).map_err(|error| error.to_string())?;
+        self.replacements.send_modify(|number| *number += 1);
+        Ok(())
     }
 
     /// The roots to use: the offered ones if a root in use has signed them, otherwise the ones in use. A refused offer is
@@ -314,6 +350,37 @@ impl CredentialKeeper {
                 Err(format!("the offered trust bundle is refused: {refusal}"))
             }
         }
+    }
+
+    /// Gets another leaf after the present one has expired. Tries again until that succeeds.
+    async fn come_back(&self, leaf: &PeerIdentity, error: &str, recovery: &mut Box<dyn ComeBack>) {
+        let expired_at = humantime(leaf.not_after);
+        tracing::error!(
+            expired_at,
+            error,
+            "the certificate has expired and nothing is served; it is exchanged with its key for 7 days, or write a new token to the file of --join-file"
+        );
+        let mut failures = 0;
+        loop {
+            let held = self.store.current();
+            let recovered = match recovery.attempt(&held).await {
+                Ok((credentials, bundle)) => {
+                    let _changing = self.changing.lock().await;
+                    self.replace(credentials, bundle, SystemTime::now()).await
+                }
+                Err(error) => Err(error),
+            };
+            let Err(error) = recovered else { break };
+            failures += 1;
+            let pause = renewal::pause_after_expiry(failures, &mut rand::rng());
+            // At level debug, because it has been said what is wrong.
+            tracing::debug!(error, retry_after = ?pause, "the expired certificate cannot be exchanged yet");
+            self.metrics.renewal(false);
+            tokio::time::sleep(pause).await;
+        }
+        self.metrics.credentials(&self.store.current().credentials);
+        let not_after = self.store.current().credentials.not_after();
+        tracing::info!(expires_at = humantime(not_after), "the certificate is valid again");
     }
 
     async fn renew<'a>(&self, issue: IssueLeaf<'_, 'a>) -> Result<(), String> {

@@ -13,13 +13,14 @@ use std::{
 use futures::FutureExt;
 use http::{Request, Uri};
 use httpclient::Proxies;
-use identity::RefusedCertificate;
+use identity::{RefusedCertificate, SpiffeId, SpkiPin};
 use pki::{JoinToken, KeyAndCsr};
 use proto::isthmus::pki::v1::{EnrolRequest, EnrolResponse, enrolment_client::EnrolmentClient};
 use runtime::RoleError;
 use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
 
 use crate::{
@@ -42,7 +43,7 @@ use crate::{
 /// Time limit for connecting to one address, including the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit for the issuer's answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Largest answer, in bytes: a chain and up to 16 roots.
 const MAX_ANSWER_BYTES: usize = 512 << 10;
 
@@ -55,6 +56,9 @@ pub(crate) enum TokenJoinError {
     /// The issuer rejected the token or the certificate request.
     #[error("cannot join: {address}: {reason}")]
     Refused { address: String, reason: String },
+    /// The issuer cannot issue now, or a clock is wrong. The token is unused.
+    #[error("cannot join: {address}: {reason}; the token was not used, try again")]
+    NotNow { address: String, reason: String },
     /// The secret was sent, and then the exchange failed.
     #[error("cannot join: {address}: {reason}; the token may be used up, create a new one")]
     Broken { address: String, reason: String },
@@ -89,7 +93,8 @@ pub(crate) async fn join(
     let addresses = token.addresses().iter().map(|address| address.parse());
     let addresses: Vec<DialAddress> =
         addresses.collect::<Result<_, String>>().map_err(TokenJoinError::Unusable)?;
-    let (address, stream) = connect_to_issuer(token, &addresses, proxies).await?;
+    let connected = connect_to_issuer(token.issuer(), token.pins(), &addresses, proxies).await;
+    let (address, stream) = connected.map_err(TokenJoinError::NotReached)?;
     let answer = enrol(token, &key, &address, stream).await?;
     let unusable = |reason: String| {
         TokenJoinError::Unusable(format!("{address}: answered with {reason}; create a new token"))
@@ -109,14 +114,18 @@ pub(crate) async fn join(
     Ok(())
 }
 
-/// Connects to the first address at which the token's issuer answers.
-async fn connect_to_issuer(
-    token: &JoinToken,
+/// Connects without a certificate to the first address at which `issuer` answers, under a root with one of the pins.
+///
+/// # Errors
+/// Why it answers at none of them, in one line.
+pub(super) async fn connect_to_issuer(
+    issuer: &SpiffeId,
+    pins: &[SpkiPin],
     addresses: &[DialAddress],
     proxies: &Proxies,
-) -> Result<(String, TlsStream<TcpStream>), TokenJoinError> {
-    let config = identity::enrolment_client_config(token.issuer(), token.pins(), &[ALPN_ENROLMENT])
-        .map_err(|error| TokenJoinError::Unusable(error.to_string()))?;
+) -> Result<(String, TlsStream<TcpStream>), String> {
+    let config = identity::enrolment_client_config(issuer, pins, &[ALPN_ENROLMENT])
+        .map_err(|error| error.to_string())?;
     let connector = TlsConnector::from(config);
     let mut failures = Vec::new();
     for address in addresses {
@@ -129,7 +138,7 @@ async fn connect_to_issuer(
                 }
                 None => connect(address.as_str()).await,
             };
-            handshake_with_issuer(&connector, token, stream?).await
+            handshake_with_issuer(&connector, issuer, stream?).await
         };
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(stream)) => return Ok((address.to_string(), stream)),
@@ -137,7 +146,7 @@ async fn connect_to_issuer(
             Err(_) => failures.push(format!("{address}: no answer within {} s", CONNECT_TIMEOUT.as_secs())),
         }
     }
-    Err(TokenJoinError::NotReached(failures.join("; ")))
+    Err(failures.join("; "))
 }
 
 async fn connect(address: &str) -> Result<TcpStream, String> {
@@ -154,10 +163,10 @@ async fn connect(address: &str) -> Result<TcpStream, String> {
 
 async fn handshake_with_issuer(
     connector: &TlsConnector,
-    token: &JoinToken,
+    issuer: &SpiffeId,
     stream: TcpStream,
 ) -> Result<TlsStream<TcpStream>, String> {
-    let name = ServerName::try_from(token.issuer().dns_name()).map_err(|error| error.to_string())?;
+    let name = ServerName::try_from(issuer.dns_name()).map_err(|error| error.to_string())?;
     let stream = connector.connect(name, stream).await.map_err(|error| tls_reason(&error))?;
     if stream.get_ref().1.alpn_protocol() != Some(ALPN_ENROLMENT) {
         return Err("does not offer enrolment, expected the mesh port of an observability gateway".to_owned());
@@ -179,17 +188,15 @@ fn tls_reason(error: &io::Error) -> String {
     }
 }
 
-async fn enrol(
-    token: &JoinToken,
-    key: &KeyAndCsr,
+/// A client of the issuer's enrolment on a connection. The second value drives the connection while it is kept.
+pub(super) async fn enrolment_client(
     address: &str,
     stream: TlsStream<TcpStream>,
-) -> Result<EnrolResponse, TokenJoinError> {
-    let broken = |reason: String| TokenJoinError::Broken { address: address.to_owned(), reason };
+) -> Result<(EnrolmentClient<mesh::Channel>, AbortOnDropHandle<()>), String> {
     let builder = hyper::client::conn::http2::Builder::new(BoxingExecutor);
     let started = handshake(&builder, Http2Io::tls(Box::new(stream.into()))).await;
-    let (sender, connection) = started.map_err(|error| broken(error.to_string()))?;
-    let driver = tokio_util::task::AbortOnDropHandle::new(task::spawn(connection.map(drop)));
+    let (sender, connection) = started.map_err(|error| error.to_string())?;
+    let driver = AbortOnDropHandle::new(task::spawn(connection.map(drop)));
     let handler = handler_fn(move |request: Request<Body>| {
         let mut sender = sender.clone();
         async move {
@@ -198,9 +205,24 @@ async fn enrol(
         }
     });
     let channel = transport::channel(address, handler);
-    let mut client = EnrolmentClient::with_origin(channel, Uri::from_static("https://enrolment/"))
+    let client = EnrolmentClient::with_origin(channel, Uri::from_static("https://enrolment/"))
         .max_decoding_message_size(MAX_ANSWER_BYTES);
-    let request = EnrolRequest { secret: token.secret().to_vec().into(), csr: key.csr_der().to_vec().into() };
+    Ok((client, driver))
+}
+
+async fn enrol(
+    token: &JoinToken,
+    key: &KeyAndCsr,
+    address: &str,
+    stream: TlsStream<TcpStream>,
+) -> Result<EnrolResponse, TokenJoinError> {
+    let broken = |reason: String| TokenJoinError::Broken { address: address.to_owned(), reason };
+    let (mut client, driver) = enrolment_client(address, stream).await.map_err(broken)?;
+    let request = EnrolRequest {
+        secret: token.secret().to_vec().into(),
+        csr: key.csr_der().to_vec().into(),
+        time: Some(SystemTime::now().into()),
+    };
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.enrol(request)).await;
     drop(driver);
     match answer {
@@ -208,6 +230,9 @@ async fn enrol(
         Ok(Err(status)) => {
             let reason = bounded(status.message());
             match status.code() {
+                Code::FailedPrecondition => {
+                    Err(TokenJoinError::NotNow { address: address.to_owned(), reason })
+                }
                 Code::PermissionDenied | Code::InvalidArgument => {
                     Err(TokenJoinError::Refused { address: address.to_owned(), reason })
                 }

@@ -17,6 +17,8 @@ use rand::Rng;
 /// Bounds of the pause after the first failed renewal and after many.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// Pause after the first failed attempt to come back.
+const FIRST_PAUSE_AFTER_EXPIRY: Duration = Duration::from_secs(15);
 /// Shortest time after which a connection is replaced.
 const LEAST_CONNECTION_LIFE: Duration = Duration::from_millis(500);
 
@@ -49,6 +51,14 @@ pub(crate) fn clock_is_ahead(leaf: &PeerIdentity, now: SystemTime) -> Option<Dur
 pub(crate) fn pause_after(failures: u32, left: Duration, random: &mut impl Rng) -> Duration {
     backoff(failures, FIRST_PAUSE.min(left / 8), LONGEST_PAUSE.min(left / 8), random)
         .max(Duration::from_millis(100))
+}
+
+/// The pause between two attempts to come back after the leaf has expired: 15 s at first, doubled up to 5 min, less up to a
+/// third.
+pub(crate) fn pause_after_expiry(failures: u32, random: &mut impl Rng) -> Duration {
+    let bound =
+        FIRST_PAUSE_AFTER_EXPIRY.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(LONGEST_PAUSE);
+    bound.mul_f64(random.random_range(0.67..=1.0))
 }
 
 /// A random time from zero to a bound ("full jitter"). The bound is `first`, doubled with each failure after the first,
@@ -117,6 +127,16 @@ mod tests {
         assert_eq!(clock_is_ahead(&day, at(3600)), None);
         assert_eq!(clock_is_ahead(&day, at(43_200)), Some(Duration::from_secs(43_200)));
         assert_eq!(least_distance(&day), Duration::from_secs(10_800));
+    }
+
+    #[test]
+    fn attempts_after_the_end_are_rare() {
+        let mut random = StdRng::seed_from_u64(3);
+        for failures in 1..100 {
+            let pause = pause_after_expiry(failures, &mut random);
+            assert!(pause >= Duration::from_secs(10) && pause <= LONGEST_PAUSE, "{failures}: {pause:?}");
+            assert!(failures < 6 || pause >= Duration::from_secs(200), "{failures}: {pause:?}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use identity::{
     Denylist, DenylistSigner, HeldDenylists, MAX_DENYLIST_BYTES, PeerIdentity, SignedDenylist, TrustBundle,
 };
 use proto::isthmus::mesh::v1::{Bundle, TrustReport};
+use tokio::sync::watch;
 
 use crate::{
     clock::sleep_until,
@@ -77,6 +78,11 @@ impl HeldTrust {
         &self.guard
     }
 
+    /// A number that changes when credentials or roots were replaced.
+    pub(crate) fn replacements(&self) -> watch::Receiver<u64> {
+        self.keeper.replacements()
+    }
+
     /// Why no request is served now: the denylist is too old.
     pub(crate) fn refuses_requests(&self, now: SystemTime) -> Option<&'static str> {
         let stale_at = self.peers.lists().stale_at();
@@ -96,6 +102,7 @@ impl HeldTrust {
             root_denylist: number(lists.root()),
             bundle: self.keeper.store().current().bundle.sequence(),
             refused: refused.to_owned(),
+            serial: self.keeper.store().current().credentials.identity().serial.clone(),
         }
     }
 

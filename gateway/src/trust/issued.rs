@@ -11,11 +11,12 @@ use std::{
 
 use bytes::Bytes;
 use identity::{Denylist, HeldDenylists, PeerIdentity, SignedDenylist, SpkiPin, TrustBundle};
-use pki::{ClusterRecord, GatewayReport, Issuer};
+use pki::{ClusterRecord, GatewayReport, Issuer, IssuerFigures};
 use tokio::sync::{Notify, watch};
 
 use crate::{membership::registrations::Registrations, metrics::GatewayMetrics, transport::PeerGuard};
 
+const DAY: Duration = Duration::from_secs(86_400);
 /// How often it is looked whether another process has changed the inventory.
 const LOOK: Duration = Duration::from_millis(100);
 /// How often the inventory is read without a change: the denylist is signed again in time.
@@ -40,6 +41,8 @@ pub(crate) struct IssuedTrust {
     news: watch::Sender<Option<TrustNews>>,
     /// Sessions of each gateway.
     sessions: Mutex<HashMap<(String, String), usize>>,
+    /// When the end of the issuing CA was last logged.
+    warned: Mutex<Option<Instant>>,
 }
 
 struct IssuedPeers {
@@ -107,8 +110,8 @@ impl IssuedTrust {
             issued: Mutex::default(),
         });
         let guard = PeerGuard::new(peers.clone());
-        let (news, sessions) = (watch::Sender::new(None), Mutex::default());
-        let trust = Arc::new(Self { issuer, peers, guard, news, sessions });
+        let (news, sessions, warned) = (watch::Sender::new(None), Mutex::default(), Mutex::default());
+        let trust = Arc::new(Self { issuer, peers, guard, news, sessions, warned });
         let issuer = trust.issuer.clone();
         let read = blocking(move || {
             let now = SystemTime::now();
@@ -173,6 +176,9 @@ impl IssuedTrust {
 
     /// Uses what was read.
     fn apply(&self, found: &InventoryState) {
+        let signed_at = found.lists.issuer().map(SignedDenylist::signed_at);
+        self.peers.metrics.issuer(&found.figures, signed_at);
+        self.warn_of_end(&found.figures, SystemTime::now());
         let same = |a: Option<&SignedDenylist>, b: Option<&SignedDenylist>| {
             a.map(SignedDenylist::as_bytes) == b.map(SignedDenylist::as_bytes)
         };
@@ -200,11 +206,42 @@ impl IssuedTrust {
         });
     }
 
+    /// Warns once a day when a third of the issuing CA's lifetime is left.
+    fn warn_of_end(&self, figures: &IssuerFigures, now: SystemTime) {
+        let Some(left) = time_to_warn(figures, now) else { return };
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_some_and(|warned| warned.elapsed() < DAY) {
+            return;
+        }
+        *warned = Some(Instant::now());
+        let hours = left.as_secs() / 3600;
+        match hours {
+            0..48 => tracing::error!(
+                hours,
+                "the issuing CA expires soon, and nothing can be renewed then; renew it with `pki issuer renew`, or with `pki issuer request` and `pki issuer install`"
+            ),
+            _ => tracing::warn!(
+                hours,
+                "less than a third of the lifetime of the issuing CA is left; renew it with `pki issuer renew`, or with `pki issuer request` and `pki issuer install`"
+            ),
+        }
+    }
+
     /// Counts a session of a gateway until the guard is dropped; then the inventory records that it left.
     pub(crate) fn session(self: &Arc<Self>, id: String, instance: String) -> GatewaySession {
         let gateway = (id, instance);
         *self.sessions().entry(gateway.clone()).or_default() += 1;
         GatewaySession { trust: self.clone(), gateway }
+    }
+
+    /// Records that a peer uses a certificate of its own. A peer can report only its own, because the identity of a
+    /// certificate that is recorded as used is that of the peer.
+    pub(crate) async fn certificate_seen(&self, serial: String, peer: &PeerIdentity) {
+        let (issuer, id) = (self.issuer.clone(), peer.spiffe_id.clone());
+        let written = blocking(move || issuer.certificate_seen(&serial, &id, SystemTime::now()));
+        if let Err(error) = written.await {
+            tracing::error!(error, "the use of a certificate cannot be recorded");
+        }
     }
 
     /// Records what a gateway has in use.
@@ -256,11 +293,19 @@ impl Drop for GatewaySession {
     }
 }
 
+/// The time that is left, if it is less than a third of the issuing CA's lifetime.
+fn time_to_warn(figures: &IssuerFigures, now: SystemTime) -> Option<Duration> {
+    let life = figures.not_after.duration_since(figures.not_before).unwrap_or_default();
+    let left = figures.not_after.duration_since(now).unwrap_or_default();
+    (left < life / 3).then_some(left)
+}
+
 /// What was read from the inventory.
 struct InventoryState {
     clusters: Vec<ClusterRecord>,
     lists: HeldDenylists,
     bundle: TrustBundle,
+    figures: IssuerFigures,
 }
 
 fn read(issuer: &Issuer, now: SystemTime) -> Result<InventoryState, pki::PkiError> {
@@ -268,6 +313,7 @@ fn read(issuer: &Issuer, now: SystemTime) -> Result<InventoryState, pki::PkiErro
         clusters: issuer.clusters()?,
         lists: issuer.denylists(now)?,
         bundle: issuer.bundle(),
+        figures: issuer.figures(now)?,
     })
 }
 
@@ -277,4 +323,19 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, String> {
     let done = tokio::task::spawn_blocking(call).await;
     done.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_the_issuing_ca_is_announced_when_a_third_of_its_life_is_left() {
+        let start = SystemTime::UNIX_EPOCH + 100 * DAY;
+        let figures =
+            IssuerFigures { not_before: start, not_after: start + 30 * DAY, leaves: 0, open_tokens: 0 };
+        assert_eq!(time_to_warn(&figures, start + 20 * DAY), None);
+        assert_eq!(time_to_warn(&figures, start + 21 * DAY), Some(9 * DAY));
+        assert_eq!(time_to_warn(&figures, start + 31 * DAY), Some(Duration::ZERO));
+    }
 }

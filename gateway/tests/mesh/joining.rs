@@ -59,7 +59,9 @@ async fn refused(world: &MeshWorld, name: &str, token: &pki::JoinToken, code: u8
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_used_expired_or_unknown_token_is_rejected_in_one_line() {
-    let world = MeshWorld::new();
+    // Old enough for a token that has expired.
+    let created = SystemTime::now() - Duration::from_secs(7200);
+    let world = MeshWorld::created_at("test.isthmus.example", created);
     let obs = world.observability("").await;
     let mesh = obs.addresses.mesh.unwrap();
 

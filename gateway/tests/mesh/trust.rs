@@ -355,3 +355,134 @@ async fn a_cluster_with_an_old_denylist_is_served_again_after_a_new_one() {
     });
     assert_eq!(count(stream.await).await.unwrap(), 3);
 }
+
+/// Stores what a cluster has that joined two days ago, and could not be renewed since.
+fn weekend(world: &MeshWorld, obs: &RunningGateway) {
+    let joined_at = SystemTime::now() - Duration::from_secs(48 * 3600);
+    let address = obs.addresses.mesh.unwrap();
+    let token = world.token_at("eu-1", &[address], joined_at);
+    let key = KeyAndCsr::generate().unwrap();
+    let enrolment = world.issuer().enrol(token.secret(), key.csr_der(), joined_at).unwrap();
+    let credentials = token.accept(key, enrolment.chain, &enrolment.bundle, joined_at).unwrap();
+    let data = world.dir.path().join("eu-1-data");
+    std::fs::create_dir(&data).unwrap();
+    credentials.store(&data.join("credentials.pem")).unwrap();
+    std::fs::write(data.join("bundle.pem"), enrolment.bundle.to_pem()).unwrap();
+    let membership = format!(
+        r#"{{"issuer": "spiffe://test.isthmus.example/cluster/obs/gateway", "environment": "test", "addresses": ["{address}"]}}"#
+    );
+    std::fs::write(data.join("membership.json"), membership).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_weekend_without_the_issuer_costs_no_token() {
+    let created = SystemTime::now() - Duration::from_secs(72 * 3600);
+    let world = MeshWorld::created_at("test.isthmus.example", created);
+    let obs = world.observability("").await;
+    let store = TestStore::start(EU_1).await;
+    weekend(&world, &obs);
+    let yaml = cluster("eu-1", &[("scraper-0", store.address)], "");
+    let gateway = world.try_start("eu-1", &yaml, None).await.unwrap();
+    healthy(&obs, "scraper-0.eu-1").await;
+    assert!(metrics(&obs).await.contains("isthmus_gateway_recoveries_total{result=\"success\"} 1"));
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_recovery_an_expired_certificate_needs_a_new_token() {
+    let created = SystemTime::now() - Duration::from_secs(72 * 3600);
+    let world = MeshWorld::created_at("test.isthmus.example", created);
+    let obs = world.observability("pki: {state: pki, leaf_lifetime: 24h, recover_expired: 0s}\n").await;
+    let store = TestStore::start(EU_1).await;
+    weekend(&world, &obs);
+    let yaml = cluster("eu-1", &[("scraper-0", store.address)], "");
+    let error = world.try_start("eu-1", &yaml, None).await.err().unwrap().to_string();
+    assert!(error.contains("it expired at") && error.contains("--join-file"), "{error}");
+    let token = world.token("eu-1", &[obs.addresses.mesh.unwrap()]);
+    let _gateway = world.try_start("eu-1", &yaml, Some(&token)).await.unwrap();
+    healthy(&obs, "scraper-0.eu-1").await;
+}
+
+/// A thief has copied the data directory of a gateway, and both run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copied_data_directory_is_found_at_the_next_renewal_and_both_are_locked() {
+    for transport in ["quic", "tcp"] {
+        let world = MeshWorld::new();
+        let obs = world.observability("pki: {state: pki, leaf_lifetime: 12s}\n").await;
+        let store = TestStore::start(EU_1).await;
+        let _gateway = connected(&world, &obs, store.address, transport).await;
+        let (data, copied) = (world.dir.path().join("eu-1-data"), world.dir.path().join("thief-data"));
+        std::fs::create_dir(&copied).unwrap();
+        for file in ["credentials.pem", "bundle.pem", "membership.json", "instance"] {
+            std::fs::copy(data.join(file), copied.join(file)).unwrap();
+        }
+        let yaml = cluster("thief", &[("scraper-0", store.address)], &format!("transport: {transport}\n"));
+        let _thief = world.try_start("thief", &yaml, None).await.unwrap();
+        within("the copy is found", async {
+            while !metrics(&obs).await.contains("isthmus_gateway_clones_total 1") {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        })
+        .await;
+        directory(&obs, "both are locked", |all| all.iter().all(|entry| !entry.healthy)).await;
+        let address = obs.addresses.mesh.unwrap();
+        for name in ["eu-1", "thief"] {
+            assert!(!accepted(&stolen(&world, name), address, transport).await, "{transport}: {name}");
+        }
+    }
+}
+
+/// The time from the command to the last refused handshake and the last ended stream.
+async fn revocation_is_measured(transport: &str) {
+    let tries = std::env::var("ISTHMUS_TRIES").ok().and_then(|tries| tries.parse().ok()).unwrap_or(20);
+    let world = MeshWorld::new();
+    let obs = world.observability("").await;
+    let address = obs.addresses.mesh.unwrap();
+    let by = format!("transport: {transport}\n");
+    let (mut handshakes, mut streams) = (Vec::new(), Vec::new());
+    for number in 0..tries {
+        let name = format!("eu-{number}");
+        let store = TestStore::start(&[("cluster", &name), ("environment", "test")]).await;
+        let gateway = world.cluster(&name, &[("scraper-0", store.address)], &obs, &by).await;
+        let target = format!("scraper-0.{name}");
+        healthy(&obs, &target).await;
+        let thief = stolen(&world, &name);
+        let idle = client(&obs, &target).series(messages(-1, Duration::ZERO)).await.unwrap().into_inner();
+        let serial = stored_serial(&world, &name);
+        let began = Instant::now();
+        let stream = async {
+            assert!(within("the stream ends", count(idle)).await.is_err());
+            began.elapsed()
+        };
+        let handshake = async {
+            within("a handshake is refused", async { while accepted(&thief, address, transport).await {} })
+                .await;
+            began.elapsed()
+        };
+        let issuer = world.issuer();
+        let revoking = tokio::task::spawn_blocking(move || {
+            issuer.revoke(&Revocation::Serial(serial), "measured", SystemTime::now()).unwrap()
+        });
+        let (stream, handshake, revoked) = tokio::join!(stream, handshake, revoking);
+        assert_eq!(revoked.unwrap(), 1);
+        streams.push(stream);
+        handshakes.push(handshake);
+        gateway.stop().await;
+        assert_eq!(pki(&world, &format!("cluster remove --state STATE {name} --yes")), 0);
+    }
+    for (what, mut times) in [("last handshake", handshakes), ("last stream", streams)] {
+        times.sort();
+        let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
+        println!("{transport}: revocation to {what}, {tries} tries: median {median:?}, worst {worst:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn revocation_over_quic_is_measured() {
+    revocation_is_measured("quic").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn revocation_over_tcp_is_measured() {
+    revocation_is_measured("tcp").await;
+}

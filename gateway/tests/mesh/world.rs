@@ -137,6 +137,7 @@ impl MeshWorld {
             config: Config::load(&file).map_err(RoleError::wrong_configuration)?,
             config_file: Some(file),
             token: token.cloned(),
+            join_file: Some(self.dir.path().join("new-token")),
             common: GatewayFlags::parse_from(FLAGS).common,
         };
         let gateway = Gateway::start(setup).await?;

@@ -1,0 +1,36 @@
+//! The file with a join token.
+
+use std::{
+    io::{self, Read},
+    path::Path,
+};
+
+use identity::Secret;
+use pki::JoinToken;
+
+/// Largest token file that is read, in bytes.
+const MAX_TOKEN_BYTES: u64 = 16 << 10;
+
+/// Reads the token of `--join-file`.
+///
+/// # Errors
+/// The file cannot be read, or it is not a token; in one line.
+pub(crate) fn read_token(file: &Path) -> Result<JoinToken, String> {
+    parse(&format!("--join-file {}", file.display()), identity::read_bounded(file, MAX_TOKEN_BYTES))
+}
+
+/// Reads the token of `--join-file -`.
+///
+/// # Errors
+/// Those of [`read_token`].
+pub(crate) fn read_token_from_stdin() -> Result<JoinToken, String> {
+    let mut bytes = Vec::new();
+    let read = io::stdin().lock().take(MAX_TOKEN_BYTES).read_to_end(&mut bytes);
+    parse("--join-file -", read.map(|_| bytes))
+}
+
+fn parse(from: &str, read: io::Result<Vec<u8>>) -> Result<JoinToken, String> {
+    let text = Secret::new(read.map_err(|error| format!("{from}: {error}"))?);
+    let text = std::str::from_utf8(text.expose()).map_err(|_| format!("{from}: is not valid UTF-8"))?;
+    JoinToken::parse(text).map_err(|error| format!("{from}: {error}"))
+}
