@@ -1,14 +1,18 @@
 //! Writes the configuration for Prometheus: decompressed, with variables replaced.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
 /// Maximum size of the decompressed configuration in bytes; far larger than any real one.
 const MAX_BYTES: u64 = 64 << 20;
+
+/// Mode of a file that did not exist before.
+const NEW_FILE_MODE: u32 = 0o644;
 
 /// The first bytes of a gzip file, with the only compression method that is defined.
 const GZIP: [u8; 3] = [0x1f, 0x8b, 0x08];
@@ -30,7 +34,7 @@ pub(super) enum OutputError {
 
 /// Writes `from`, decompressed and expanded, to `to`; returns whether the content changed.
 ///
-/// The file is replaced as a whole, with mode 0644. It is not touched if it has the right content already.
+/// The file is replaced as a whole. It keeps its mode; a new one gets mode 0644. It is not touched if it has the right content already.
 ///
 /// # Errors
 /// Names the file, and the variable that is not set.
@@ -67,13 +71,16 @@ fn read_unpacked(path: &Path) -> Result<Vec<u8>, OutputError> {
 }
 
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    // The expanded file may contain passwords: its owner decides who reads it.
+    let mode = fs::metadata(path).map_or(NEW_FILE_MODE, |old| old.permissions().mode() & 0o777);
+    // Others who may write to the folder cannot guess the name and put a link there.
     let mut name = path.as_os_str().to_owned();
-    name.push(".tmp");
+    name.push(format!(".{:016x}.tmp", RandomState::new().build_hasher().finish()));
     let temporary = PathBuf::from(name);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     let written = (|| {
-        let mut file = File::create(&temporary)?;
         file.write_all(content)?;
-        file.set_permissions(Permissions::from_mode(0o644))?;
+        file.set_permissions(Permissions::from_mode(mode))?;
         file.sync_all()?;
         fs::rename(&temporary, path)
     })();
@@ -110,6 +117,22 @@ mod tests {
         assert_eq!(fs::metadata(&to).unwrap().permissions().mode() & 0o777, 0o644);
         assert!(!write_expanded(&from, &to, lookup).unwrap(), "written again without need");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "a temporary file stays");
+    }
+
+    #[test]
+    fn a_file_keeps_its_mode_and_no_link_is_followed() {
+        let dir = TempDir::new().unwrap();
+        let (from, to) = (dir.path().join("in.yaml"), dir.path().join("out.yaml"));
+        fs::write(&from, "a: 1\n").unwrap();
+        fs::write(&to, "old").unwrap();
+        fs::set_permissions(&to, Permissions::from_mode(0o640)).unwrap();
+        // Where the temporary file once was, somebody else has put a link.
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, dir.path().join("out.yaml.tmp")).unwrap();
+        assert!(write_expanded(&from, &to, lookup).unwrap());
+        assert_eq!(fs::metadata(&to).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
     }
 
     #[test]
