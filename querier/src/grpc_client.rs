@@ -1,8 +1,6 @@
 //! How the querier reaches stores and gateways over gRPC, with the flags of Thanos.
 
-use std::path::PathBuf;
-
-use mesh::{ChannelOptions, ClientTls, ClientTlsOptions, MessageEncoding, TlsVersion};
+use mesh::{ChannelOptions, ClientTls, ClientTlsOptions, MessageEncoding, PemSource, TlsVersion};
 use runtime::ConfigMistakes;
 
 /// The flags. An empty value is the same as no flag, as in Thanos.
@@ -111,7 +109,7 @@ impl GrpcClientArgs {
     pub(crate) fn check(&self) -> Result<GrpcClientConfig, ConfigMistakes> {
         let text = |flag: &Option<String>| flag.clone().filter(|text| !text.is_empty());
         let identity = match (text(&self.cert), text(&self.key)) {
-            (Some(cert), Some(key)) => Some((PathBuf::from(cert), PathBuf::from(key))),
+            (Some(cert), Some(key)) => Some((PemSource::from(cert), PemSource::from(key))),
             (None, None) => None,
             _ => {
                 let mistake =
@@ -120,7 +118,7 @@ impl GrpcClientArgs {
             }
         };
         let tls = ClientTlsOptions {
-            ca: text(&self.ca).map(PathBuf::from),
+            ca: text(&self.ca).map(PemSource::from),
             identity,
             server_name: text(&self.server_name),
             skip_verify: self.skip_verify,

@@ -338,7 +338,7 @@ mod tests {
         serve_tls(other.path()).await;
         let call = async |ca: Option<std::path::PathBuf>| {
             let tls = ca.map(|ca| ClientTlsOptions {
-                ca: Some(ca),
+                ca: Some(ca.into()),
                 identity: None,
                 server_name: None,
                 skip_verify: false,

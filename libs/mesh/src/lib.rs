@@ -24,7 +24,7 @@ pub use error::ChannelError;
 pub use gateway::{Gateway, via, via_with};
 pub use peer::{Peer, PeerLayer, Transport, WithPeer};
 pub use resend::{Resend, ResendLayer};
-pub use tls::{ClientTls, ClientTlsOptions, TlsVersion};
+pub use tls::{ClientTls, ClientTlsOptions, PemSource, TlsVersion};
 pub use window::StreamWindow;
 pub use words::transport_words;
 

@@ -64,7 +64,7 @@ impl SecurePrometheus {
     /// The options that this Prometheus accepts.
     fn options(&self) -> ClientOptions {
         let tls = ClientTlsOptions {
-            ca: Some(self.dir.path().join("ca.pem")),
+            ca: Some(self.dir.path().join("ca.pem").into()),
             identity: None,
             server_name: None,
             skip_verify: false,

@@ -1,8 +1,8 @@
 //! The TLS of a client in a configuration file.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use tls::{ClientTlsOptions, TlsVersion};
+use tls::{ClientTlsOptions, PemSource, TlsVersion};
 
 use crate::yaml::{YamlFields, YamlNode};
 
@@ -21,6 +21,12 @@ pub struct ClientTlsFields {
     pub skip_verify: Option<bool>,
     /// `min_version`.
     pub min_version: Option<TlsVersion>,
+    /// CAs, certificate and key that are texts of the file itself, instead of paths. They are read by the caller.
+    pub inline_ca: Option<PemSource>,
+    /// The same for the certificate.
+    pub inline_cert: Option<PemSource>,
+    /// The same for its key.
+    pub inline_key: Option<PemSource>,
 }
 
 impl ClientTlsFields {
@@ -54,6 +60,9 @@ impl ClientTlsFields {
             } else {
                 None
             },
+            inline_ca: None,
+            inline_cert: None,
+            inline_key: None,
         }
     }
 
@@ -62,20 +71,23 @@ impl ClientTlsFields {
     /// # Errors
     /// Only one of certificate and key is given.
     pub fn over(&self, base: &ClientTlsOptions, folder: &Path) -> Result<ClientTlsOptions, String> {
-        let path = |text: &Option<String>, base: Option<&PathBuf>| match text.as_deref() {
-            None => base.cloned(),
-            Some("") => None,
-            Some(path) => Some(folder.join(path)),
+        let pem = |inline: &Option<PemSource>, text: &Option<String>, base: Option<&PemSource>| {
+            inline.clone().or_else(|| match text.as_deref() {
+                None => base.cloned(),
+                Some("") => None,
+                Some(path) => Some(PemSource::File(folder.join(path))),
+            })
         };
         let (base_cert, base_key) = base.identity.as_ref().map(|(cert, key)| (cert, key)).unzip();
-        let identity = match (path(&self.cert, base_cert), path(&self.key, base_key)) {
+        let cert = pem(&self.inline_cert, &self.cert, base_cert);
+        let identity = match (cert, pem(&self.inline_key, &self.key, base_key)) {
             (Some(cert), Some(key)) => Some((cert, key)),
             (None, None) => None,
             _ => return Err("only one of cert_file and key_file is given, give both".to_owned()),
         };
         let server_name = self.server_name.clone().or_else(|| base.server_name.clone());
         Ok(ClientTlsOptions {
-            ca: path(&self.ca, base.ca.as_ref()),
+            ca: pem(&self.inline_ca, &self.ca, base.ca.as_ref()),
             identity,
             server_name: server_name.filter(|name| !name.is_empty()),
             skip_verify: self.skip_verify.unwrap_or(base.skip_verify),

@@ -204,8 +204,8 @@ async fn grpc_is_served_with_tls_to_clients_of_the_ca_only() {
     let files = Files::new();
     let role = start(&files.grpc_flags()).await;
     let options = ClientTlsOptions {
-        ca: Some(files.path("ca.pem")),
-        identity: Some((files.path("client.pem"), files.path("client.key"))),
+        ca: Some(files.path("ca.pem").into()),
+        identity: Some((files.path("client.pem").into(), files.path("client.key").into())),
         server_name: None,
         skip_verify: false,
         min_version: TlsVersion::Tls13,
@@ -216,7 +216,7 @@ async fn grpc_is_served_with_tls_to_clients_of_the_ca_only() {
     let stranger = ClientTls::load("test", ClientTlsOptions { identity: None, ..options.clone() }).unwrap();
     assert!(health(role.grpc_address(), &stranger).await.is_err());
     // The certificate of a server does not prove a client.
-    let identity = Some((files.path("server.pem"), files.path("server.key")));
+    let identity = Some((files.path("server.pem").into(), files.path("server.key").into()));
     let server = ClientTls::load("test", ClientTlsOptions { identity, ..options }).unwrap();
     assert!(health(role.grpc_address(), &server).await.is_err());
 }

@@ -22,9 +22,9 @@ use crate::words::{HANDSHAKE_TIMEOUT, in_words, timed_out};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientTlsOptions {
     /// The CAs of servers; `None` for those of the system.
-    pub ca: Option<PathBuf>,
+    pub ca: Option<PemSource>,
     /// The certificate of the client and its private key, for servers that ask for one.
-    pub identity: Option<(PathBuf, PathBuf)>,
+    pub identity: Option<(PemSource, PemSource)>,
     /// The name that the server's certificate must have; `None` for the host that is connected to.
     pub server_name: Option<String>,
     /// Accepts every certificate.
@@ -84,7 +84,7 @@ fn parse_name(host: &str) -> Result<ServerName<'static>, String> {
 impl ClientTlsOptions {
     fn files(&self) -> Vec<PathBuf> {
         let identity = self.identity.iter().flat_map(|(cert, key)| [cert, key]);
-        self.ca.iter().chain(identity).cloned().collect()
+        self.ca.iter().chain(identity).filter_map(|pem| pem.file().map(ToOwned::to_owned)).collect()
     }
 
     fn build(&self) -> Result<Loaded<Arc<ClientConfig>>, String> {
@@ -96,7 +96,6 @@ impl ClientTlsOptions {
         let verifier = match (&self.ca, self.skip_verify) {
             (_, true) => ServerVerifier::Anyone(provider),
             (Some(ca), false) => {
-                let ca = PemSource::File(ca.clone());
                 let trusted = TrustedCertificates::new(&ca.to_string(), ca.certificates()?)?;
                 ServerVerifier::new(trusted, provider)?
             }
@@ -106,8 +105,7 @@ impl ClientTlsOptions {
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
             Some((cert, key)) => {
-                let (cert, key) = (PemSource::File(cert.clone()), PemSource::File(key.clone()));
-                let (chain, private) = key_pair(&cert, &key)?;
+                let (chain, private) = key_pair(cert, key)?;
                 builder
                     .with_client_auth_cert(chain, private)
                     .map_err(|error| format!("{cert} and {key}: {}", mismatch(&error)))?

@@ -18,6 +18,12 @@ pub enum PemSource {
     Text(&'static str, Zeroizing<String>),
 }
 
+impl<P: Into<PathBuf>> From<P> for PemSource {
+    fn from(path: P) -> Self {
+        Self::File(path.into())
+    }
+}
+
 impl PemSource {
     /// The file, if it is one.
     pub(crate) fn file(&self) -> Option<&Path> {

@@ -75,7 +75,7 @@ impl Files {
 
     fn client(&self) -> ClientTlsOptions {
         ClientTlsOptions {
-            ca: Some(self.path("ca.pem")),
+            ca: Some(self.path("ca.pem").into()),
             identity: None,
             server_name: None,
             skip_verify: false,
@@ -167,11 +167,11 @@ async fn server_is_verified_unless_that_is_switched_off() {
     check(&expired, files.client(), "the server's certificate has expired").await;
     let listed = files.self_signed("self", "store.example");
     check(&listed, files.client(), "the server's certificate cannot be used: it is that of a CA; list it as trusted, or issue one for the server").await;
-    let trusting = ClientTlsOptions { ca: Some(listed.0.clone()), ..files.client() };
+    let trusting = ClientTlsOptions { ca: Some(listed.0.clone().into()), ..files.client() };
     let (server, client) = load(files.server(&listed, None), trusting);
     meet(&server, &client).await.1.unwrap();
     let other_name = files.self_signed("self", "other.example");
-    let trusting = ClientTlsOptions { ca: Some(other_name.0.clone()), ..files.client() };
+    let trusting = ClientTlsOptions { ca: Some(other_name.0.clone().into()), ..files.client() };
     assert!(refusal(files.server(&other_name, None), trusting).await.1.contains("expected store.example"));
 }
 
@@ -186,12 +186,12 @@ async fn clients_need_a_certificate_of_the_ca_where_one_is_set() {
     assert_eq!(served, "the client presented no certificate, but one is required");
     assert_eq!(connected, "the server requires a client certificate");
 
-    let stranger = ClientTlsOptions { identity: Some(other.issue("me", "me")), ..files.client() };
+    let stranger = ClientTlsOptions { identity: pem(Some(other.issue("me", "me"))), ..files.client() };
     let (served, connected) = refusal(server(), stranger).await;
     assert_eq!(served, "the client's certificate is not signed by a trusted CA");
     assert_eq!(connected, "the server does not trust the CA of our certificate");
 
-    let known = ClientTlsOptions { identity: Some(files.issue("me", "me")), ..files.client() };
+    let known = ClientTlsOptions { identity: pem(Some(files.issue("me", "me"))), ..files.client() };
     let (server_tls, client) = load(server(), known.clone());
     let (served, connected) = meet(&server_tls, &client).await;
     connected.unwrap();
@@ -206,7 +206,8 @@ async fn clients_need_a_certificate_of_the_ca_where_one_is_set() {
 
     let listed = files.self_signed("self", "me");
     let options = files.server(&pair, Some(&listed.0));
-    let (server_tls, client) = load(options, ClientTlsOptions { identity: Some(listed), ..files.client() });
+    let (server_tls, client) =
+        load(options, ClientTlsOptions { identity: pem(Some(listed)), ..files.client() });
     meet(&server_tls, &client).await.1.unwrap();
 }
 
@@ -229,7 +230,8 @@ async fn each_policy_for_client_certificates_admits_what_it_says() {
         {
             let options = files.server(&pair, Some(&files.path("ca.pem")));
             let options = ServerTlsOptions { client_auth: policy, ..options };
-            let (server, client) = load(options, ClientTlsOptions { identity, ..files.client() });
+            let (server, client) =
+                load(options, ClientTlsOptions { identity: pem(identity), ..files.client() });
             assert_eq!(meet(&server, &client).await.0.is_ok(), admitted, "{policy:?}");
         }
     }
@@ -309,4 +311,8 @@ fn names_of_versions_suites_and_curves_are_those_of_thanos() {
     assert!(error.contains("is not supported, expected one of TLS_ECDHE_ECDSA"), "{error}");
     assert!("TLS_AES_128_GCM_SHA256".parse::<CipherSuite>().is_ok());
     assert!("CurveP521".parse::<Curve>().unwrap_err().contains("X25519MLKEM768"));
+}
+
+fn pem(files: Option<(PathBuf, PathBuf)>) -> Option<(PemSource, PemSource)> {
+    files.map(|(cert, key)| (cert.into(), key.into()))
 }

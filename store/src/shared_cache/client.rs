@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use runtime::DnsResolver;
-use tls::{ClientTls, TcpOrTls};
+use tls::{ClientTls, ClientTlsOptions, TcpOrTls};
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -66,9 +66,10 @@ impl Client {
     /// When a file of the TLS settings cannot be used.
     pub(super) fn new(config: SharedConfig, metrics: NamedMetrics) -> Result<Self, String> {
         let tls = match &config.kind {
-            SharedKind::Redis { tls: Some(options), .. } => {
-                Some(ClientTls::load(&format!("tls_config of the {}", metrics.name), options.clone())?)
-            }
+            SharedKind::Redis { tls: Some(options), .. } => Some(ClientTls::load(
+                &format!("tls_config of the {}", metrics.name),
+                ClientTlsOptions::clone(options),
+            )?),
             SharedKind::Redis { .. } | SharedKind::Memcached => None,
         };
         let gets = config.gets_at_once.unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS);

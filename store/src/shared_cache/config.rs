@@ -19,7 +19,7 @@ const MOST: i64 = 1 << 20;
 /// The kind of the servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SharedKind {
-    Redis { login: RedisLogin, tls: Option<ClientTlsOptions> },
+    Redis { login: RedisLogin, tls: Option<Box<ClientTlsOptions>> },
     Memcached,
 }
 
@@ -98,7 +98,7 @@ impl SharedConfig {
         });
         let common = Common::read(fields, mistakes);
         Some(Self {
-            kind: SharedKind::Redis { login, tls },
+            kind: SharedKind::Redis { login, tls: tls.map(Box::new) },
             addresses: vec![address?],
             prefix,
             ttl: Duration::ZERO,

@@ -45,8 +45,8 @@ impl Files {
 
     fn client(&self) -> ClientTlsOptions {
         ClientTlsOptions {
-            ca: Some(self.path("ca.pem")),
-            identity: Some((self.path("client.pem"), self.path("client.key"))),
+            ca: Some(self.path("ca.pem").into()),
+            identity: Some((self.path("client.pem").into(), self.path("client.key").into())),
             server_name: None,
             skip_verify: false,
             min_version: TlsVersion::Tls13,
@@ -115,11 +115,11 @@ async fn an_error_says_why_there_is_no_connection() {
     check(Some(nobody), "the server requires a client certificate").await;
     let other = Files::new();
     let stranger = ClientTlsOptions {
-        identity: Some((other.path("client.pem"), other.path("client.key"))),
+        identity: Some((other.path("client.pem").into(), other.path("client.key").into())),
         ..files.client()
     };
     check(Some(stranger), "the server does not trust the CA of our certificate").await;
-    let distrusting = ClientTlsOptions { ca: Some(other.path("ca.pem")), ..files.client() };
+    let distrusting = ClientTlsOptions { ca: Some(other.path("ca.pem").into()), ..files.client() };
     check(Some(distrusting), "the server's certificate is not signed by a trusted CA").await;
     let named = ClientTlsOptions { server_name: Some("store.example".to_owned()), ..files.client() };
     check(Some(named), "the server's certificate is for localhost, expected store.example").await;
