@@ -54,6 +54,15 @@ pub enum AddressFamilies {
     V6,
 }
 
+/// Which hosts of a domain are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DomainHosts {
+    /// Its mail servers (records of type MX).
+    Mail,
+    /// Its name servers (records of type NS).
+    Name,
+}
+
 /// A host that offers a service (a record of type SRV).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServiceHost {
@@ -127,7 +136,7 @@ impl DnsResolver {
         }
         let address = |record| match record {
             RecordData::Address(address) => Some(address),
-            RecordData::Service(_) => None,
+            RecordData::Service(_) | RecordData::Host(_) => None,
         };
         Ok(self.lookup(host, kind).await?.into_iter().filter_map(address).collect())
     }
@@ -140,10 +149,29 @@ impl DnsResolver {
     pub async fn services(&self, name: &str) -> Result<Vec<ServiceHost>, DnsError> {
         let service = |record| match record {
             RecordData::Service(service) => Some(service),
-            RecordData::Address(_) => None,
+            RecordData::Address(_) | RecordData::Host(_) => None,
         };
         let records = self.lookup(name, QuestionType::Srv).await?;
         let mut found: Vec<ServiceHost> = records.into_iter().filter_map(service).collect();
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+
+    /// The hosts of a domain, without a dot at the end, sorted and unique; empty if the name does not exist or has none.
+    ///
+    /// # Errors
+    /// The name is not valid, or no server answered.
+    pub async fn hosts(&self, domain: &str, hosts: DomainHosts) -> Result<Vec<String>, DnsError> {
+        let kind = match hosts {
+            DomainHosts::Mail => QuestionType::Mx,
+            DomainHosts::Name => QuestionType::Ns,
+        };
+        let host = |record| match record {
+            RecordData::Host(host) => Some(host),
+            RecordData::Address(_) | RecordData::Service(_) => None,
+        };
+        let mut found: Vec<String> = self.lookup(domain, kind).await?.into_iter().filter_map(host).collect();
         found.sort_unstable();
         found.dedup();
         Ok(found)

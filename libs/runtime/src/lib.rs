@@ -59,7 +59,7 @@ pub use config::{LoadConfigError, UnsetVariable, config_origin, expand_env, load
 pub use context::{CallContext, ContextLayer, WithContext};
 #[cfg(any(test, feature = "test-util"))]
 pub use dns::testing::DnsServer;
-pub use dns::{AddressFamilies, DnsError, DnsResolver, ServiceHost};
+pub use dns::{AddressFamilies, DnsError, DnsResolver, DomainHosts, ServiceHost};
 pub use duration::{DurationError, format_duration, parse_duration};
 pub use file_lists::{FileListing, FileLists};
 pub use grpc::{GrpcPorts, GrpcServer};

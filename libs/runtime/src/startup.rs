@@ -137,6 +137,8 @@ pub struct Startup {
     supervisor: Supervisor,
     http: HttpServer,
     routes: Router,
+    /// The routes of every role are served below this path, too.
+    prefix: String,
     tracer: Option<Tracer>,
     http_log: Option<Arc<RequestLog>>,
     http_grace: Duration,
@@ -179,6 +181,7 @@ impl Startup {
             supervisor,
             http: http.map_err(|error| error.of_flag("--http-address"))?,
             routes: Router::new(),
+            prefix: String::new(),
             tracer,
             http_log: logs.http,
             http_grace: common.http_grace_period,
@@ -251,6 +254,11 @@ impl Startup {
         self.reload_prefix = prefix.to_owned();
     }
 
+    /// Serves the routes that every role has below a path, too, such as `/a/b`, and not only at the root, where probes expect them.
+    pub fn serve_below(&mut self, path: &str) {
+        path.clone_into(&mut self.prefix);
+    }
+
     /// The gRPC services, besides health and reflection.
     pub fn services(&mut self) -> &mut RoutesBuilder {
         &mut self.services
@@ -277,6 +285,9 @@ impl Startup {
         let mut routes = admin_routes(ClosedRegistry::new(self.registry), probes, self.supervisor.reload());
         if !self.reload_prefix.is_empty() {
             routes = routes.merge(reload_route(&self.reload_prefix, self.supervisor.reload()));
+        }
+        if !self.prefix.is_empty() {
+            routes = Router::new().nest(&self.prefix, routes.clone()).merge(routes);
         }
         let own = match self.http_log {
             Some(log) => self.routes.layer(from_fn_with_state(log, log_http)),

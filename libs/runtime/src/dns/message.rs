@@ -20,6 +20,10 @@ pub(super) enum QuestionType {
     Aaaa,
     /// The hosts of a service.
     Srv,
+    /// Its mail servers.
+    Mx,
+    /// Its name servers.
+    Ns,
 }
 
 impl QuestionType {
@@ -28,6 +32,8 @@ impl QuestionType {
             Self::A => TYPE::A,
             Self::Aaaa => TYPE::AAAA,
             Self::Srv => TYPE::SRV,
+            Self::Mx => TYPE::MX,
+            Self::Ns => TYPE::NS,
         }
     }
 }
@@ -45,6 +51,7 @@ pub(super) struct Question {
 pub(super) enum RecordData {
     Address(IpAddr),
     Service(ServiceHost),
+    Host(String),
 }
 
 /// The answer about a name that exists.
@@ -143,9 +150,16 @@ impl Question {
                 let host = Some(host).filter(|host| !host.is_empty())?;
                 Some(RecordData::Service(ServiceHost { host, port: service.port }))
             }
+            // A mail server of "." says that there is none.
+            (QuestionType::Mx, RData::MX(mail)) => host(&mail.exchange),
+            (QuestionType::Ns, RData::NS(server)) => host(&server.0),
             _ => None,
         }
     }
+}
+
+fn host(name: &Name<'_>) -> Option<RecordData> {
+    Some(name.to_string()).filter(|host| !host.is_empty()).map(RecordData::Host)
 }
 
 #[cfg(test)]
