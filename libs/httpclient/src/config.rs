@@ -6,7 +6,7 @@ use http::HeaderName;
 use promapi::ProxyUrl;
 use runtime::yaml::{Mistakes, YamlFields, YamlNode, YamlValue};
 use runtime::{ClientTlsFields, system_tls};
-use tls::{ClientTlsOptions, TlsVersion};
+use tls::{ClientTlsOptions, PemSource, TlsVersion};
 
 use crate::proxy::{NoProxy, ProxyConfig};
 use crate::secret::Secret;
@@ -43,6 +43,27 @@ pub enum AuthorizationConfig {
         /// What follows it; `None` for nothing.
         credentials: Option<Secret>,
     },
+    /// A token that a server gives (RFC 6749).
+    OAuth2(Box<OAuth2Config>),
+}
+
+/// How a token of OAuth 2.0 is got, for the grant of client credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OAuth2Config {
+    /// The name of the client.
+    pub client_id: String,
+    /// Its password; `None` for an empty one.
+    pub client_secret: Option<Secret>,
+    /// What the token shall permit.
+    pub scopes: Vec<String>,
+    /// Who gives it.
+    pub token_url: String,
+    /// Further parameters of the request for it.
+    pub endpoint_params: Vec<(String, String)>,
+    /// The TLS of this request.
+    pub tls: ClientTlsOptions,
+    /// The proxy of this request.
+    pub proxy: ProxyConfig,
 }
 
 /// A header of each request.
@@ -93,10 +114,6 @@ impl HttpClientConfig {
     pub fn read(fields: &mut YamlFields<'_>, folder: &Path, mistakes: &Mistakes) -> Self {
         let mut config =
             Self { authorization: read_authorization(fields, folder, mistakes), ..Self::default() };
-        fields.refuse(
-            "oauth2",
-            "is not known here; take Prometheus with the sidecar, or a proxy that adds the token",
-        );
         if let Some(node) = fields.node("tls_config") {
             config.tls = read_tls(fields.path_of("tls_config"), node, folder, mistakes).unwrap_or(config.tls);
         }
@@ -163,28 +180,115 @@ fn read_authorization(
         fields.finish();
         AuthorizationConfig::Other { kind, credentials }
     });
+    let oauth2 = fields.node("oauth2").and_then(|node| {
+        let mut fields = YamlFields::new(fields.path_of("oauth2"), node, mistakes);
+        let read = read_oauth2(&mut fields, folder, mistakes);
+        fields.finish();
+        read.map(|config| AuthorizationConfig::OAuth2(Box::new(config)))
+    });
     let bearer = read_secret(fields, ["bearer_token", "bearer_token_file", ""], folder)
         .map(|token| AuthorizationConfig::Other { kind: "Bearer".to_owned(), credentials: Some(token) });
-    let given = [("basic_auth", &basic), ("authorization", &other), ("bearer_token", &bearer)];
+    let given =
+        [("basic_auth", &basic), ("authorization", &other), ("oauth2", &oauth2), ("bearer_token", &bearer)];
     let given: Vec<&'static str> =
         given.iter().filter(|(_, one)| one.is_some()).map(|(name, _)| *name).collect();
     if let [first, second, ..] = given[..] {
         fields.wrong(first, format!("and {second} are both given: give one of them"));
     }
-    basic.or(other).or(bearer)
+    basic.or(other).or(oauth2).or(bearer)
 }
+
+/// Reads the fields of `oauth2`; `None` if one that is needed is missing or wrong.
+fn read_oauth2(fields: &mut YamlFields<'_>, folder: &Path, mistakes: &Mistakes) -> Option<OAuth2Config> {
+    let client_id = fields.required("client_id", YamlNode::text).map(str::to_owned);
+    let names = ["client_secret", "client_secret_file", "client_secret_ref"];
+    let client_secret = read_secret(fields, names, folder);
+    let token_url = fields.required("token_url", |node| {
+        let url = node.text()?;
+        let authority = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+        match authority.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/')) {
+            true => Ok(url.to_owned()),
+            false => Err(format!("{url:?} is not of the form https://HOST:PORT/PATH")),
+        }
+    });
+    let grant = fields.optional("grant_type", text).flatten();
+    if grant.is_some_and(|grant| grant != "client_credentials") {
+        fields.wrong(
+            "grant_type",
+            "is not known here; take client_credentials, or Prometheus with the sidecar",
+        );
+    }
+    for name in JWT_FIELDS {
+        fields.refuse(name, "is not known here: it is for tokens that are signed; take client_secret");
+    }
+    let mut given_text = |path: String, node: &YamlNode| match node.scalar() {
+        Ok(text) => Some(text),
+        Err(why) => {
+            mistakes.add(node.line, path, why);
+            None
+        }
+    };
+    let scopes = fields.list("scopes", &mut given_text);
+    let mut endpoint_params = Vec::new();
+    if let Some(node) = fields.node("endpoint_params") {
+        let path = fields.path_of("endpoint_params");
+        match &node.value {
+            YamlValue::Map(entries) => {
+                for (key, node) in entries {
+                    let value = given_text(format!("{path}.{}", key.name()), node);
+                    endpoint_params.extend(value.map(|value| (key.name().to_owned(), value)));
+                }
+            }
+            _ => mistakes.add(node.line, path, format!("expected a mapping of texts, found {}", node.kind())),
+        }
+    }
+    let default = HttpClientConfig::default().tls;
+    let tls = match fields.node("tls_config") {
+        Some(node) => read_tls(fields.path_of("tls_config"), node, folder, mistakes).unwrap_or(default),
+        None => default,
+    };
+    let proxy = read_proxy(fields);
+    Some(OAuth2Config {
+        client_id: client_id?,
+        client_secret,
+        scopes,
+        token_url: token_url?,
+        endpoint_params,
+        tls,
+        proxy,
+    })
+}
+
+/// Fields of `oauth2` for grants with a signed token.
+const JWT_FIELDS: [&str; 8] = [
+    "client_certificate_key_id",
+    "client_certificate_key",
+    "client_certificate_key_file",
+    "client_certificate_key_ref",
+    "signature_algorithm",
+    "iss",
+    "audience",
+    "claims",
+];
 
 fn read_tls(path: String, node: &YamlNode, folder: &Path, mistakes: &Mistakes) -> Option<ClientTlsOptions> {
     let mut fields = YamlFields::new(path, node, mistakes);
-    for (name, file) in [("ca", "ca_file"), ("cert", "cert_file"), ("key", "key_file")] {
-        fields.refuse(name, format!("is not known here; write it into a file and use {file}"));
-    }
+    let mut inline = |name: &'static str, file: &'static str| {
+        let pem = fields.optional(name, text).flatten();
+        if pem.is_some() && fields.node(file).is_some_and(|node| !matches!(node.text_if_any(), Ok(None))) {
+            fields.wrong(file, format!("and {name} are both given: give one of them"));
+        }
+        pem.map(|pem| PemSource::Text(name, pem.into()))
+    };
+    let (ca, cert, key) = (inline("ca", "ca_file"), inline("cert", "cert_file"), inline("key", "key_file"));
     for (name, file) in [("ca_ref", "ca_file"), ("cert_ref", "cert_file"), ("key_ref", "key_file")] {
         fields.refuse(name, format!("is not known here; use {file}"));
     }
     fields.refuse("max_version", "is not known here; the newest version that both sides know is spoken");
     let base = HttpClientConfig::default().tls;
-    let options = ClientTlsFields::read(&mut fields).over(&base, folder);
+    let mut read = ClientTlsFields::read(&mut fields);
+    (read.inline_ca, read.inline_cert, read.inline_key) = (ca, cert, key);
+    let options = read.over(&base, folder);
     let options = options.map_err(|mistake| fields.wrong("cert_file", mistake)).ok();
     fields.finish();
     options
@@ -283,6 +387,25 @@ mod tests {
     }
 
     #[test]
+    fn oauth2_and_certificates_in_the_file_are_read() {
+        let config = read(
+            "oauth2:\n  client_id: me\n  client_secret_file: pw\n  token_url: https://id/t\n  scopes: [a, b]\n  endpoint_params: {x: 1}\n  \
+             tls_config: {ca: PEM}\ntls_config: {cert: C, key_file: k}\n",
+        )
+        .unwrap();
+        let Some(AuthorizationConfig::OAuth2(oauth2)) = config.authorization else { panic!("{config:?}") };
+        assert_eq!((oauth2.client_id.as_str(), oauth2.token_url.as_str()), ("me", "https://id/t"));
+        assert_eq!(oauth2.client_secret, Some(Secret::File("/etc/pw".into())));
+        assert_eq!(
+            (oauth2.scopes, oauth2.endpoint_params),
+            (vec!["a".into(), "b".into()], vec![("x".into(), "1".into())])
+        );
+        assert_eq!(oauth2.tls.ca, Some(PemSource::Text("ca", "PEM".to_owned().into())));
+        let identity = (PemSource::Text("cert", "C".to_owned().into()), PemSource::File("/etc/k".into()));
+        assert_eq!(config.tls.identity, Some(identity));
+    }
+
+    #[test]
     fn every_mistake_is_reported_with_its_line() {
         let check = |text: &str, expected: &[&str]| assert_eq!(read(text).unwrap_err(), expected, "{text}");
         check(
@@ -290,7 +413,7 @@ mod tests {
             &[
                 "line 1: basic_auth.username_file: and username are both given: give one of them",
                 "line 1: basic_auth: and bearer_token are both given: give one of them",
-                "line 3: oauth2: is not known here; take Prometheus with the sidecar, or a proxy that adds the token",
+                "line 3: oauth2.token_url: is missing",
             ],
         );
         check(
@@ -300,16 +423,29 @@ mod tests {
                 "line 2: no_proxy: is given without proxy_url: give both",
                 "line 3: http_headers.Host: must not be set: the client sets it itself",
                 "line 3: http_headers.a b: is not the name of a header",
-                "line 4: proxy: unknown field; known fields: basic_auth, authorization, bearer_token, bearer_token_file, tls_config, \
+                "line 4: proxy: unknown field; known fields: basic_auth, authorization, oauth2, bearer_token, bearer_token_file, tls_config, \
                  follow_redirects, enable_http2, proxy_url, no_proxy, proxy_from_environment, http_headers",
             ],
         );
         check(
-            "tls_config: {ca: text, cert_file: c}\n",
+            "tls_config: {ca: text, ca_file: a, cert_file: c}\n",
             &[
-                "line 1: tls_config.ca: is not known here; write it into a file and use ca_file",
+                "line 1: tls_config.ca_file: and ca are both given: give one of them",
                 "line 1: tls_config.cert_file: only one of cert_file and key_file is given, give both",
             ],
+        );
+        check(
+            "oauth2: {client_id: c, token_url: x, grant_type: password, audience: a, endpoint_params: [b]}\nbasic_auth: {username: a}",
+            &[
+                "line 1: oauth2.token_url: \"x\" is not of the form https://HOST:PORT/PATH",
+                "line 1: oauth2.grant_type: is not known here; take client_credentials, or Prometheus with the sidecar",
+                "line 1: oauth2.audience: is not known here: it is for tokens that are signed; take client_secret",
+                "line 1: oauth2.endpoint_params: expected a mapping of texts, found a list",
+            ],
+        );
+        check(
+            "oauth2: {client_id: c, token_url: 'http://x/t'}\nbasic_auth: {username: a}",
+            &["line 2: basic_auth: and oauth2 are both given: give one of them"],
         );
     }
 }

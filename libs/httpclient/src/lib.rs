@@ -9,14 +9,17 @@ mod client;
 mod config;
 mod duration;
 mod endpoints;
+mod oauth2;
 mod proxy;
 mod secret;
+mod transport;
 
-pub use client::{HttpClient, HttpError, HttpResponse};
-pub use config::{AuthorizationConfig, HeaderConfig, HttpClientConfig};
 pub use duration::{yaml_duration, yaml_duration_if_any};
+pub use client::HttpClient;
+pub use config::{AuthorizationConfig, HeaderConfig, HttpClientConfig, OAuth2Config};
 pub use endpoints::{
     DnsCounters, HttpAddress, HttpAddressError, HttpEndpoints, HttpEndpointsConfig, HttpFilesConfig,
 };
 pub use proxy::{NoProxy, Proxies, ProxyConfig};
 pub use secret::Secret;
+pub use transport::{HttpError, HttpResponse};
