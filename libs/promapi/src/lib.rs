@@ -2,7 +2,7 @@
 //!
 //! *For a server*: [`Params`] reads the parameters of a request; [`ResultWriter`] and the writers of
 //! [`float`](write_float) and [`json`](write_string) print results as Prometheus does; [`Envelope`] and
-//! [`ApiError`] wrap them. The crate has no web framework.
+//! [`ApiError`] wrap them; [`ReadRequest`] and [`encode_read_frames`] are remote read. The crate has no web framework.
 //!
 //! *For a client*: [`PrometheusClient`] asks a real Prometheus for its configuration and labels,
 //! [`ReadStream`] for its chunks by remote read. [`ReadFrameDecoder`] decodes the frames of that stream
@@ -23,10 +23,12 @@ mod envelope;
 mod exemplars;
 mod float;
 mod frames;
+mod histogram_message;
 mod json;
 mod multipart;
 mod params;
 mod read;
+mod read_server;
 mod result;
 mod rules;
 mod targets;
@@ -44,9 +46,13 @@ pub use envelope::{ApiError, Envelope, ErrorType};
 pub use exemplars::{Exemplar, ExemplarSeries};
 pub use float::{format_float, write_float, write_timestamp};
 pub use frames::{MAX_FRAME_BYTES, ReadFrameDecoder, ReadFrameError};
+pub use histogram_message::histogram_message;
 pub use json::{write_labels, write_string, write_string_plain};
 pub use params::{MAX_STEPS, MAX_TIME, MIN_TIME, ParamError, Params, RangeQuery, parse_time};
 pub use read::{ChunkEncoding, ReadChunk, ReadData, ReadError, ReadQuery, ReadSeries, ReadStream};
+pub use read_server::{
+    MAX_READ_REQUEST_BYTES, ReadForm, ReadRequest, ReadRequestError, ReadSamples, encode_read_frames,
+};
 pub use result::{Boundaries, HistogramBucket, HistogramPoint, ResultWriter};
 pub use rules::{Alert, AlertState, AlertingRule, RecordingRule, Rule, RuleGroup, RuleStrategy};
 pub use targets::{ActiveTarget, DroppedTarget, TargetDiscovery, TargetHealth};

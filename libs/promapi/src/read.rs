@@ -19,8 +19,8 @@ pub(crate) const VERSION_HEADER: HeaderName = HeaderName::from_static("x-prometh
 pub(crate) const VERSION: &str = "0.1.0";
 
 /// Prefixes of the content types of both forms.
-const STREAMED: &str = "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse";
-const SAMPLES: &str = "application/x-protobuf";
+pub(crate) const STREAMED: &str = "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse";
+pub(crate) const SAMPLES: &str = "application/x-protobuf";
 
 /// Maximum bytes of chunks of one series in one answer. A year of one series that is scraped each second
 /// takes less than 100 MiB.
