@@ -44,7 +44,7 @@ impl Head {
             Some(log) => log,
             None => log.insert(self.create_late_log().map_err(&in_log)?),
         };
-        log.log(records(&samples), samples.len() as u64).map_err(&in_log)?;
+        log.log(late_sample_records(&samples), samples.len() as u64).map_err(&in_log)?;
         let (mut added, mut full) = (0, Vec::new());
         for LateSample { series, sample } in samples {
             let mut state = series.lock();
@@ -89,7 +89,7 @@ impl Head {
 }
 
 /// The records of these samples.
-fn records(samples: &[LateSample]) -> Vec<Vec<u8>> {
+pub(crate) fn late_sample_records(samples: &[LateSample]) -> Vec<Vec<u8>> {
     let mut records = Vec::new();
     for part in samples.chunks(MOST_SAMPLES) {
         let (mut floats, mut histograms) = (Vec::new(), Vec::new());

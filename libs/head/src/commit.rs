@@ -5,13 +5,15 @@ use std::sync::{Arc, PoisonError};
 
 use model::FloatHistogram;
 
-use crate::append_late::LateSample;
+use crate::append_late::{LateSample, late_sample_records};
 use crate::appender::{Appender, Committed, Pending};
 use crate::error::{HeadError, at};
 use crate::exemplars::Exemplar;
 use crate::head::{Head, LOG_DIR};
 use crate::log::exemplar::{exemplar_record, metadata_record};
-use crate::log::record::{LoggedHistogram, LoggedSample, float_record, histogram_records, series_record};
+use crate::log::record::{
+    LoggedHistogram, LoggedSample, float_record, histogram_records, late_record, series_record,
+};
 use crate::metadata::Metadata;
 use crate::series::{Refused, Series};
 use crate::value::{TimedValue, Value};
@@ -76,7 +78,7 @@ impl Appender<'_> {
             adding.take(series, sample);
         }
         self.renew_series(&mut adding.late);
-        self.log()?;
+        self.log(&adding.late)?;
         for (series, metadata) in self.metadata {
             series.lock().metadata = Some(head.metadata.share(metadata));
         }
@@ -130,8 +132,8 @@ impl Appender<'_> {
         self.metadata.retain_mut(|(series, _)| find(series));
     }
 
-    /// Logs new series and the batch.
-    fn log(&self) -> Result<(), HeadError> {
+    /// Logs new series and the batch. Late samples are logged here for those that follow the log.
+    fn log(&self, late: &[LateSample]) -> Result<(), HeadError> {
         let mut records = Vec::new();
         let size = |(_, metadata): &(_, Metadata)| metadata.unit.len() + metadata.help.len();
         records.extend(
@@ -154,6 +156,7 @@ impl Appender<'_> {
                 exemplar_record(part.iter().map(|(series, exemplar)| (series.reference, exemplar)))
             }),
         );
+        records.extend(late_sample_records(late).iter().map(|samples| late_record(samples)));
         let mut log = self.head.log.lock().unwrap_or_else(PoisonError::into_inner);
         let mut unlogged = self.head.unlogged.lock().unwrap_or_else(PoisonError::into_inner);
         let created = parts(&unlogged, |series| series.labels.size_bytes());

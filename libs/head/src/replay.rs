@@ -216,7 +216,7 @@ impl Reader<'_> {
             Record::Deletions(deletions) => self.delete(&deletions),
             Record::Exemplars(exemplars) => self.add_exemplars(exemplars),
             Record::Metadata(metadata) => self.add_metadata(metadata),
-            Record::Markers(_) | Record::Other(_) => {}
+            Record::Markers(_) | Record::Late(_) | Record::Other(_) => {}
         }
     }
 

@@ -144,6 +144,8 @@ impl Kept<'_> {
                 let entries = current.iter().map(|(reference, metadata)| (*reference, &**metadata));
                 if current.is_empty() { Vec::new() } else { vec![metadata_record(entries)] }
             }
+            // Those that follow the log have read them.
+            Ok(Record::Late(_)) => Vec::new(),
             // A record that is damaged although its checksum matches was written so. It is kept for other readers.
             Ok(Record::Other(_) | Record::Markers(_)) | Err(_) => vec![bytes.to_vec()],
         }

@@ -26,7 +26,7 @@ pub struct LogPosition {
 pub enum LogEntries {
     /// New series, before their samples.
     Series(Vec<(u64, Labels)>),
-    /// Samples.
+    /// Samples, also those that are out of order.
     Samples(Vec<LogSample>),
     /// Exemplars.
     Exemplars(Vec<(u64, Exemplar)>),
@@ -244,6 +244,7 @@ impl LogEntries {
             Record::Metadata(logged) => {
                 Self::Metadata(logged.into_iter().map(|logged| (logged.reference, logged.metadata)).collect())
             }
+            Record::Late(samples) => return Self::of(*samples),
             Record::Deletions(_) | Record::Markers(_) | Record::Other(_) => return None,
         })
     }

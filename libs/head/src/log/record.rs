@@ -9,7 +9,11 @@
 //!                 first: varint ref, varint t, varint start, value
 //!                 later: varint ref - that before, varint t - first t, start, value
 //!                 start: byte 0 unknown, 1 as before, otherwise and varint start - first start
+//! 200             late samples: one of the kinds 2 and 7 to 13
 //! ```
+//!
+//! Late samples are out of order. The head has them from their own log; here they are for those that follow the log, and Prometheus
+//! ignores the kind.
 //!
 //! Exemplars (4) and metadata (6): [`exemplar`](crate::log::exemplar). Marks (5): [`marker`](crate::log::marker).
 //!
@@ -69,6 +73,8 @@ pub(crate) enum Record {
     Exemplars(Vec<LoggedExemplar>),
     Metadata(Vec<LoggedMetadata>),
     Markers(Vec<LoggedMarker>),
+    /// Samples that are out of order: a record of floats or histograms.
+    Late(Box<Self>),
     /// A kind that is not read.
     Other(u8),
 }
@@ -87,6 +93,7 @@ const FLOAT_CUSTOM: u8 = 10;
 const FLOATS_WITH_STARTS: u8 = 11;
 const INTEGER_WITH_STARTS: u8 = 12;
 const FLOAT_WITH_STARTS: u8 = 13;
+const LATE: u8 = 200;
 
 impl Record {
     /// Reads a record.
@@ -107,6 +114,7 @@ impl Record {
             EXEMPLARS => parse_exemplars(&mut cursor).map(Self::Exemplars),
             METADATA => parse_metadata(&mut cursor).map(Self::Metadata),
             MARKERS => parse_markers(&mut cursor).map(Self::Markers),
+            LATE => parse_late(rest),
             INTEGER_HISTOGRAMS | INTEGER_CUSTOM => {
                 parse_samples(&mut cursor, |cursor| read(cursor, true)).map(Self::Histograms)
             }
@@ -175,6 +183,11 @@ pub(crate) fn histogram_records(samples: &[LoggedSample<LoggedHistogram>]) -> Ve
     records
 }
 
+/// The record of samples that are out of order, of a record of samples.
+pub(crate) fn late_record(samples: &[u8]) -> Vec<u8> {
+    [&[LATE], samples].concat()
+}
+
 /// The record of these deletions.
 pub(crate) fn deletion_record(deletions: &[LoggedDeletion]) -> Vec<u8> {
     let mut out = vec![DELETIONS];
@@ -231,6 +244,16 @@ fn parse_series(cursor: &mut ByteCursor<'_>) -> Option<Vec<LoggedSeries>> {
         out.push(LoggedSeries { reference, labels: parse_labels(cursor)? });
     }
     Some(out)
+}
+
+fn parse_late(bytes: &[u8]) -> Option<Record> {
+    if bytes.first() == Some(&LATE) {
+        return None;
+    }
+    match Record::parse(bytes) {
+        Ok(samples @ (Record::Floats(_) | Record::Histograms(_))) => Some(Record::Late(Box::new(samples))),
+        _ => None,
+    }
 }
 
 fn parse_deletions(cursor: &mut ByteCursor<'_>) -> Option<Vec<LoggedDeletion>> {

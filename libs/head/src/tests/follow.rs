@@ -127,3 +127,28 @@ fn damage_costs_the_rest_of_a_segment() {
     assert_eq!(samples(&mut follower, &mut Default::default(), head.log_end()).len(), 4);
     assert_eq!(follower.damaged(), 0, "the list of segments does not have it");
 }
+
+#[test]
+fn late_samples_are_read_and_are_not_in_the_head_twice_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let options =
+        HeadOptions { out_of_order_window: std::time::Duration::from_secs(10_000), ..HeadOptions::default() };
+    let (head, _) = Head::open(dir.path(), options).unwrap();
+    let (mut follower, mut names) = (head.follow_log().unwrap(), Default::default());
+    append(&head, "a", 9_000_000);
+    append(&head, "a", 8_000_000);
+    // Before the range of the next block, and of a series that has nothing else.
+    append(&head, "b", 1_000_000);
+    let expected = [("a", 9_000_000), ("a", 8_000_000), ("b", 1_000_000)];
+    let expected = expected.map(|(name, time)| (name.to_owned(), time));
+    assert_eq!(samples(&mut follower, &mut names, head.log_end()), expected);
+    let count = |head: &Head| {
+        crate::tests::samples_of(head, model::TimeRange::ALL).values().map(|s| s.len()).sum::<usize>()
+    };
+    assert_eq!(count(&head), 3);
+    drop(head);
+    let (head, replay) = Head::open(dir.path(), options).unwrap();
+    assert_eq!((replay.samples, replay.late, replay.damaged_records), (1, 2, 0));
+    assert_eq!(count(&head), 3);
+    assert_eq!(head.stats().chunks, 1, "the late ones are in no chunk of samples in order");
+}

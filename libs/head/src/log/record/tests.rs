@@ -60,6 +60,11 @@ fn records_of_every_kind_come_back() {
     let record = [[5u8].as_slice(), &7u64.to_be_bytes(), &[0, 0, 0, 3, 0, 0, 0, 8]].concat();
     assert_eq!((marker_record(&[marker]), round_trip(&record)), (record, Record::Markers(vec![marker])));
     assert_eq!(Record::parse(&[]), Err(DamagedRecord(0)));
+    let late = late_record(&float_record(&floats));
+    assert_eq!((late[0], round_trip(&late)), (200, Record::Late(Box::new(Record::Floats(floats.to_vec())))));
+    for inner in [late, deletion_record(&[]), vec![99], vec![]] {
+        assert_eq!(Record::parse(&late_record(&inner)), Err(DamagedRecord(LATE)), "only samples can be late");
+    }
 }
 
 #[test]
