@@ -1,47 +1,13 @@
-//! Native histograms in messages.
+//! Native histograms in messages of version 2.0.
 
-use model::{BucketSpan, CounterResetHint, FloatHistogram};
+use model::FloatHistogram;
+use promapi::histogram_message;
 use proto::prometheus as v1;
 use proto::prometheus::write_v2 as v2;
 
-/// A histogram in a message of version 1.0. Integer counts are sent as differences.
-pub(crate) fn to_v1(histogram: &FloatHistogram, integer: bool, time: i64) -> v1::Histogram {
-    use v1::histogram::{Count, ResetHint, ZeroCount};
-    let hint = match histogram.counter_reset_hint {
-        CounterResetHint::Unknown => ResetHint::Unknown,
-        CounterResetHint::Reset => ResetHint::Yes,
-        CounterResetHint::NotReset => ResetHint::No,
-        CounterResetHint::Gauge => ResetHint::Gauge,
-    };
-    let deltas = |buckets: &[f64]| if integer { differences(buckets) } else { Vec::new() };
-    let counts = |buckets: &[f64]| if integer { Vec::new() } else { buckets.to_vec() };
-    let (count, zero_count) = match integer {
-        true => {
-            (Count::CountInt(histogram.count as u64), ZeroCount::ZeroCountInt(histogram.zero_count as u64))
-        }
-        false => (Count::CountFloat(histogram.count), ZeroCount::ZeroCountFloat(histogram.zero_count)),
-    };
-    v1::Histogram {
-        sum: histogram.sum,
-        schema: histogram.schema,
-        zero_threshold: histogram.zero_threshold,
-        negative_spans: spans(&histogram.negative_spans),
-        negative_deltas: deltas(&histogram.negative_buckets),
-        negative_counts: counts(&histogram.negative_buckets),
-        positive_spans: spans(&histogram.positive_spans),
-        positive_deltas: deltas(&histogram.positive_buckets),
-        positive_counts: counts(&histogram.positive_buckets),
-        reset_hint: hint.into(),
-        timestamp: time,
-        custom_values: histogram.custom_values.clone(),
-        count: Some(count),
-        zero_count: Some(zero_count),
-    }
-}
-
 /// A histogram in a message of version 2.0, with the start of its counter.
 pub(crate) fn to_v2(histogram: &FloatHistogram, integer: bool, time: i64, start: i64) -> v2::Histogram {
-    let first = to_v1(histogram, integer, time);
+    let first = histogram_message(histogram, integer, time);
     let spans = |spans: Vec<v1::BucketSpan>| {
         spans.into_iter().map(|span| v2::BucketSpan { offset: span.offset, length: span.length }).collect()
     };
@@ -73,23 +39,10 @@ pub(crate) fn to_v2(histogram: &FloatHistogram, integer: bool, time: i64, start:
     }
 }
 
-fn spans(spans: &[BucketSpan]) -> Vec<v1::BucketSpan> {
-    spans.iter().map(|span| v1::BucketSpan { offset: span.offset, length: span.length }).collect()
-}
-
-fn differences(buckets: &[f64]) -> Vec<i64> {
-    let mut before = 0;
-    let difference = |bucket: &f64| {
-        let count = *bucket as i64;
-        let difference = count.wrapping_sub(before);
-        before = count;
-        difference
-    };
-    buckets.iter().map(difference).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use model::{BucketSpan, CounterResetHint};
+
     use super::*;
 
     #[test]
@@ -107,7 +60,7 @@ mod tests {
             negative_buckets: vec![5.0],
             custom_values: Vec::new(),
         };
-        let integer = to_v1(&histogram, true, 7);
+        let integer = histogram_message(&histogram, true, 7);
         assert_eq!((&integer.positive_deltas[..], &integer.negative_deltas[..]), (&[4, -3][..], &[5][..]));
         assert!(integer.positive_counts.is_empty() && integer.negative_counts.is_empty());
         assert_eq!(integer.count, Some(v1::histogram::Count::CountInt(12)));

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use head::{Exemplar, LogValue, Metadata};
 use model::{Labels, MetricKind};
+use promapi::histogram_message;
 use prost::Message;
 use proto::prometheus as v1;
 use proto::prometheus::write_v2 as v2;
 
 use crate::config::RemoteWriteMessage;
-use crate::histogram::{to_v1, to_v2};
+use crate::histogram::to_v2;
 use crate::item::{Content, Item, Kind};
 
 /// A message as it is sent, compressed.
@@ -74,7 +75,7 @@ fn type_number(kind: MetricKind) -> i32 {
     kind.into()
 }
 
-/// The items of each series, in the order of the first ones.
+/// The items of each series in the order of time, in the order of the first ones. The log has late samples after newer ones.
 fn by_series(items: &[Item]) -> Vec<Vec<&Item>> {
     let mut places: HashMap<u64, usize> = HashMap::new();
     let mut groups: Vec<Vec<&Item>> = Vec::new();
@@ -85,6 +86,7 @@ fn by_series(items: &[Item]) -> Vec<Vec<&Item>> {
         });
         groups[place].push(item);
     }
+    groups.iter_mut().for_each(|group| group.sort_by_key(|item| item.time()));
     groups
 }
 
@@ -107,7 +109,7 @@ fn request_v1(items: &[Item]) -> v1::WriteRequest {
                             series.samples.push(v1::Sample { value: *value, timestamp: time });
                         }
                         LogValue::Histogram { integer, histogram } => {
-                            series.histograms.push(to_v1(histogram, *integer, time));
+                            series.histograms.push(histogram_message(histogram, *integer, time));
                         }
                     }
                 }

@@ -21,6 +21,9 @@ use runtime::{Registry, Shutdown};
 
 use crate::{RemoteWriteConfig, RemoteWriteMetrics, RemoteWriter};
 
+/// How late samples may be.
+const LATE_WINDOW: Duration = Duration::from_secs(3_600);
+
 /// Samples by series and time, floats as text.
 pub(super) type Samples = BTreeMap<String, BTreeMap<i64, String>>;
 
@@ -187,7 +190,8 @@ pub(super) fn external() -> Labels {
 
 impl World {
     pub(super) fn start(dir: &Path, config: &RemoteWriteConfig) -> Self {
-        let (database, _) = Database::open(dir, DatabaseOptions::default()).unwrap();
+        let options = DatabaseOptions { out_of_order_window: LATE_WINDOW, ..DatabaseOptions::default() };
+        let (database, _) = Database::open(dir, options).unwrap();
         let (database, mut registry) = (Arc::new(database), Registry::default());
         let metrics = RemoteWriteMetrics::new(&mut registry);
         let writer = Arc::new(RemoteWriter::new(dir, Arc::clone(&database), metrics));

@@ -11,7 +11,8 @@ struct Prometheus(Child);
 
 impl Prometheus {
     fn start(dir: &Path, port: u16) -> Option<Self> {
-        std::fs::write(dir.join("prometheus.yml"), "").unwrap();
+        let config = "storage: {tsdb: {out_of_order_time_window: 1h}}\n";
+        std::fs::write(dir.join("prometheus.yml"), config).unwrap();
         let child = Command::new("prometheus")
             .arg(format!("--config.file={}", dir.join("prometheus.yml").display()))
             .arg(format!("--storage.tsdb.path={}", dir.join("theirs").display()))
@@ -78,6 +79,13 @@ async fn a_prometheus_has_the_same_samples_after_it_was_away_and_we_were_restart
         for (name, value) in samples {
             let series = format!("{{__name__=\"{name}\", cluster=\"eu-1\"}}");
             expected.entry(series).or_default().insert(time, value.to_string());
+        }
+        // A sample that is half a minute late.
+        if number % 10 == 9 {
+            let late = time - 30_500;
+            world.append(&[("metric_7", -1.0)], late);
+            let series = "{__name__=\"metric_7\", cluster=\"eu-1\"}".to_owned();
+            expected.entry(series).or_default().insert(late, "-1".to_owned());
         }
     };
     let mut world = World::start(&ours, &config);
