@@ -75,8 +75,8 @@ pub(crate) struct Api {
     pub(crate) tenancy: Option<Tenancy>,
 }
 
-/// The routes of the API and of the start page.
-pub(crate) fn routes(api: Api, metrics: &HttpMetrics, page: StartPage) -> Router {
+/// The routes of the API and of the start page. `more` are routes below `/api/v1` that only one program has.
+pub(crate) fn routes(api: Api, more: Router<Arc<Api>>, metrics: &HttpMetrics, page: StartPage) -> Router {
     let api = Arc::new(api);
     let cors = api.defaults.cors;
     let paths = api.paths.clone();
@@ -107,6 +107,7 @@ pub(crate) fn routes(api: Api, metrics: &HttpMetrics, page: StartPage) -> Router
         .route("/status/flags", both("status_flags", get(status::flags)))
         .route("/status/runtimeinfo", both("status_runtime", get(status::runtimeinfo)))
         .merge(if api.endpoints.is_some() { listed_stores } else { Router::new() })
+        .merge(more)
         .fallback(exchange::not_found)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&api), facts::when_ready))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&api), tenant::in_tenant))

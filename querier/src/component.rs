@@ -89,7 +89,7 @@ pub(crate) async fn build(config: Config, mut startup: Startup) -> Result<Runnin
         paths: config.web.clone(),
         tenancy: Some(config.tenancy.clone()),
     };
-    startup.add_routes(api::routes(api, &http_metrics, PAGE));
+    startup.add_routes(api::routes(api, axum::Router::new(), &http_metrics, PAGE));
     StoreServer::new(Arc::new(stores.clone()), config.limits()).register(startup.services());
     MetadataServer::register(Arc::new(stores), startup.services());
     serve_list::<RuleGroup>(&lists, &mut startup);

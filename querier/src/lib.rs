@@ -37,7 +37,10 @@ pub use fanout::{
 };
 
 pub use global::{CheckedGlobalQueryArgs, GlobalAnswer, GlobalQueries, GlobalQueryArgs};
-pub use local::{CheckedLocalQueryArgs, LocalQueries, LocalQueryArgs, QueryEngine};
+pub use local::{
+    CheckedLocalQueryArgs, CheckedRemoteReadArgs, LocalQueries, LocalQueryArgs, LocalWebArgs, LocalWebPaths,
+    QueryEngine, RemoteReadArgs, RemoteReadOptions,
+};
 
 #[cfg(test)]
 mod tests;

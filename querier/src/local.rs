@@ -4,6 +4,8 @@
 
 mod args;
 mod engine;
+mod remote_read;
+mod web;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,11 +19,14 @@ use storeapi::{Apis, MetadataStore, PartialResponse, Store, StoreInfo};
 
 pub use args::{CheckedLocalQueryArgs, LocalQueryArgs};
 pub use engine::QueryEngine;
+pub use remote_read::{CheckedRemoteReadArgs, RemoteReadArgs, RemoteReadOptions};
+pub use web::{LocalWebArgs, LocalWebPaths};
 
 use crate::api::{self, Api, ApiDefaults, ApiFacts, StartPage};
 use crate::config::WebPaths;
 use crate::endpoints::{Candidate, StoreLists, StoreSource};
 use crate::lists::Lists;
+use crate::local::remote_read::RemoteRead;
 
 /// What the store is called in warnings.
 const STORE_NAME: &str = "storage";
@@ -38,6 +43,8 @@ pub struct LocalQueries<S> {
     pub page: StartPage,
     /// Where the API is.
     pub paths: WebPaths,
+    /// How remote read is answered; `None` if it is not.
+    pub remote_read: Option<RemoteReadOptions>,
     /// Whether web pages of other origins can read answers.
     pub cors: bool,
 }
@@ -63,6 +70,7 @@ impl<S: Store + MetadataStore + StoreLists> LocalQueries<S> {
             status: true,
         };
         let info = StoreInfo { apis, ..StoreInfo::new("storage", Vec::new(), TimeRange::ALL) };
+        let store = Arc::clone(&self.store) as Arc<dyn Store>;
         let candidate = Candidate {
             name: STORE_NAME.into(),
             metadata: Some(Arc::clone(&self.store) as Arc<dyn MetadataStore>),
@@ -76,6 +84,9 @@ impl<S: Store + MetadataStore + StoreLists> LocalQueries<S> {
         let metrics = HttpMetrics::new(registry);
         let stores = self.engine.stores(Arc::new(OneStore(candidate)));
         let driver = self.engine.driver(&stores, true);
+        let more = self.remote_read.map(|options| {
+            RemoteRead::new(store, options, &self.engine).route().layer(metrics.layer("remote_read"))
+        });
         let mut defaults = defaults(&self.engine.args);
         defaults.cors = self.cors;
         let api = Api {
@@ -89,7 +100,7 @@ impl<S: Store + MetadataStore + StoreLists> LocalQueries<S> {
             paths: self.paths,
             tenancy: None,
         };
-        api::routes(api, &metrics, self.page)
+        api::routes(api, more.unwrap_or_default(), &metrics, self.page)
     }
 }
 

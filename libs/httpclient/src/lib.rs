@@ -14,9 +14,9 @@ mod proxy;
 mod secret;
 mod transport;
 
-pub use duration::{yaml_duration, yaml_duration_if_any};
 pub use client::HttpClient;
 pub use config::{AuthorizationConfig, HeaderConfig, HttpClientConfig, OAuth2Config};
+pub use duration::{yaml_duration, yaml_duration_if_any};
 pub use endpoints::{
     DnsCounters, HttpAddress, HttpAddressError, HttpEndpoints, HttpEndpointsConfig, HttpFilesConfig,
 };

@@ -25,7 +25,7 @@ pub struct QueryEngine {
     gate: QueryGate,
     metrics: Arc<QueryMetrics>,
     fanout: FanoutMetrics,
-    total: TotalBudget,
+    pub(crate) total: TotalBudget,
 }
 
 impl QueryEngine {

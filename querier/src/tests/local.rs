@@ -59,6 +59,7 @@ async fn serve_api(data: &LocalData, features: Vec<Feature>) -> SocketAddr {
         facts: Arc::new(Facts(data.clone())),
         page: PAGE,
         paths: WebPaths::default(),
+        remote_read: None,
         cors: true,
     };
     let routes = queries.routes(&mut registry);
