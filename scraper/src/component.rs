@@ -13,7 +13,7 @@ use localstore::{
 use model::{Labels, Timestamp};
 use promapi::{ExemplarSeries, TargetDiscovery};
 use proto::thanos;
-use querier::{LocalQueries, QueryEngine, StartPage, WebPaths};
+use querier::{LocalQueries, QueryEngine, RemoteReadOptions, StartPage};
 use remotewrite::{RemoteWriteMetrics, RemoteWriter};
 use runtime::{RoleError, RoleInfo, RunningRole, Shutdown, Startup};
 use shipper::{Producer, Shipped, Shipper, ShipperConfig};
@@ -76,6 +76,7 @@ pub(crate) async fn build(config: RoleConfig, mut startup: Startup) -> Result<Ru
 pub fn attach(config: &RoleConfig, folder: FolderOpening, startup: &mut Startup) -> Result<(), RoleError> {
     startup.probes().not_ready(OPENING);
     config.unneeded.warn();
+    startup.serve_below(config.web.route_prefix());
     let data = LocalData::new();
     let registry = startup.registry();
     registry.register_collector(Box::new(DatabaseMetrics::new("scrape", data.clone())));
@@ -166,7 +167,11 @@ fn serve(
         engine: QueryEngine::new(config.queries.clone(), startup.registry()),
         facts: Arc::new(Facts { flags: config.shown.clone(), current: current.clone(), data: data.clone() }),
         page: PAGE,
-        paths: WebPaths::default(),
+        paths: config.web.paths(),
+        remote_read: Some(RemoteReadOptions {
+            external: current.external(),
+            args: config.remote_read.clone(),
+        }),
         cors: true,
     };
     let routes = queries.routes(startup.registry());

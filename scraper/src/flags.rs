@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use bucket::{BucketConfig, ObjstoreArgs};
 use clap::ValueEnum;
-use querier::{CheckedLocalQueryArgs, Feature, LocalQueryArgs};
+use querier::{
+    CheckedLocalQueryArgs, CheckedRemoteReadArgs, Feature, LocalQueryArgs, LocalWebArgs, LocalWebPaths,
+    RemoteReadArgs,
+};
 use runtime::{
     CommonArgs, ConfigMistakes, ListenAddress, UnneededArgs, format_duration, parse_bytes, parse_duration,
 };
@@ -45,6 +48,9 @@ pub struct ScrapeArgs {
     #[arg(long = "web.listen-address", value_name = "HOST:PORT", conflicts_with = "http_address")]
     listen_address: Option<ListenAddress>,
 
+    #[command(flatten)]
+    web: LocalWebArgs,
+
     /// Scrape what this file says, a prometheus.yml
     #[arg(long = "config.file", value_name = "FILE", default_value = "prometheus.yml")]
     pub(crate) config_file: PathBuf,
@@ -78,6 +84,9 @@ pub struct ScrapeArgs {
 
     #[command(flatten)]
     queries: LocalQueryArgs,
+
+    #[command(flatten)]
+    remote_read: RemoteReadArgs,
 
     /// Limit the series in one answer over gRPC; 0 for no limit
     #[arg(long = "store.limits.request-series", value_name = "N", default_value_t = 0)]
@@ -118,6 +127,8 @@ pub struct RoleConfig {
     pub(crate) retention: RetentionFlags,
     pub(crate) block_range: Duration,
     pub(crate) queries: CheckedLocalQueryArgs,
+    pub(crate) remote_read: CheckedRemoteReadArgs,
+    pub(crate) web: LocalWebPaths,
     pub(crate) limits: RequestLimits,
     /// `None` if nothing is uploaded.
     pub(crate) bucket: Option<BucketConfig>,
@@ -186,6 +197,8 @@ impl ScrapeArgs {
         });
         let features = features.collect();
         let queries = mistakes.note(self.queries.check(features));
+        let web = mistakes.note(self.web.check());
+        let remote_read = mistakes.note(self.remote_read.clone().check());
         let bucket = mistakes.note(self.objstore.load()).flatten();
         if self.block_range.is_zero() {
             mistakes.push("--storage.tsdb.min-block-duration=0s: must be greater than zero");
@@ -194,8 +207,12 @@ impl ScrapeArgs {
             mistakes.note(fix_labels(&fixed, prometheus, &self.config_file));
             mistakes.note(supported(prometheus, bucket.is_some(), &self.config_file));
         }
-        let shown = self.shown(queries.as_ref());
-        let (Some(prometheus), Some(queries)) = (prometheus, queries) else { return Err(mistakes) };
+        let shown = self.shown(queries.as_ref(), web.as_ref(), remote_read.as_ref());
+        let (Some(prometheus), Some(queries), Some(web), Some(remote_read)) =
+            (prometheus, queries, web, remote_read)
+        else {
+            return Err(mistakes);
+        };
         let some = |limit: u64| Some(limit).filter(|n| *n > 0);
         mistakes.or_ok(RoleConfig {
             file: self.config_file,
@@ -205,6 +222,8 @@ impl ScrapeArgs {
             retention: RetentionFlags { time: self.retention_time, bytes: self.retention_size },
             block_range: self.block_range,
             queries,
+            remote_read,
+            web,
             limits: RequestLimits { series: some(self.limit_series), samples: some(self.limit_samples) },
             bucket,
             serve_uploaded: self.serve_uploaded,
@@ -214,7 +233,12 @@ impl ScrapeArgs {
     }
 
     /// The settings as `/api/v1/status/flags` shows them.
-    fn shown(&self, queries: Option<&CheckedLocalQueryArgs>) -> BTreeMap<String, String> {
+    fn shown(
+        &self,
+        queries: Option<&CheckedLocalQueryArgs>,
+        web: Option<&LocalWebPaths>,
+        remote_read: Option<&CheckedRemoteReadArgs>,
+    ) -> BTreeMap<String, String> {
         let own = [
             ("config.file", self.config_file.display().to_string()),
             ("storage.tsdb.path", self.data_dir.display().to_string()),
@@ -228,7 +252,12 @@ impl ScrapeArgs {
             ("enable-feature", self.features.join(",")),
         ];
         let own = own.into_iter().map(|(flag, value)| (flag.to_owned(), value));
-        own.chain(queries.map(CheckedLocalQueryArgs::flags).unwrap_or_default()).collect()
+        let web = web.map(LocalWebPaths::flags).unwrap_or_default();
+        let read = remote_read.map(CheckedRemoteReadArgs::flags).unwrap_or_default();
+        own.chain(queries.map(CheckedLocalQueryArgs::flags).unwrap_or_default())
+            .chain(web)
+            .chain(read)
+            .collect()
     }
 }
 

@@ -7,6 +7,7 @@ mod faults;
 mod fetching;
 mod manager;
 mod prometheus;
+mod remote_read;
 mod remote_write;
 mod role;
 mod same_targets;

@@ -62,6 +62,10 @@ pub enum DnsRecordKind {
     A,
     /// Addresses of IPv6.
     Aaaa,
+    /// Mail servers.
+    Mx,
+    /// Name servers.
+    Ns,
 }
 
 /// A list that a server sends.
@@ -181,10 +185,9 @@ fn read_dns(path: String, node: &YamlNode, mistakes: &Mistakes) -> Option<Discov
         "SRV" => Ok(DnsRecordKind::Srv),
         "A" => Ok(DnsRecordKind::A),
         "AAAA" => Ok(DnsRecordKind::Aaaa),
-        other @ ("MX" | "NS") => {
-            Err(format!("{other} is not known here; take SRV, A or AAAA, or Prometheus with the sidecar"))
-        }
-        other => Err(format!("{other:?} is not a type of records; expected SRV, A or AAAA")),
+        "MX" => Ok(DnsRecordKind::Mx),
+        "NS" => Ok(DnsRecordKind::Ns),
+        other => Err(format!("{other:?} is not a type of records; expected SRV, A, AAAA, MX or NS")),
     });
     let kind = kind.unwrap_or(DnsRecordKind::Srv);
     let port = fields.optional("port", |node| node.integer(0, 65_535)).unwrap_or(0);

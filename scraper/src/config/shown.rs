@@ -5,7 +5,7 @@ use serde_json::Value;
 /// What is shown instead of a secret, as in Prometheus.
 const HIDDEN: &str = "<secret>";
 /// Fields whose values are secrets.
-const SECRETS: [&str; 8] = [
+const SECRETS: [&str; 9] = [
     "password",
     "credentials",
     "bearer_token",
@@ -14,6 +14,8 @@ const SECRETS: [&str; 8] = [
     "access_key",
     "secrets",
     "token",
+    // An inline private key of `tls_config`.
+    "key",
 ];
 
 /// The text of a configuration file without its secrets, its comments, and the order of its fields. A text that cannot be read shows
@@ -30,9 +32,11 @@ fn hide(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
-                match SECRETS.contains(&name.as_str()) {
-                    true => hide_all(value),
-                    false => hide(value),
+                match name.as_str() {
+                    // Names of labels are any, and their values are no secrets.
+                    "external_labels" | "labels" => {}
+                    name if SECRETS.contains(&name) => hide_all(value),
+                    _ => hide(value),
                 }
             }
         }
@@ -72,7 +76,7 @@ mod tests {
     #[test]
     fn secrets_are_not_shown() {
         let text = "
-global: {scrape_interval: 15s, external_labels: {token_of: harmless}}
+global: {scrape_interval: 15s, external_labels: {token: harmless}}
 scrape_configs:
 - job_name: one  # a comment
   basic_auth: {username: me, password: open-sesame}
@@ -83,6 +87,7 @@ scrape_configs:
 - job_name: two
   bearer_token: open-sesame
   oauth2: {client_id: id, client_secret: open-sesame, token_url: https://id/token}
+  tls_config: {ca: public-ca, cert: public-cert, key: open-sesame}
   basic_auth: {username: me, password_file: /etc/password}
 remote_write:
 - {url: 'https://me:open-sesame@host/write', sigv4: {access_key: open-sesame, secret_key: open-sesame}}
@@ -92,6 +97,7 @@ remote_write:
         for kept in [
             "15s",
             "harmless",
+            "public-cert",
             "job_name: one",
             "username: me",
             "public",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use model::Labels;
 use prometheus_client::metrics::counter::Counter;
-use runtime::{AddressFamilies, DnsError, DnsResolver};
+use runtime::{AddressFamilies, DnsError, DnsResolver, DomainHosts};
 
 use crate::config::{DnsDiscoveryConfig, DnsRecordKind, TargetGroup};
 use crate::discovery::found::Found;
@@ -59,6 +59,18 @@ async fn look_up(
     let families = match config.kind {
         DnsRecordKind::A => AddressFamilies::V4,
         DnsRecordKind::Aaaa => AddressFamilies::V6,
+        DnsRecordKind::Mx | DnsRecordKind::Ns => {
+            let (hosts, label) = match config.kind {
+                DnsRecordKind::Mx => (DomainHosts::Mail, "__meta_dns_mx_record_target"),
+                _ => (DomainHosts::Name, "__meta_dns_ns_record_target"),
+            };
+            let hosts = resolver.hosts(name, hosts).await?;
+            let targets = hosts.iter().map(|host| {
+                let address = format!("{host}:{}", config.port);
+                target(&[("__address__", &address), (label, &format!("{host}."))])
+            });
+            return Ok(TargetGroup { targets: targets.collect(), labels: Labels::empty() });
+        }
         DnsRecordKind::Srv => {
             let services = resolver.services(name).await?;
             let targets = services.iter().map(|service| {
@@ -98,7 +110,11 @@ mod tests {
 
     #[tokio::test]
     async fn records_become_targets_and_a_name_that_fails_keeps_them() {
-        let records = ["--host-record=a.test,10.0.0.1,fd00::1", "--srv-host=_m._tcp.test,b.test,9100"];
+        let records = [
+            "--host-record=a.test,10.0.0.1,fd00::1",
+            "--srv-host=_m._tcp.test,b.test,9100",
+            "--mx-host=mail.test,c.test,10",
+        ];
         let Some(server) = DnsServer::start(&records.map(str::to_owned)) else { return };
         let resolver = DnsResolver::with_servers(vec![server.address()]);
         let failures = Counter::default();
@@ -115,6 +131,9 @@ mod tests {
             .await;
         let srv = r#"{__address__="b.test:9100", __meta_dns_name="_m._tcp.test", __meta_dns_srv_record_port="9100", __meta_dns_srv_record_target="b.test."}"#;
         check(DnsRecordKind::Srv, "_m._tcp.test", &[srv]).await;
+        let mx = r#"{__address__="c.test:80", __meta_dns_mx_record_target="c.test.", __meta_dns_name="mail.test"}"#;
+        check(DnsRecordKind::Mx, "mail.test", &[mx]).await;
+        check(DnsRecordKind::Ns, "a.test", &[]).await;
         check(DnsRecordKind::A, "none.test", &[]).await;
         let a = config(DnsRecordKind::A, "a.test");
         refresh(&a, &resolver, &mut known, &failures).await;

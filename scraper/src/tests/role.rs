@@ -121,8 +121,11 @@ async fn the_role_scrapes_answers_reloads_and_goes_on_after_a_restart() {
     let series = json(http, up).await["data"]["result"][0]["metric"].clone();
     assert_eq!(series["job"], "self");
     assert_eq!(series["cluster"], Value::Null, "queries of one Prometheus have no external labels");
-    let targets = json(http, "/api/v1/targets").await;
-    assert_eq!(targets["data"]["activeTargets"][0]["health"], "up");
+    // A scrape is reported after its samples are stored.
+    until("a target that is up", async || {
+        json(http, "/api/v1/targets").await["data"]["activeTargets"][0]["health"] == "up"
+    })
+    .await;
     assert!(
         json(http, "/api/v1/status/config").await["data"]["yaml"]
             .as_str()
@@ -189,16 +192,58 @@ async fn the_role_scrapes_answers_reloads_and_goes_on_after_a_restart() {
     stop(role).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_is_below_the_path_of_the_external_url() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), NO_TARGETS);
+    let role = start(dir.path(), &["--web.external-url=http://x.example/prom/"]).await;
+    let http = role.http_address();
+    for path in [
+        "/prom/api/v1/query?query=1",
+        "/prom/api/v1/targets",
+        "/prom/-/ready",
+        "/prom/-/healthy",
+        "/prom/metrics",
+        "/prom",
+        "/prom/graph",
+        "/-/ready",
+        "/metrics",
+    ] {
+        assert_eq!(get(http, path).await.0, 200, "{path}");
+    }
+    assert_eq!(get(http, "/").await.0, 302);
+    assert_eq!(get(http, "/api/v1/query?query=1").await.0, 404);
+    assert_eq!(ask(http, "POST", "/prom/-/reload").await.0, 200);
+    assert_eq!(ask(http, "POST", "/prom/api/v1/read").await.0, 400, "an empty body");
+    let page = get(http, "/prom").await.1;
+    assert!(page.contains("<base href=\"/prom/\">") && page.contains("http://x.example/prom/"), "{page}");
+    let flags = json(http, "/prom/api/v1/status/flags").await;
+    assert_eq!(flags["data"]["web.external-url"], "http://x.example/prom/");
+    stop(role).await;
+
+    println!("a proxy may remove the path");
+    let flags = ["--web.external-url=http://x.example/prom/", "--web.route-prefix=/"];
+    let role = start(dir.path(), &flags).await;
+    assert_eq!(get(role.http_address(), "/api/v1/query?query=1").await.0, 200);
+    assert!(get(role.http_address(), "/").await.1.contains("<base href=\"/prom/\">"));
+    stop(role).await;
+}
+
 #[tokio::test]
 async fn all_mistakes_are_reported_together() {
     let dir = TempDir::new().unwrap();
     write(dir.path(), "global: {scrape_interval: soon}\nrule_files: [x]\n");
-    let flags = ["--query.timeout=0s", "--enable-feature=otlp-deltatocumulative,native-histograms"];
+    let flags = [
+        "--query.timeout=0s",
+        "--web.external-url=x.example",
+        "--enable-feature=otlp-deltatocumulative,native-histograms",
+    ];
     let error = try_start(dir.path(), &flags).await.map(drop).unwrap_err();
     for part in [
         "prometheus.yml: line 1",
         "rule_files",
         "--query.timeout=0s",
+        "--web.external-url=x.example",
         "--enable-feature=otlp-deltatocumulative",
     ] {
         assert!(error.contains(part), "{part}: {error}");

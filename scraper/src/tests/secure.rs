@@ -79,6 +79,13 @@ async fn targets_with_tls_are_scraped_with_the_settings_of_their_job() {
     let before = world.values(&of("a", &target)).len();
     apply(&format!("{client}, insecure_skip_verify: true"));
     world.until_samples(&of("a", &target), before + 2).await;
+    println!("certificates in the file itself");
+    apply("ca_file: ca.pem");
+    becomes("https://localhost").await;
+    let before = world.values(&of("a", &target)).len();
+    let read = |name: &str| format!("{:?}", std::fs::read_to_string(world.path().join(name)).unwrap());
+    apply(&format!("cert: {}, key: {}, ca: {}", read("client.pem"), read("client.key"), read("ca.pem")));
+    world.until_samples(&of("a", &target), before + 2).await;
     apply(&format!("{client}, ca_file: ca.pem, server_name: other"));
     becomes("other").await;
 }
