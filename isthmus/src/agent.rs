@@ -27,6 +27,13 @@ const ROLE: RoleInfo = RoleInfo { name: "agent", ..scraper::ROLE };
 /// of their own are a highly available pair.
 #[derive(Debug, clap::Args)]
 #[command(mut_arg("grpc_address", |arg| arg.default_value("127.0.0.1:10901")))]
+// An agent refuses them.
+#[command(mut_arg("grpc_server_tls_cert", |arg| arg.hide(true)))]
+#[command(mut_arg("grpc_server_tls_key", |arg| arg.hide(true)))]
+#[command(mut_arg("grpc_server_tls_client_ca", |arg| arg.hide(true)))]
+#[command(mut_arg("grpc_server_tls_min_version", |arg| arg.hide(true)))]
+#[command(mut_arg("grpc_server_tls_ciphers", |arg| arg.hide(true)))]
+#[command(mut_arg("grpc_server_tls_curves", |arg| arg.hide(true)))]
 pub(crate) struct AgentArgs {
     #[command(flatten)]
     join: JoinArgs,
