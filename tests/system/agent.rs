@@ -7,7 +7,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::{Mesh, Process, free_port, get, isthmus, percent_encode, post_form, wait_for};
+use tests::{
+    Mesh, Process, Prometheus, free_port, get, isthmus, openmetrics_blocks, percent_encode, post_form,
+    wait_for,
+};
 
 use crate::world::{querier, wait_for_stores};
 
@@ -171,6 +174,16 @@ fn what_cannot_be_right_is_refused_before_the_token_is_used() {
     let target = free_port();
     let agent = Agent::new(dir.path(), "a", &mesh.token("eu-1", "a.token"));
 
+    println!("flags that are refused are not in the help");
+    let help = Command::new(isthmus()).args(["agent", "--help"]).output().expect("isthmus runs");
+    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    assert!(help.contains("--grpc-address") && !help.contains("--grpc-server-tls"), "{help}");
+    let mut with_tls = Agent::new(dir.path(), "a", Path::new("/nowhere"));
+    with_tls.flags.push("--grpc-server-tls-cert=/nowhere".to_owned());
+    write(dir.path(), "", target);
+    let lines = with_tls.refused();
+    assert!(lines.iter().any(|line| line.contains("--grpc-server-tls-*: ")), "{lines:?}");
+
     println!("another cluster and another replica: one line each");
     write(dir.path(), "cluster: us-1, replica: b", target);
     let lines = agent.refused();
@@ -209,4 +222,69 @@ fn what_cannot_be_right_is_refused_before_the_token_is_used() {
     let [line] = &lines[..] else { panic!("{lines:?}") };
     assert!(line.contains("--data-dir: ") && line.contains("another process"), "{line}");
     assert_eq!(running.terminate(), Some(0));
+}
+
+#[test]
+fn an_agent_uploads_blocks_and_sends_samples_with_the_labels_of_its_certificate() {
+    if !Prometheus::is_installed("uploads and remote write of an agent") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let mesh = Mesh::start(&dir.path().join("mesh"), "auto", &[]);
+    let receiver = Receiver::start(&dir.path().join("receiver"));
+    let mut agent = Agent::new(dir.path(), "a", &mesh.token("eu-1", "a.token"));
+    write(dir.path(), "team: x", receiver.address);
+    let mut text = fs::read_to_string(file(dir.path())).expect("a file");
+    text.push_str(&format!("remote_write:\n- url: http://{}/api/v1/write\n", receiver.address));
+    fs::write(file(dir.path()), text).expect("a file");
+    let bucket = dir.path().join("bucket");
+    agent
+        .flags
+        .push(format!("--objstore.config=type: FILESYSTEM\nconfig: {{directory: {}}}", bucket.display()));
+    fs::create_dir(&bucket).expect("a folder");
+    println!("the folder has a block of the past");
+    let past = "# TYPE old gauge\nold 1 1700000000\nold 2 1700000060\n# EOF\n";
+    openmetrics_blocks(&dir.path().join("past"), past);
+    fs::rename(dir.path().join("past/data"), &agent.data).expect("a folder");
+    let mut process = agent.start();
+
+    println!("the block is uploaded");
+    let meta = wait_for("a block in the bucket", PATIENCE, || {
+        let entries = fs::read_dir(&bucket).map_err(|error| error.to_string())?;
+        let metas = entries.filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("meta.json")).ok());
+        metas.last().ok_or_else(|| process.output())
+    });
+    let meta: Value = serde_json::from_str(&meta).expect("JSON");
+    let labels =
+        serde_json::json!({"cluster": "eu-1", "environment": "testing", "replica": "a", "team": "x"});
+    assert_eq!(meta["thanos"]["labels"], labels);
+    assert_eq!(meta["stats"]["numSamples"], 2);
+
+    println!("samples are sent");
+    let query = "up{cluster=\"eu-1\",environment=\"testing\",replica=\"a\",team=\"x\"}";
+    wait_for_answer(receiver.address, query, has_a_value);
+    assert_eq!(process.terminate(), Some(0), "{}", process.output());
+}
+
+/// A Prometheus that accepts remote write.
+struct Receiver {
+    address: SocketAddr,
+    _process: Process,
+}
+
+impl Receiver {
+    fn start(dir: &Path) -> Self {
+        fs::create_dir_all(dir).expect("a folder");
+        fs::write(file(dir), "").expect("a file");
+        let address = free_port();
+        let args = [
+            format!("--config.file={}", file(dir).display()),
+            format!("--storage.tsdb.path={}", dir.join("data").display()),
+            format!("--web.listen-address={address}"),
+            "--web.enable-remote-write-receiver".to_owned(),
+        ];
+        let mut process = Process::start(Path::new("prometheus"), &args, &dir.join("prometheus.log"));
+        process.wait_ready("prometheus", address);
+        Self { address, _process: process }
+    }
 }

@@ -13,6 +13,7 @@ mod end_to_end;
 mod ports;
 mod restarts;
 mod rulers;
+mod scraper;
 mod shipped_rules;
 mod store;
 mod tools;

@@ -10,6 +10,7 @@ mod moto;
 mod promql_bench;
 mod promql_plan_bench;
 mod querier_bench;
+mod remotewrite_bench;
 mod report;
 mod scrape_bench;
 mod sidecar_bench;
@@ -32,6 +33,7 @@ const BENCHES: &[Bench] = &[
     ("tsdb", tsdb_bench::run),
     ("head", head_bench::run),
     ("scrape", scrape_bench::run),
+    ("remotewrite", remotewrite_bench::run),
     ("bucket", bucket_bench::run),
     ("compactor", compactor_bench::run),
     ("mesh", mesh_bench::run),
@@ -91,6 +93,12 @@ fn main() -> ExitCode {
         && role == scrape_bench::ROLE
     {
         scrape_bench::run_stage(stage);
+        return ExitCode::SUCCESS;
+    }
+    if let [role, stage @ ..] = args.as_slice()
+        && role == remotewrite_bench::ROLE
+    {
+        remotewrite_bench::run_stage(stage);
         return ExitCode::SUCCESS;
     }
     let json = args.iter().any(|arg| arg == "--json");
