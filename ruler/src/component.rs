@@ -264,6 +264,7 @@ fn serve(
         }),
         page: PAGE,
         paths: config.web.clone(),
+        remote_read: None,
         cors: config.cors,
     };
     let routes = queries.routes(startup.registry());
