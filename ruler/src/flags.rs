@@ -72,8 +72,8 @@ pub struct RuleArgs {
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_duration)]
     for_outage_tolerance: Duration,
 
-    /// Let a restored alert be pending for at least this long before it fires; rules with a shorter for are not
-    /// restored
+    /// Let a restored alert that was pending be pending for at least this long before it fires; of rules with a
+    /// shorter for, only alerts that fired are restored
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
     for_grace_period: Duration,
 
@@ -272,6 +272,7 @@ impl RuleArgs {
             restore: RestoreOptions {
                 outage_tolerance: self.for_outage_tolerance,
                 grace_period: self.for_grace_period,
+                keeps_firing: true,
                 ignored_labels: names.chain(self.restore_ignored_labels.iter().cloned()).collect(),
             },
             restored: false,

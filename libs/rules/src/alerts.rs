@@ -236,7 +236,7 @@ impl Alert {
     }
 
     /// Lets it fire once the expression has held for long enough. It is pending again if `for` was made longer.
-    fn promote(&mut self, at: Timestamp, hold: Duration) {
+    pub(crate) fn promote(&mut self, at: Timestamp, hold: Duration) {
         let has_held = millis_between(self.active_at, at) >= millis(hold);
         match self.phase {
             AlertPhase::Pending if has_held => {

@@ -18,6 +18,8 @@ pub struct RestoreOptions {
     /// A restored alert is pending for at least this long, so that an outage by itself lets none fire. Rules with a shorter `for`
     /// are not restored.
     pub grace_period: Duration,
+    /// Whether alerts that were firing go on also where `for` is shorter than the grace period. In Prometheus they are pending again.
+    pub keeps_firing: bool,
     /// Labels that stored series have and alerts do not: external labels and replica labels.
     pub ignored_labels: Vec<String>,
 }
@@ -45,7 +47,7 @@ pub struct StoredState {
 /// What to ask for the rule; `None` if its state is not restored.
 pub(crate) fn query(rule: &Rule, at: Timestamp, options: &RestoreOptions) -> Option<RestoreQuery> {
     let hold = rule.alerting()?.hold;
-    if hold < options.grace_period {
+    if hold < options.grace_period && (hold.is_zero() || !options.keeps_firing) {
         return None;
     }
     let mut matchers =
@@ -84,10 +86,20 @@ pub(crate) fn restore(
     }
     for alert in alerts.iter_mut() {
         let found = exact.get(&alert.labels).or_else(|| reduced.get(&alert.labels.without(ignored)));
-        if let Some(state) = found.filter(|state| !is_stale_nan(state.value)) {
+        let Some(state) = found.filter(|state| !is_stale_nan(state.value)) else { continue };
+        if hold >= options.grace_period || was_firing(state, hold) {
             alert.active_at = active_since(state, hold, at, options.grace_period);
+            // Users see at once that it fires on.
+            alert.promote(at, hold);
         }
     }
+}
+
+/// Whether an alert was firing when it was stored as `state`.
+fn was_firing(state: &StoredState, hold: Duration) -> bool {
+    // Seconds beyond the range of times become its limits.
+    let stored = Timestamp::from_millis((state.value as i64).saturating_mul(1000));
+    state.at.millis_since(stored) >= i64::try_from(hold.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Since when an alert is active that was stored as `state`.

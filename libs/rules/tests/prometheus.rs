@@ -180,6 +180,7 @@ fn group() -> Group {
         restore: RestoreOptions {
             outage_tolerance: Duration::from_secs(3600),
             grace_period: Duration::from_secs(3),
+            keeps_firing: false,
             ignored_labels: Vec::new(),
         },
         restored: false,

@@ -139,6 +139,7 @@ fn groups(text: &str) -> Vec<Group> {
         restore: RestoreOptions {
             outage_tolerance: Duration::ZERO,
             grace_period: Duration::ZERO,
+            keeps_firing: false,
             ignored_labels: Vec::new(),
         },
         restored: true,

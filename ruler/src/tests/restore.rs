@@ -74,6 +74,30 @@ async fn an_alert_goes_on_after_a_restart_and_in_a_replica_that_is_new() {
     stop(first).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_with_a_short_for_fires_on_with_the_usual_grace_period() {
+    let dir = TempDir::new().unwrap();
+    write_rules(
+        dir.path(),
+        "groups: [{name: g, interval: 500ms, rules: [{alert: A, expr: vector(1), for: 1s}]}]",
+    );
+    let querier =
+        super::querier::FakeQuerier::start(super::querier::Behaviour::Answers(vec![("a", 1.0)], vec![]))
+            .await;
+    let role = start(dir.path(), &[&querier.flag()]).await;
+    until("the alert fires", async || rule(role.http_address(), "A").await["state"] == "firing").await;
+    let since = active_since(role.http_address(), "A").await;
+    until("it was stored as firing", async || {
+        !stored(role.http_address(), "ALERTS{alertstate='firing'}").await.is_empty()
+    })
+    .await;
+    stop(role).await;
+    let role = start(dir.path(), &[&querier.flag()]).await;
+    until("its state is restored", async || active_since(role.http_address(), "A").await == since).await;
+    assert_eq!(rule(role.http_address(), "A").await["state"], "firing");
+    stop(role).await;
+}
+
 #[derive(Parser)]
 struct StoreCommand {
     #[command(flatten)]

@@ -14,6 +14,7 @@ fn options() -> GroupOptions {
         restore: RestoreOptions {
             outage_tolerance: Duration::from_secs(3600),
             grace_period: Duration::from_secs(600),
+            keeps_firing: false,
             ignored_labels: vec!["cluster".to_owned(), "replica".to_owned()],
         },
         restored: true,
@@ -389,6 +390,29 @@ fn rules_with_a_short_for_are_not_restored() {
     let mut simulation = simulation(&["up 1x9"]);
     simulation.evaluate(&mut group, minute(2));
     assert_ne!(shown(&simulation, "ALERTS_FOR_STATE", minute(2)), "");
+}
+
+#[test]
+fn an_alert_that_fired_goes_on_also_where_for_is_short() {
+    let check = |keeps_firing: bool, stored: f64, expected: Option<(Timestamp, AlertPhase)>| {
+        let restore = RestoreOptions { keeps_firing, ..options().restore };
+        let options = GroupOptions { restored: false, restore, ..options() };
+        let mut simulation = simulation(&[r#"up{job="a"} 0x200"#]);
+        let mut group = group_with("{alert: Down, expr: up == 0, for: 5m}", options);
+        simulation.evaluate(&mut group, minute(99));
+        let found = group.restore_query(0, minute(99)).map(|_| {
+            let (labels, _) = parse_series(r#"ALERTS_FOR_STATE{alertname="Down",job="a"}"#).unwrap();
+            group.restore(0, minute(99), &[StoredState { labels, at: minute(90), value: stored }]);
+            let alert = group.states()[0].alerts().next().unwrap();
+            (alert.active_at, alert.phase)
+        });
+        assert_eq!(found, expected);
+    };
+    let seconds = |minutes: i64| (minutes * 60) as f64;
+    check(true, seconds(80), Some((minute(80), AlertPhase::Firing)));
+    check(true, seconds(86), Some((minute(99), AlertPhase::Pending)));
+    check(true, model::stale_nan(), Some((minute(99), AlertPhase::Pending)));
+    check(false, seconds(80), None);
 }
 
 #[test]

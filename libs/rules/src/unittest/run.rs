@@ -152,6 +152,7 @@ fn groups(
         restore: RestoreOptions {
             outage_tolerance: Duration::ZERO,
             grace_period: Duration::ZERO,
+            keeps_firing: false,
             ignored_labels: Vec::new(),
         },
         restored: true,
