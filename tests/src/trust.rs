@@ -27,6 +27,23 @@ pub struct Cluster {
     pub targets: Vec<(String, SocketAddr)>,
 }
 
+/// How a gateway is started.
+#[derive(Clone, Debug)]
+struct GatewayCommand {
+    name: String,
+    args: Vec<String>,
+    log: PathBuf,
+    http: SocketAddr,
+}
+
+impl GatewayCommand {
+    fn start(&self) -> Process {
+        let mut process = Process::start(&isthmus(), &self.args, &self.log);
+        process.wait_ready(&format!("gateway {}", self.name), self.http);
+        process
+    }
+}
+
 /// Running gateways. They are killed when this is dropped.
 pub struct Mesh {
     /// The observability gateway.
@@ -35,6 +52,10 @@ pub struct Mesh {
     pub clusters: Vec<Process>,
     /// Address of the observability gateway's local gRPC port.
     pub grpc: SocketAddr,
+    /// Address of the observability gateway's HTTP port.
+    pub http: SocketAddr,
+    /// How the gateways of the clusters were started, in the order of the arguments.
+    commands: Vec<GatewayCommand>,
     dir: PathBuf,
     /// The address at which clusters join.
     address: SocketAddr,
@@ -72,13 +93,28 @@ impl Mesh {
         for (cluster, at) in clusters.iter().zip(&listening).filter(|(c, _)| c.reach == Reach::IsDialled) {
             yaml.push_str(&format!("  - {{name: {}, dial: ['{at}']}}\n", cluster.name));
         }
-        let observability = gateway(dir, "observability", &yaml, grpc, None);
-        let clusters = clusters
+        let own = gateway(dir, "observability", &yaml, grpc, None);
+        let observability = own.start();
+        let commands: Vec<GatewayCommand> = clusters
             .iter()
             .zip(&listening)
             .map(|(cluster, at)| join(dir, &state, transport, cluster, *at, mesh))
             .collect();
-        Self { observability, clusters, grpc, dir: dir.to_owned(), address: mesh }
+        let clusters = commands.iter().map(GatewayCommand::start).collect();
+        Self { observability, clusters, grpc, http: own.http, commands, dir: dir.to_owned(), address: mesh }
+    }
+
+    /// Address of the HTTP port of a cluster's gateway.
+    pub fn cluster_http(&self, cluster: usize) -> SocketAddr {
+        self.commands[cluster].http
+    }
+
+    /// Starts the gateway of a cluster again, which was killed.
+    ///
+    /// # Panics
+    /// If it does not become ready in time.
+    pub fn start_again(&mut self, cluster: usize) {
+        self.clusters[cluster] = self.commands[cluster].start();
     }
 
     /// Creates a token with which a cluster of the environment `testing` joins, and returns its file.
@@ -99,7 +135,7 @@ fn join(
     cluster: &Cluster,
     listen: SocketAddr,
     observability: SocketAddr,
-) -> Process {
+) -> GatewayCommand {
     let token = dir.join(format!("{}.token", cluster.name));
     create_token(state, cluster.name, observability, &token);
     let mut yaml = format!("role: cluster\ndata_dir: {}\ntransport: {transport}\n", cluster.name);
@@ -131,7 +167,7 @@ fn create_token(state: &Path, cluster: &str, observability: SocketAddr, out: &Pa
     ]);
 }
 
-fn gateway(dir: &Path, name: &str, yaml: &str, grpc: SocketAddr, token: Option<&PathBuf>) -> Process {
+fn gateway(dir: &Path, name: &str, yaml: &str, grpc: SocketAddr, token: Option<&PathBuf>) -> GatewayCommand {
     let config = dir.join(format!("{name}.yaml"));
     fs::write(&config, yaml).expect("a file");
     let http = free_port();
@@ -142,9 +178,7 @@ fn gateway(dir: &Path, name: &str, yaml: &str, grpc: SocketAddr, token: Option<&
         format!("--grpc-address={grpc}"),
     ];
     args.extend(token.map(|file| format!("--join-file={}", file.display())));
-    let mut process = Process::start(&isthmus(), &args, &dir.join(format!("{name}.log")));
-    process.wait_ready(&format!("gateway {name}"), http);
-    process
+    GatewayCommand { name: name.to_owned(), args, log: dir.join(format!("{name}.log")), http }
 }
 
 fn run(args: &[&str]) {

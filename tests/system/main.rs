@@ -10,6 +10,7 @@ mod circles;
 mod compactor;
 mod docs;
 mod end_to_end;
+mod meta_monitoring;
 mod ports;
 mod restarts;
 mod rulers;
