@@ -8,6 +8,7 @@ macro_rules! say {
     }};
 }
 
+mod alerts;
 mod checks;
 mod child;
 mod compaction;
@@ -147,6 +148,11 @@ async fn perform(demonstration: &mut Demonstration, check: bool) -> Result<ExitC
             "prometheus-pushgateway is not on the PATH, so none is started (Debian: apt-get install prometheus-pushgateway)"
         );
     }
+    if !demonstration.has_alertmanager() {
+        say!(
+            "prometheus-alertmanager is not on the PATH, so none is started (Debian: apt-get install prometheus-alertmanager)"
+        );
+    }
     step("trust domain: offline roots, issuing CA", demonstration.create_trust_domain()).await?;
     step("bucket with the data of some days, store", demonstration.start_store()).await?;
     step("observability cluster: gateway, querier", demonstration.start_observability()).await?;
@@ -157,6 +163,11 @@ async fn perform(demonstration: &mut Demonstration, check: bool) -> Result<ExitC
         };
         step(&format!("cluster {}: {how}", cluster.name), demonstration.start_cluster(&cluster)).await?;
     }
+    let rulers = match demonstration.has_alertmanager() {
+        true => "two rulers, Alertmanager",
+        false => "two rulers",
+    };
+    step(rulers, demonstration.start_rulers()).await?;
     let data = demonstration.wait_for_data();
     step("first samples of both clusters", data).await?;
     step("compactor over the data in the bucket", demonstration.start_compactor()).await?;

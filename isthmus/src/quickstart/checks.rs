@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::quickstart::alerts;
 use crate::quickstart::compaction;
 use crate::quickstart::demonstration::Demonstration;
 use crate::quickstart::http::percent_encode;
@@ -26,6 +27,7 @@ pub(super) async fn run(demonstration: &mut Demonstration) -> bool {
     let over_quic = wait_for("QUIC to all clusters", RECOVERY, || transports(&querier, &plan)).await;
     report.add("both clusters are read over QUIC", over_quic);
     report.add("replicas are deduplicated", deduplication(&querier).await);
+    report.add("what two rulers record is deduplicated", alerts::recorded(demonstration).await);
     report.add("a rate over both clusters has no gap", range(&querier).await);
     let alike = wait_for("equal series", RECOVERY, || scraped_alike(&querier, &plan)).await;
     report.add(&alike_name(&plan), alike);
@@ -39,6 +41,10 @@ pub(super) async fn run(demonstration: &mut Demonstration) -> bool {
     report.add(
         "a replica is killed: the answer is still complete",
         replica_killed(demonstration, &querier).await,
+    );
+    report.add(
+        "a replica is killed: two rulers make one alert",
+        alerts::lost_scraper(demonstration, LOST_SCRAPER).await,
     );
     report.add("UDP is blocked: the answer is read over TCP", udp_blocked(demonstration, &querier).await);
     report.add("a used token is refused", used_token(demonstration).await);
@@ -229,13 +235,16 @@ async fn history(querier: &QuerierClient, plan: &QuickstartPlan) -> Result<Strin
     Ok(seen.join("; "))
 }
 
+/// The replica that is killed.
+const LOST_SCRAPER: &str = "scraper-0.eu-1";
+
 /// The number of targets in each cluster. It must not change when a replica fails.
 const TARGETS_PER_CLUSTER: &str = "count by (cluster) (up)";
 
 async fn replica_killed(demonstration: &mut Demonstration, querier: &QuerierClient) -> Result<String> {
     let before = querier.query(TARGETS_PER_CLUSTER, "").await?.by_label("cluster");
     ensure!(before.len() == demonstration.plan().clusters.len(), "answers from {}", shown(&before));
-    let lost = "scraper-0.eu-1";
+    let lost = LOST_SCRAPER;
     demonstration.kill_all_of(lost).await?;
     wait_for("the failure to be detected", RECOVERY, || async {
         let stores = querier.stores().await?;

@@ -1,7 +1,8 @@
-//! Starts the demonstration, cluster by cluster, and stops it. `bucket.rs` starts what works on the bucket, `waiting.rs` waits until
-//! the processes work.
+//! Starts the demonstration, cluster by cluster, and stops it. `bucket.rs` starts what works on the bucket, `rulers.rs` what
+//! evaluates rules, and `waiting.rs` waits until the processes work.
 
 mod bucket;
+mod rulers;
 mod waiting;
 
 use std::fs;
@@ -34,6 +35,7 @@ pub(super) struct Demonstration {
     /// `None` if all scrapers are ours.
     prometheus: Option<PathBuf>,
     pushgateway: Option<PathBuf>,
+    alertmanager: Option<PathBuf>,
     children: Vec<Child>,
     links: Vec<(&'static str, ClusterLink)>,
     http: Http,
@@ -54,6 +56,8 @@ impl Demonstration {
             prometheus,
             pushgateway: prometheus::find("prometheus-pushgateway")
                 .or_else(|| prometheus::find("pushgateway")),
+            alertmanager: prometheus::find("prometheus-alertmanager")
+                .or_else(|| prometheus::find("alertmanager")),
             children: Vec::new(),
             links: Vec::new(),
             http: Http::new(Duration::from_secs(5)),
@@ -121,6 +125,7 @@ impl Demonstration {
             format!("--endpoint-strict={}", plan.store_grpc),
             "--query.replica-label=replica".to_owned(),
         ];
+        querier.extend(plan.rulers.iter().map(|ruler| format!("--endpoint-strict={}", ruler.grpc)));
         querier.extend(addresses(plan.querier_http, plan.querier_grpc));
         self.ports.release(&[plan.querier_http, plan.querier_grpc]);
         self.start("querier", querier)?;

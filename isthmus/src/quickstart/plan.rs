@@ -31,6 +31,15 @@ pub(super) struct Scraper {
     pub(super) sidecar_grpc: SocketAddr,
 }
 
+/// One ruler. Both evaluate the same rules.
+#[derive(Clone, Debug)]
+pub(super) struct RulerPlan {
+    /// Its name, and the value of its label `replica`.
+    pub(super) name: String,
+    pub(super) http: SocketAddr,
+    pub(super) grpc: SocketAddr,
+}
+
 /// One client cluster.
 #[derive(Clone, Debug)]
 pub(super) struct ClusterPlan {
@@ -70,6 +79,9 @@ pub(super) struct QuickstartPlan {
     pub(super) store_grpc: SocketAddr,
     pub(super) compactor_http: SocketAddr,
     pub(super) compactor_grpc: SocketAddr,
+    pub(super) rulers: Vec<RulerPlan>,
+    /// Where Alertmanager listens, if it is installed.
+    pub(super) alertmanager: SocketAddr,
     /// The time of the blocks that the bucket has at the start.
     pub(super) history: HistoryPeriod,
     pub(super) clusters: Vec<ClusterPlan>,
@@ -118,6 +130,14 @@ impl QuickstartPlan {
             store_grpc: at(6),
             compactor_http: at(7),
             compactor_grpc: at(8),
+            rulers: (0..2)
+                .map(|number| RulerPlan {
+                    name: format!("ruler-{number}"),
+                    http: at(36 + 2 * number),
+                    grpc: at(37 + 2 * number),
+                })
+                .collect(),
+            alertmanager: at(9),
             history: HistoryPeriod::before(SystemTime::now()),
             clusters: vec![
                 cluster("eu-1", Reach::DialsOut, true, 10),
@@ -162,6 +182,8 @@ impl QuickstartPlan {
             "querier_grpc": self.querier_grpc.to_string(),
             "store": url(self.store_http),
             "compactor": url(self.compactor_http),
+            "rulers": self.rulers.iter().map(|ruler| url(ruler.http)).collect::<Vec<_>>(),
+            "alertmanager": url(self.alertmanager),
             "gateways": gateways,
             "sidecars": scrapers(|_, s| s.sidecar_http),
             // A scraper of ours has the API of Prometheus.
@@ -181,7 +203,8 @@ mod tests {
         let plan = QuickstartPlan::new(Path::new("/x"), 20_000);
         let mut ports = vec![plan.querier_http, plan.querier_grpc, plan.gateway_http, plan.gateway_grpc];
         ports.extend([plan.gateway_mesh, plan.store_http, plan.store_grpc]);
-        ports.extend([plan.compactor_http, plan.compactor_grpc]);
+        ports.extend([plan.compactor_http, plan.compactor_grpc, plan.alertmanager]);
+        ports.extend(plan.rulers.iter().flat_map(|ruler| [ruler.http, ruler.grpc]));
         for c in &plan.clusters {
             ports.extend([c.gateway_http, c.gateway_grpc, c.gateway_mesh, c.link, c.pushgateway]);
             ports.extend(c.scrapers.iter().flat_map(|s| [s.prometheus, s.sidecar_http, s.sidecar_grpc]));
@@ -196,6 +219,8 @@ mod tests {
         let endpoints = QuickstartPlan::new(Path::new("/x"), 20_000).endpoints();
         assert_eq!(endpoints["querier_http"], "http://127.0.0.1:20000");
         assert_eq!(endpoints["compactor"], "http://127.0.0.1:20007");
+        assert_eq!(endpoints["rulers"][1], "http://127.0.0.1:20038");
+        assert_eq!(endpoints["alertmanager"], "http://127.0.0.1:20009");
         assert_eq!(endpoints["gateways"].as_object().map(|g| g.len()), Some(3));
         assert_eq!(endpoints["sidecars"]["scraper-1.us-1"], "http://127.0.0.1:20034");
         assert_eq!(endpoints["prometheus"].as_object().map(|p| p.len()), Some(4));

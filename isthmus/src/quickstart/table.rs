@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use anyhow::Result;
 use terminal::{TableStyle, TextTable};
 
+use crate::quickstart::alerts;
 use crate::quickstart::demonstration::Demonstration;
 use crate::quickstart::plan::QuickstartPlan;
 
@@ -23,6 +24,9 @@ pub(super) async fn print(demonstration: &Demonstration, queries: &[(&str, &str)
     say!("\nThe querier serves the Prometheus HTTP API at http://{}", plan.querier_http);
     say!("All URLs as JSON: {}", plan.dir.join("endpoints.json").display());
     say!("Logs: {}", plan.logs.display());
+    let firing = demonstration.alerts().await?;
+    say!("\nAlerts that fire:\n");
+    firing.iter().for_each(|alert| say!("  {}", alerts::shown(alert)));
     let querier = demonstration.querier();
     say!("\nQueries to try, with their current answers:");
     for (meaning, expression) in queries {
@@ -42,6 +46,7 @@ fn urls(plan: &QuickstartPlan) -> BTreeMap<String, String> {
     let mut add = |name: String, at: SocketAddr| {
         let page = match name.split(' ').next() {
             Some("gateway" | "sidecar") => "metrics",
+            Some(name) if name.starts_with("ruler") => "api/v1/rules",
             Some("store") => "api/v1/blocks",
             Some("compactor") => "api/v1/compactor/progress",
             _ => "",
@@ -52,6 +57,8 @@ fn urls(plan: &QuickstartPlan) -> BTreeMap<String, String> {
     add("compactor".to_owned(), plan.compactor_http);
     add("gateway observability".to_owned(), plan.gateway_http);
     add("querier".to_owned(), plan.querier_http);
+    add("alertmanager".to_owned(), plan.alertmanager);
+    plan.rulers.iter().for_each(|ruler| add(ruler.name.clone(), ruler.http));
     for cluster in &plan.clusters {
         add(format!("gateway {}", cluster.name), cluster.gateway_http);
         add(format!("pushgateway {}", cluster.name), cluster.pushgateway);

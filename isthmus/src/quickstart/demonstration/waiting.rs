@@ -39,8 +39,9 @@ impl Demonstration {
     /// Waits until every store is healthy and the first rates can be computed over both clusters.
     pub(in crate::quickstart) async fn wait_for_data(&mut self) -> Result<()> {
         let querier = self.querier();
-        // The sidecars or scrapers, and the store.
-        let wanted = self.plan.clusters.iter().map(|c| c.scrapers.len()).sum::<usize>() + 1;
+        // The sidecars or scrapers, the rulers, and the store.
+        let scrapers = self.plan.clusters.iter().map(|c| c.scrapers.len()).sum::<usize>();
+        let wanted = scrapers + self.plan.rulers.len() + 1;
         let all_stores = wait_for("all stores", START, || async {
             let stores = querier.stores().await?;
             let healthy = stores.iter().filter(|s| s.last_error.is_none()).count();
