@@ -49,6 +49,19 @@ pub struct AlertmanagerGroup {
 }
 
 impl AlertmanagerGroup {
+    /// Names the group in the journal: it is the same after a restart, as long as the Alertmanagers are configured in the same way.
+    pub(crate) fn key(&self) -> String {
+        let mut text = String::new();
+        for member in &self.members {
+            let HttpEndpointsConfig { is_https, path_prefix, addresses, files, .. } = member;
+            text.push_str(&format!("{is_https} {path_prefix}"));
+            addresses.iter().for_each(|address| text.push_str(&format!(" {address}")));
+            files.iter().for_each(|files| text.push_str(&format!(" {:?}", files.patterns)));
+            text.push('\n');
+        }
+        format!("{:08x}", crc32c::crc32c(text.as_bytes()))
+    }
+
     /// Reads Thanos' YAML: a mapping with the list `alertmanagers`, of which each entry is a group. Paths are relative to `folder`.
     ///
     /// # Errors

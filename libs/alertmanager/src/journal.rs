@@ -5,6 +5,7 @@
 //!
 //! isthmus alert queue 1                              the first line
 //! CCCCCCCC {"add":{"id":7,"is_resolved":false,"alert":{...}}}  an alert that waits; replaces one with the same number
+//! CCCCCCCC {"taken":{"group":"1f2e3d4c","ids":[7]}}      alerts that one group of Alertmanagers has, and another one has not
 //! CCCCCCCC {"remove":[7,8]}                           alerts that do not wait any more
 //!
 //! CCCCCCCC is the CRC-32C of what follows the space, as 8 hexadecimal digits.
@@ -13,7 +14,7 @@
 //! The last line may be torn, because the machine may stop while it is written. A line before it that is damaged is reported: the file
 //! is kept under another name, and all lines that are valid are used.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -38,7 +39,18 @@ const SMALL_BYTES: u64 = 1 << 20;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 enum Line {
-    Add { id: u64, is_resolved: bool, alert: StoredAlert },
+    Add {
+        id: u64,
+        is_resolved: bool,
+        alert: StoredAlert,
+        /// Groups that have it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        taken: Vec<String>,
+    },
+    Taken {
+        group: String,
+        ids: BTreeSet<u64>,
+    },
     Remove(Vec<u64>),
 }
 
@@ -79,7 +91,7 @@ impl Journal {
         let damage = damage.map(|why| keep(&path).map(|kept| (why, kept))).transpose()?;
         let mut journal = Self { folder, file: None, bytes: 0, compact_bytes: 0 };
         let added: Vec<JournalEntry> = alerts.into_values().collect();
-        let changes = Changes { is_all: true, removed: Vec::new(), added };
+        let changes = Changes { is_all: true, added, ..Changes::default() };
         journal.write(&changes)?;
         Ok((journal, Found { alerts: changes.added, torn_bytes, damage }))
     }
@@ -140,8 +152,12 @@ fn encode(changes: &Changes) -> String {
     if !changes.removed.is_empty() {
         push(&Line::Remove(changes.removed.clone()));
     }
-    for JournalEntry { id, is_resolved, alert } in &changes.added {
-        push(&Line::Add { id: *id, is_resolved: *is_resolved, alert: StoredAlert::from(&**alert) });
+    for JournalEntry { id, is_resolved, alert, taken } in &changes.added {
+        let alert = StoredAlert::from(&**alert);
+        push(&Line::Add { id: *id, is_resolved: *is_resolved, alert, taken: taken.clone() });
+    }
+    for (group, ids) in &changes.taken {
+        push(&Line::Taken { group: group.clone(), ids: ids.clone() });
     }
     text
 }
@@ -202,9 +218,16 @@ fn apply(text: &[u8], alerts: &mut BTreeMap<u64, JournalEntry>) -> Result<(), St
     }
     match serde_json::from_slice(json).map_err(|why| why.to_string())? {
         Line::Remove(ids) => ids.iter().for_each(|id| drop(alerts.remove(id))),
-        Line::Add { id, is_resolved, alert } => {
+        Line::Taken { group, ids } => {
+            for id in &ids {
+                if let Some(entry) = alerts.get_mut(id).filter(|entry| !entry.taken.contains(&group)) {
+                    entry.taken.push(group.clone());
+                }
+            }
+        }
+        Line::Add { id, is_resolved, alert, taken } => {
             let alert = Arc::new(Alert::try_from(alert)?);
-            alerts.insert(id, JournalEntry { id, is_resolved, alert });
+            alerts.insert(id, JournalEntry { id, is_resolved, alert, taken });
         }
     }
     Ok(())

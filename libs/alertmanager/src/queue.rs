@@ -2,7 +2,8 @@
 //!
 //! A machine without I/O and without a clock. Every Alertmanager reads the queue from the oldest alert to the newest, at its own
 //! pace. An alert is sent when each group has an Alertmanager that took it. It stays until all Alertmanagers have passed it, so that
-//! one that was away gets it too; the limits of the queue end that.
+//! one that was away gets it too; the limits of the queue end that. After a restart, a group gets only what none of its Alertmanagers
+//! has taken: an alert must not fire again where its resolution is known.
 //!
 //! An alert that is sent again while it waits takes the place of its older copy: same labels, same start, and both firing or both
 //! resolved. So the queue does not grow while an Alertmanager is away, and the resolution of an alert never replaces its firing.
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use model::Timestamp;
 
 use crate::alert::Alert;
-use crate::config::NotifierConfig;
+use crate::config::{AlertmanagerGroup, NotifierConfig};
 use entry::{Entry, Key};
 
 /// Most bytes of alerts in a request, except that there is always one.
@@ -66,6 +67,8 @@ pub(crate) struct JournalEntry {
     pub(crate) id: u64,
     pub(crate) is_resolved: bool,
     pub(crate) alert: Arc<Alert>,
+    /// The groups that have it already.
+    pub(crate) taken: Vec<String>,
 }
 
 /// What the journal must be told.
@@ -75,11 +78,13 @@ pub(crate) struct Changes {
     pub(crate) is_all: bool,
     pub(crate) removed: Vec<u64>,
     pub(crate) added: Vec<JournalEntry>,
+    /// Alerts that a group has and another one has not, by group.
+    pub(crate) taken: BTreeMap<String, BTreeSet<u64>>,
 }
 
 impl Changes {
     pub(crate) fn is_empty(&self) -> bool {
-        !self.is_all && self.removed.is_empty() && self.added.is_empty()
+        !self.is_all && self.removed.is_empty() && self.added.is_empty() && self.taken.is_empty()
     }
 }
 
@@ -88,7 +93,8 @@ impl Changes {
 pub(crate) struct Queue {
     capacity: usize,
     capacity_bytes: usize,
-    groups: usize,
+    /// Names of the groups in the journal.
+    keys: Vec<String>,
     entries: BTreeMap<u64, Entry>,
     by_key: HashMap<Key, u64>,
     bytes: usize,
@@ -100,6 +106,8 @@ pub(crate) struct Queue {
     counts: QueueCounts,
     added: BTreeSet<u64>,
     removed: Vec<u64>,
+    /// Alerts that a group has since the last look of the journal.
+    taken: BTreeMap<String, BTreeSet<u64>>,
     /// Too much has changed to list it.
     rewrite: bool,
 }
@@ -110,7 +118,7 @@ impl Queue {
         let mut queue = Self {
             capacity: config.capacity.max(1),
             capacity_bytes: config.capacity_bytes,
-            groups: config.groups.len(),
+            keys: config.groups.iter().map(AlertmanagerGroup::key).collect(),
             entries: BTreeMap::new(),
             by_key: HashMap::new(),
             bytes: 0,
@@ -121,11 +129,17 @@ impl Queue {
             counts: QueueCounts::default(),
             added: BTreeSet::new(),
             removed: Vec::new(),
+            taken: BTreeMap::new(),
             rewrite: false,
         };
-        for JournalEntry { id, is_resolved, alert } in journal {
+        for entry in journal {
+            let id = entry.id;
             queue.next = queue.next.max(id.saturating_add(1));
-            queue.insert(id, Entry::new(alert, is_resolved, queue.groups));
+            let entry = Entry::from_journal(entry, &queue.keys);
+            // It is only if a group is not configured any more.
+            if !entry.is_sent() {
+                queue.insert(id, entry);
+            }
         }
         queue.added.clear();
         queue.limit();
@@ -147,7 +161,7 @@ impl Queue {
         self.counts.pushed += alerts.len() as u64;
         for alert in alerts {
             let is_resolved = alert.is_resolved(now);
-            let entry = Entry::new(Arc::new(alert), is_resolved, self.groups);
+            let entry = Entry::new(Arc::new(alert), is_resolved, self.keys.len());
             let mut id = self.next;
             if let Some(older) = self.by_key.get(&entry.key()).copied() {
                 // Its place is kept, so that an alert that is sent again and again does not wait for ever.
@@ -193,6 +207,9 @@ impl Queue {
     /// Removes an alert from the journal.
     fn forget(&mut self, id: u64) {
         self.added.remove(&id);
+        self.taken.values_mut().for_each(|ids| {
+            ids.remove(&id);
+        });
         self.removed.push(id);
         if self.removed.len() > self.capacity.saturating_mul(4) {
             self.rewrite = true;
@@ -217,9 +234,11 @@ impl Queue {
     /// The next alerts for an Alertmanager, at most `most`; none if it has all.
     pub(crate) fn take(&mut self, reader: ReaderId, most: usize) -> Option<Batch> {
         let reader = self.readers.get_mut(&reader)?;
+        let group = reader.group;
         let mut batch = Batch { alerts: Vec::new(), ids: Vec::new(), end: reader.next };
         let mut bytes = 0;
-        for (id, entry) in self.entries.range(reader.next..).take(most.max(1)) {
+        let entries = self.entries.range(reader.next..).filter(|(_, entry)| entry.is_for(group));
+        for (id, entry) in entries.take(most.max(1)) {
             bytes += entry.bytes;
             if bytes > BATCH_BYTES && !batch.ids.is_empty() {
                 break;
@@ -228,8 +247,13 @@ impl Queue {
             batch.alerts.push(Arc::clone(&entry.alert));
             batch.end = id + 1;
         }
-        reader.sending = Some(batch.end).filter(|_| !batch.ids.is_empty());
-        reader.sending.map(|_| batch)
+        if batch.ids.is_empty() {
+            (reader.next, reader.sending) = (self.next, None);
+            self.clean();
+            return None;
+        }
+        reader.sending = Some(batch.end);
+        Some(batch)
     }
 
     /// Notes that an Alertmanager could not be asked: it takes the alerts again.
@@ -248,10 +272,15 @@ impl Queue {
             let Some(entry) = self.entries.get_mut(id).filter(|_| is_taken) else { continue };
             // Another alert cannot have this number: a number whose alerts are being sent is not used again.
             debug_assert!(Arc::ptr_eq(&entry.alert, alert), "alert {id} was replaced while it was sent");
-            if entry.take(group) {
+            if !entry.take(group) {
+                continue;
+            }
+            if entry.is_sent() {
                 self.waiting -= 1;
                 self.counts.sent += 1;
                 self.forget(*id);
+            } else if let Some(key) = self.keys.get(group) {
+                self.taken.entry(key.clone()).or_default().insert(*id);
             }
         }
         self.clean();
@@ -260,8 +289,9 @@ impl Queue {
     /// Removes what all Alertmanagers have passed.
     fn clean(&mut self) {
         let passed = self.readers.values().map(|reader| reader.next).min().unwrap_or(u64::MAX);
-        let has_readers: Vec<bool> =
-            (0..self.groups).map(|group| self.readers.values().any(|reader| reader.group == group)).collect();
+        let has_readers: Vec<bool> = (0..self.keys.len())
+            .map(|group| self.readers.values().any(|reader| reader.group == group))
+            .collect();
         // A group without Alertmanagers may have one later.
         let is_refused = has_readers.iter().all(|has| *has);
         let over = self.entries.range(..passed).filter(|(_, entry)| is_refused || entry.is_sent());
@@ -277,15 +307,19 @@ impl Queue {
     pub(crate) fn take_changes(&mut self, all: bool) -> Changes {
         let is_all = all || std::mem::take(&mut self.rewrite);
         let (mut removed, added) = (std::mem::take(&mut self.removed), std::mem::take(&mut self.added));
+        let mut taken = std::mem::take(&mut self.taken);
+        taken.retain(|_, ids| !ids.is_empty());
         let waiting = self.entries.iter().filter(|(_, entry)| !entry.is_sent());
         let added = if is_all {
             self.rewrite = false;
             removed.clear();
-            waiting.map(|(id, entry)| entry.to_journal(*id)).collect()
+            taken.clear();
+            waiting.map(|(id, entry)| entry.to_journal(*id, &self.keys)).collect()
         } else {
             let entries = added.iter().filter_map(|id| self.entries.get_key_value(id));
-            entries.filter(|(_, entry)| !entry.is_sent()).map(|(id, entry)| entry.to_journal(*id)).collect()
+            let entries = entries.filter(|(_, entry)| !entry.is_sent());
+            entries.map(|(id, entry)| entry.to_journal(*id, &self.keys)).collect()
         };
-        Changes { is_all, removed, added }
+        Changes { is_all, removed, added, taken }
     }
 }

@@ -14,11 +14,11 @@ fn entry(id: u64, name: &str) -> JournalEntry {
         ends_at: Timestamp::from_millis(7),
         generator_url: "http://x".to_owned(),
     };
-    JournalEntry { id, is_resolved: id % 2 == 1, alert: Arc::new(alert) }
+    JournalEntry { id, is_resolved: id % 2 == 1, alert: Arc::new(alert), taken: Vec::new() }
 }
 
 fn changes(removed: &[u64], added: &[JournalEntry]) -> Changes {
-    Changes { is_all: false, removed: removed.to_vec(), added: added.to_vec() }
+    Changes { removed: removed.to_vec(), added: added.to_vec(), ..Changes::default() }
 }
 
 fn found(data_dir: &Path) -> Found {
@@ -45,6 +45,13 @@ fn what_waits_is_there_after_a_restart() {
     let (mut journal, _) = Journal::open(dir.path()).unwrap();
     journal.write(&changes(&[2], &[entry(3, "newer"), entry(2, "again")])).unwrap();
     assert_eq!(found(dir.path()).alerts, [entry(2, "again"), entry(3, "newer")]);
+    let (mut journal, _) = Journal::open(dir.path()).unwrap();
+    let taken = [("g".to_owned(), [2, 7].into())].into();
+    journal.write(&Changes { taken, ..Changes::default() }).unwrap();
+    for _ in 0..2 {
+        let expected = JournalEntry { taken: vec!["g".to_owned()], ..entry(2, "again") };
+        assert_eq!(found(dir.path()).alerts, [expected, entry(3, "newer")]);
+    }
 }
 
 #[test]
@@ -126,7 +133,7 @@ fn a_file_that_cannot_be_written_is_written_anew_later() {
     let (mut journal, _) = Journal::open(dir.path()).unwrap();
     // No file can be created with the name of a folder.
     fs::create_dir(path.with_file_name("journal.new")).unwrap();
-    let all = Changes { is_all: true, removed: Vec::new(), added: vec![entry(9, "z")] };
+    let all = Changes { is_all: true, added: vec![entry(9, "z")], ..Changes::default() };
     assert!(journal.write(&all).is_err() && journal.wants_all());
     assert!(journal.write(&changes(&[], &[entry(4, "d")])).is_err());
     fs::remove_dir(path.with_file_name("journal.new")).unwrap();
@@ -146,7 +153,7 @@ fn a_long_file_is_written_anew() {
         times += 1;
         assert!(times < 100, "the file grew without end");
     }
-    journal.write(&Changes { is_all: true, removed: Vec::new(), added: many.clone() }).unwrap();
+    journal.write(&Changes { is_all: true, added: many.clone(), ..Changes::default() }).unwrap();
     assert!(!journal.wants_all());
     assert_eq!(found(dir.path()).alerts, many);
 }

@@ -18,12 +18,35 @@ pub(super) struct Entry {
     pub(super) bytes: usize,
     /// Which groups have an Alertmanager that took it.
     taken: Vec<bool>,
+    /// Which groups had one before the last restart. They do not get it again.
+    taken_before: Vec<bool>,
 }
 
 impl Entry {
     pub(super) fn new(alert: Arc<Alert>, is_resolved: bool, groups: usize) -> Self {
         let bytes = alert.size_bytes();
-        Self { alert, is_resolved, bytes, taken: vec![false; groups] }
+        let (taken, taken_before) = (vec![false; groups], vec![false; groups]);
+        Self { alert, is_resolved, bytes, taken, taken_before }
+    }
+
+    /// An alert of the journal. `keys` name the groups.
+    pub(super) fn from_journal(entry: JournalEntry, keys: &[String]) -> Self {
+        let taken: Vec<bool> = keys.iter().map(|key| entry.taken.contains(key)).collect();
+        Self {
+            taken: taken.clone(),
+            taken_before: taken,
+            ..Self::new(entry.alert, entry.is_resolved, keys.len())
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn has(&self, group: usize) -> bool {
+        self.taken[group]
+    }
+
+    /// Whether the Alertmanagers of a group get it.
+    pub(super) fn is_for(&self, group: usize) -> bool {
+        self.taken_before.get(group) != Some(&true)
     }
 
     pub(super) fn key(&self) -> Key {
@@ -35,16 +58,14 @@ impl Entry {
         self.taken.iter().all(|taken| *taken)
     }
 
-    /// Notes that an Alertmanager of a group took it. True if it is sent with that.
+    /// Notes that an Alertmanager of a group took it. False if another one of the group did before.
     pub(super) fn take(&mut self, group: usize) -> bool {
-        let was_sent = self.is_sent();
-        if let Some(taken) = self.taken.get_mut(group) {
-            *taken = true;
-        }
-        !was_sent && self.is_sent()
+        self.taken.get_mut(group).is_some_and(|taken| !std::mem::replace(taken, true))
     }
 
-    pub(super) fn to_journal(&self, id: u64) -> JournalEntry {
-        JournalEntry { id, is_resolved: self.is_resolved, alert: Arc::clone(&self.alert) }
+    pub(super) fn to_journal(&self, id: u64, keys: &[String]) -> JournalEntry {
+        let taken = keys.iter().zip(&self.taken).filter(|(_, taken)| **taken).map(|(key, _)| key.clone());
+        let taken = taken.collect();
+        JournalEntry { id, is_resolved: self.is_resolved, alert: Arc::clone(&self.alert), taken }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use httpclient::HttpEndpointsConfig;
 use model::Labels;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -30,8 +31,11 @@ fn resolved(name: &str) -> Alert {
 }
 
 fn config(groups: usize, capacity: usize) -> NotifierConfig {
-    let group = AlertmanagerGroup { members: Vec::new(), timeout: Duration::from_secs(1) };
-    NotifierConfig { groups: vec![group; groups], capacity, ..NotifierConfig::default() }
+    let group = |number: usize| AlertmanagerGroup {
+        members: vec![HttpEndpointsConfig::from_url(&format!("http://am-{number}"), 9093).unwrap()],
+        timeout: Duration::from_secs(1),
+    };
+    NotifierConfig { groups: (0..groups).map(group).collect(), capacity, ..NotifierConfig::default() }
 }
 
 fn queue(groups: usize, capacity: usize) -> Queue {
@@ -148,6 +152,34 @@ fn large_alerts_are_sent_in_several_requests() {
     assert_eq!([(); 3].map(|()| sends(&mut queue, a, 64)), ["ab", "cd", ""]);
 }
 
+#[test]
+fn after_a_restart_a_group_gets_only_what_it_has_not_taken() {
+    let config = config(2, 9);
+    let mut before = Queue::new(&config, Vec::new());
+    let a = before.add_reader(0);
+    before.push(vec![firing("x")], NOW);
+    let mut journal = BTreeMap::new();
+    replay(&mut journal, before.take_changes(false));
+    assert_eq!(sends(&mut before, a, 64), "x");
+    replay(&mut journal, before.take_changes(false));
+    before.push(vec![resolved("x")], NOW);
+    replay(&mut journal, before.take_changes(true));
+    let mut after = Queue::new(&config, journal.into_values().collect());
+    let [a, b] = [0, 1].map(|group| after.add_reader(group));
+    assert_eq!(sends(&mut after, a, 64), "x-");
+    assert_eq!(sends(&mut after, b, 64), "xx-");
+    assert_eq!((after.waiting(), after.entries.len()), (0, 0));
+    // All groups of the next configuration have it.
+    let entry = JournalEntry {
+        id: 7,
+        is_resolved: false,
+        alert: Arc::new(firing("y")),
+        taken: vec![config.groups[0].key()],
+    };
+    let one = NotifierConfig { groups: config.groups[..1].to_vec(), ..config };
+    assert_eq!(Queue::new(&one, vec![entry]).waiting(), 0);
+}
+
 /// The alerts that a journal has after these changes.
 fn replay(journal: &mut BTreeMap<u64, JournalEntry>, changes: Changes) {
     if changes.is_all {
@@ -155,6 +187,12 @@ fn replay(journal: &mut BTreeMap<u64, JournalEntry>, changes: Changes) {
     }
     changes.removed.iter().for_each(|id| drop(journal.remove(id)));
     journal.extend(changes.added.into_iter().map(|entry| (entry.id, entry)));
+    for (group, id) in changes.taken.iter().flat_map(|(group, ids)| ids.iter().map(move |id| (group, id))) {
+        let entry = journal.get_mut(id).unwrap();
+        if !entry.taken.contains(group) {
+            entry.taken.push(group.clone());
+        }
+    }
 }
 
 #[test]
@@ -228,9 +266,13 @@ fn random_work_loses_no_alert_and_the_journal_has_what_waits() {
                 "{name} {is_resolved} {version} {seen:?}"
             );
         }
-        // A queue with this journal sends the same.
+        // A queue with this journal sends to each group what it has not taken.
         let mut next = Queue::new(&config(groups, 1_000), journal.into_values().collect());
-        let reader = next.add_reader(0);
-        assert_eq!(next.take(reader, 64).map_or(0, |batch| batch.alerts.len()), unsent.len());
+        assert_eq!(next.waiting(), unsent.len());
+        for group in 0..groups {
+            let reader = next.add_reader(group);
+            let expected = unsent.iter().filter(|entry| !entry.has(group)).count();
+            assert_eq!(next.take(reader, 64).map_or(0, |batch| batch.alerts.len()), expected);
+        }
     }
 }

@@ -129,6 +129,9 @@ async fn no_alert_is_lost_by_kills_and_none_is_notified_twice() {
         Some(real) => format!("{url} {}", real.url()),
         None => url,
     };
+    // Nobody is there until the end.
+    let late = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let urls = format!("{urls} http://{late}/prefix");
     let mut saved = Saved::default();
     for round in 0..kills {
         let answers = [Answer::Take, Answer::Fail(500), Answer::Hang, Answer::Html, Answer::Fail(503)];
@@ -144,11 +147,12 @@ async fn no_alert_is_lost_by_kills_and_none_is_notified_twice() {
         .unwrap();
     }
     faulty.answers(Answer::Take);
+    let (late, _) = TestAlertmanager::start_at(late).await;
     let world = World::start(each_a_group(&urls), Some(folder.path()));
     world.is_sent().await;
     world.stop().await;
-    let received = received(&faulty);
-    for name in &saved.fired {
+    let received = [received(&faulty), received(&late)];
+    for (name, received) in saved.fired.iter().flat_map(|name| received.iter().map(move |own| (name, own))) {
         let (has_fired, is_resolved) = received.get(name).copied().unwrap_or_default();
         assert!(has_fired, "{name} was lost");
         if saved.resolved.contains(name) {
@@ -159,6 +163,7 @@ async fn no_alert_is_lost_by_kills_and_none_is_notified_twice() {
     let Some(real) = real else { return };
     let active: BTreeSet<String> = real.names().into_iter().collect();
     assert_eq!(active.len(), real.active().len(), "an alert is there twice");
+    let mut unreported = BTreeSet::new();
     for name in &saved.fired {
         if saved.resolved.contains(name) {
             assert!(!active.contains(name), "{name} still fires");
@@ -166,8 +171,11 @@ async fn no_alert_is_lost_by_kills_and_none_is_notified_twice() {
             until("the receiver knows the alert", || webhook.of(name)[0] > 0).await;
             assert_eq!(webhook.of(name), [1, 0], "{name}");
         } else {
-            // It was resolved by the last alerts of its process, which were not reported any more.
-            assert!(received[name].1, "{name} does not fire");
+            // The last alerts of a process were not reported any more. Their resolution, of which there is one, may have reached
+            // this Alertmanager before it was on the disk.
+            let (round, _) = name.split_once('n').unwrap();
+            let is_known = received[0][name].1;
+            assert!(is_known || unreported.insert(round), "{name} does not fire");
         }
         assert!(webhook.of(name)[0] <= 1 && webhook.of(name)[1] <= 1, "{name} was notified twice");
     }

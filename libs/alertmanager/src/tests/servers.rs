@@ -71,7 +71,8 @@ impl TestAlertmanager {
         (own, format!("http://{address}/prefix"))
     }
 
-    async fn start_at(address: SocketAddr) -> (Self, SocketAddr) {
+    /// Starts it at an address, and gives the one that it has.
+    pub(super) async fn start_at(address: SocketAddr) -> (Self, SocketAddr) {
         let own = Self::default();
         let listener = tokio::net::TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
