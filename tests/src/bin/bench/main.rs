@@ -3,6 +3,7 @@
 mod bucket_bench;
 mod compactor_bench;
 mod delay;
+mod envoy;
 mod head_bench;
 mod load;
 mod mesh_bench;
@@ -37,6 +38,7 @@ const BENCHES: &[Bench] = &[
     ("bucket", bucket_bench::run),
     ("compactor", compactor_bench::run),
     ("mesh", mesh_bench::run),
+    ("mesh-vs-envoy", mesh_bench::run_versus),
     ("sidecar", sidecar_bench::run),
     ("store", store_bench::run),
     ("store-vs-prometheus", store_bench::run_versus),

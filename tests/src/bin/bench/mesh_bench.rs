@@ -1,4 +1,4 @@
-//! Transfers through two gateways over QUIC and over TCP, compared with a direct connection.
+//! Transfers through two gateways over QUIC and over TCP, compared with a direct connection, and with two Envoys.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,6 +12,7 @@ use proto::thanos::{LabelNamesRequest, SeriesRequest};
 use tests::{Cluster, Mesh, Process, Reach, Usage, free_port, wait_for};
 use tokio::runtime::Runtime;
 
+use crate::envoy::{self, EnvoyPair};
 use crate::report::{BenchReport, BenchRow, median};
 use crate::source;
 
@@ -21,7 +22,9 @@ const MIB: f64 = (1 << 20) as f64;
 const STREAM_BYTES: usize = 512 << 20;
 const START: Duration = Duration::from_secs(30);
 /// Must be lower than the number of streams that a cluster's gateway allows per peer.
-const IDLE_STREAMS: usize = 200;
+const IDLE_STREAMS: usize = 400;
+/// Streams beside which small calls are measured.
+const BESIDE_STREAMS: usize = 16;
 
 /// A route from the client to the source.
 struct Way {
@@ -30,6 +33,23 @@ struct Way {
     /// Process ids of the gateways on the route: observability side, cluster side.
     gateways: Vec<u32>,
     _mesh: Option<Mesh>,
+    _envoys: Option<EnvoyPair>,
+}
+
+/// Ways that are compared with the first of them, and the name of the benchmark.
+struct Race<'a> {
+    bench: &'static str,
+    runtime: &'a Runtime,
+    ways: Vec<Way>,
+}
+
+impl Race<'_> {
+    /// A row of the way at `at`, with its ratio to the first one.
+    fn row(&self, at: usize, what: &str, unit: &'static str, values: &[Vec<f64>]) -> BenchRow {
+        let name = format!("{}/{}/{what}", self.bench, self.ways[at].name);
+        let row = BenchRow::new(name, unit, values[at].clone());
+        if at == 0 { row } else { row.versus(self.ways[0].name, median(&values[0])) }
+    }
 }
 
 impl Way {
@@ -44,28 +64,85 @@ impl Way {
 
 pub(crate) fn run(report: &mut BenchReport) {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let address = free_port();
-    let me = std::env::current_exe().expect("a running program has a file");
-    let args = [source::ROLE.to_owned(), address.to_string()];
-    let _source = Process::start(&me, &args, &dir.path().join("source.log"));
+    let (_source, address) = start_source(dir.path());
     let runtime = Runtime::new().expect("a runtime");
     let _inside = runtime.enter();
 
-    let direct = mesh::direct(&address.to_string()).expect("an address");
-    let mut ways = vec![Way { name: "direct", channel: direct, gateways: Vec::new(), _mesh: None }];
+    let channel = mesh::direct(&address.to_string()).expect("an address");
+    let mut ways = vec![Way { name: "direct", channel, gateways: Vec::new(), _mesh: None, _envoys: None }];
     for transport in ["tcp", "quic"] {
         ways.push(through_gateways(&dir.path().join(transport), transport, address));
     }
-    for way in &ways {
-        wait_for(&format!("an answer, {}", way.name), START, || runtime.block_on(label_names(&way.channel)));
-    }
-    bulk(report, &runtime, &ways, "stream of 64 KiB messages", 64 << 10, 1);
-    bulk(report, &runtime, &ways, "stream of 1 KiB messages", 1 << 10, 1);
-    bulk(report, &runtime, &ways, "8 streams of 64 KiB messages", 64 << 10, 8);
-    unary(report, &runtime, &ways, 1, 2_000);
-    unary(report, &runtime, &ways, 32, 20_000);
-    drop(ways);
+    let race = Race { bench: "mesh", runtime: &runtime, ways };
+    race.wait();
+    bulk(report, &race, "stream of 64 KiB messages", 64 << 10, 1);
+    bulk(report, &race, "stream of 1 KiB messages", 1 << 10, 1);
+    bulk(report, &race, "8 streams of 64 KiB messages", 64 << 10, 8);
+    unary(report, &race, 1, 2_000);
+    unary(report, &race, 32, 20_000);
+    drop(race);
     memory(report, &runtime, dir.path(), address);
+}
+
+/// The same beside two Envoys with mutual TLS between them, in one run.
+pub(crate) fn run_versus(report: &mut BenchReport) {
+    let Some(program) = envoy::program() else {
+        println!("mesh-vs-envoy: skipped, because there is no `envoy` on the PATH and $ENVOY is not set");
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let (_source, address) = start_source(dir.path());
+    let runtime = Runtime::new().expect("a runtime");
+    let _inside = runtime.enter();
+    let ways = || -> Vec<Way> {
+        let fresh = tempfile::tempdir_in(dir.path()).expect("a folder").keep();
+        let gateways =
+            ["tcp", "quic"].map(|transport| through_gateways(&fresh.join(transport), transport, address));
+        std::iter::once(through_envoys(&program, &fresh.join("envoy"), address)).chain(gateways).collect()
+    };
+    let race = Race { bench: "mesh-vs-envoy", runtime: &runtime, ways: ways() };
+    race.wait();
+    bulk(report, &race, "8 streams of 64 KiB messages", 64 << 10, 8);
+    unary(report, &race, 1, 2_000);
+    unary(report, &race, 32, 20_000);
+    beside(report, &race);
+    drop(race);
+    let mut idle = vec![Vec::new(); 3];
+    for _ in 0..ROUNDS {
+        let race = Race { bench: "mesh-vs-envoy", runtime: &runtime, ways: ways() };
+        race.wait();
+        for (values, way) in idle.iter_mut().zip(&race.ways) {
+            values.push(idle_stream(&runtime, way));
+        }
+    }
+    let race = Race { bench: "mesh-vs-envoy", runtime: &runtime, ways: ways() };
+    for at in 0..race.ways.len() {
+        report.add(&race.row(at, "idle stream, both proxies", "KiB", &idle));
+    }
+}
+
+impl Race<'_> {
+    fn wait(&self) {
+        for way in &self.ways {
+            wait_for(&format!("an answer, {}", way.name), START, || {
+                self.runtime.block_on(label_names(&way.channel))
+            });
+        }
+    }
+}
+
+fn start_source(dir: &Path) -> (Process, SocketAddr) {
+    let address = free_port();
+    let me = std::env::current_exe().expect("a running program has a file");
+    let args = [source::ROLE.to_owned(), address.to_string()];
+    (Process::start(&me, &args, &dir.join("source.log")), address)
+}
+
+fn through_envoys(program: &Path, dir: &Path, source: SocketAddr) -> Way {
+    let pair = EnvoyPair::start(program, dir, source);
+    let channel = mesh::direct(&pair.address.to_string()).expect("an address");
+    let gateways = pair.processes.iter().map(Process::id).collect();
+    Way { name: "envoy", channel, gateways, _mesh: None, _envoys: Some(pair) }
 }
 
 fn through_gateways(dir: &Path, transport: &'static str, source: SocketAddr) -> Way {
@@ -79,7 +156,7 @@ fn through_gateways(dir: &Path, transport: &'static str, source: SocketAddr) -> 
     let target = format!("source.{}", source::CLUSTER).parse().expect("a target's name");
     let channel = mesh::via(&mesh.grpc.to_string(), &target).expect("an address");
     let gateways = vec![mesh.observability.id(), mesh.clusters[0].id()];
-    Way { name: transport, channel, gateways, _mesh: Some(mesh) }
+    Way { name: transport, channel, gateways, _mesh: Some(mesh), _envoys: None }
 }
 
 fn client(channel: &Channel) -> StoreClient<Channel> {
@@ -108,67 +185,93 @@ async fn read_stream(channel: &Channel, bytes: usize, count: usize) {
     assert_eq!(seen, count, "messages of the stream");
 }
 
-fn bulk(report: &mut BenchReport, runtime: &Runtime, ways: &[Way], what: &str, bytes: usize, streams: usize) {
+fn bulk(report: &mut BenchReport, race: &Race<'_>, what: &str, bytes: usize, streams: usize) {
     // Small messages use more CPU time in the client and the source. Fewer bytes are enough for them.
     let total = if bytes < 64 << 10 { STREAM_BYTES / 4 } else { STREAM_BYTES };
     let count = total / bytes / streams;
-    let mut rates = vec![Vec::new(); ways.len()];
-    let mut costs = vec![Vec::new(); ways.len()];
+    let mut rates = vec![Vec::new(); race.ways.len()];
+    let mut costs = vec![Vec::new(); race.ways.len()];
     for _ in 0..ROUNDS {
-        for (at, way) in ways.iter().enumerate() {
+        for (at, way) in race.ways.iter().enumerate() {
             let (begun, cpu) = (Instant::now(), way.cpu_seconds());
-            runtime.block_on(join_all((0..streams).map(|_| read_stream(&way.channel, bytes, count))));
+            race.runtime.block_on(join_all((0..streams).map(|_| read_stream(&way.channel, bytes, count))));
             let mib = (count * streams * bytes) as f64 / MIB;
             rates[at].push(mib / begun.elapsed().as_secs_f64());
             costs[at].push((way.cpu_seconds() - cpu) / (mib / 1024.0));
         }
     }
-    let direct = median(&rates[0]);
-    for (at, way) in ways.iter().enumerate() {
-        let row = BenchRow::new(format!("mesh/{}/{what}", way.name), "MiB/s", rates[at].clone());
-        let row = if at == 0 { row } else { row.versus("direct", direct).peak(way.peak_rss()) };
-        report.add(&row);
+    for (at, way) in race.ways.iter().enumerate() {
+        let row = race.row(at, what, "MiB/s", &rates);
+        report.add(&if way.gateways.is_empty() { row } else { row.peak(way.peak_rss()) });
     }
-    for (at, way) in ways.iter().enumerate().skip(1) {
-        report.add(&BenchRow::new(
-            format!("mesh/{}/{what}/cpu of both", way.name),
-            "s/GiB",
-            costs[at].clone(),
-        ));
+    // A way without gateways costs nothing, and is no reference.
+    let has_cost = |way: &Way| !way.gateways.is_empty();
+    for (at, way) in race.ways.iter().enumerate().filter(|(_, way)| has_cost(way)) {
+        let cost = format!("{what}/cpu of both");
+        report.add(&match has_cost(&race.ways[0]) {
+            true => race.row(at, &cost, "s/GiB", &costs),
+            false => BenchRow::new(format!("{}/{}/{cost}", race.bench, way.name), "s/GiB", costs[at].clone()),
+        });
     }
 }
 
-fn unary(report: &mut BenchReport, runtime: &Runtime, ways: &[Way], concurrency: usize, calls: usize) {
-    let mut rates = vec![Vec::new(); ways.len()];
-    let mut quantiles = vec![[Vec::new(), Vec::new()]; ways.len()];
+/// The times of small calls of `concurrency` callers, in microseconds, sorted.
+fn call(race: &Race<'_>, way: &Way, concurrency: usize, calls: usize) -> Vec<f64> {
+    let workers = (0..concurrency).map(|_| async {
+        let mut micros = Vec::with_capacity(calls / concurrency);
+        for _ in 0..calls / concurrency {
+            let call = Instant::now();
+            label_names(&way.channel).await.expect("an answer");
+            micros.push(call.elapsed().as_secs_f64() * 1e6);
+        }
+        micros
+    });
+    let mut micros: Vec<f64> = race.runtime.block_on(join_all(workers)).into_iter().flatten().collect();
+    micros.sort_by(f64::total_cmp);
+    micros
+}
+
+fn quantile(sorted: &[f64], quantile: f64) -> f64 {
+    sorted[((sorted.len() - 1) as f64 * quantile) as usize]
+}
+
+fn unary(report: &mut BenchReport, race: &Race<'_>, concurrency: usize, calls: usize) {
+    let mut rates = vec![Vec::new(); race.ways.len()];
+    let (mut p50, mut p99) = (rates.clone(), rates.clone());
     for _ in 0..ROUNDS {
-        for (at, way) in ways.iter().enumerate() {
+        for (at, way) in race.ways.iter().enumerate() {
             let begun = Instant::now();
-            let workers = (0..concurrency).map(|_| async {
-                let mut micros = Vec::with_capacity(calls / concurrency);
-                for _ in 0..calls / concurrency {
-                    let call = Instant::now();
-                    label_names(&way.channel).await.expect("an answer");
-                    micros.push(call.elapsed().as_secs_f64() * 1e6);
-                }
-                micros
-            });
-            let mut micros: Vec<f64> = runtime.block_on(join_all(workers)).into_iter().flatten().collect();
+            let micros = call(race, way, concurrency, calls);
             rates[at].push(micros.len() as f64 / begun.elapsed().as_secs_f64());
-            micros.sort_by(f64::total_cmp);
-            for (quantile, values) in [0.5, 0.99].into_iter().zip(&mut quantiles[at]) {
-                values.push(micros[((micros.len() - 1) as f64 * quantile) as usize]);
-            }
+            p50[at].push(quantile(&micros, 0.5));
+            p99[at].push(quantile(&micros, 0.99));
         }
     }
-    for (at, way) in ways.iter().enumerate() {
-        let name = format!("mesh/{}/unary, {concurrency} at once", way.name);
-        let compare = |row: BenchRow, direct: f64| if at == 0 { row } else { row.versus("direct", direct) };
-        report.add(&compare(BenchRow::new(&name, "calls/s", rates[at].clone()), median(&rates[0])));
-        for (label, i) in [("p50", 0), ("p99", 1)] {
-            let row = BenchRow::new(format!("{name}/{label}"), "us", quantiles[at][i].clone());
-            report.add(&compare(row, median(&quantiles[0][i])));
+    for at in 0..race.ways.len() {
+        let what = format!("unary, {concurrency} at once");
+        report.add(&race.row(at, &what, "calls/s", &rates));
+        report.add(&race.row(at, &format!("{what}/p50"), "us", &p50));
+        report.add(&race.row(at, &format!("{what}/p99"), "us", &p99));
+    }
+}
+
+/// Small calls while other streams of the same connection transfer as fast as they can.
+fn beside(report: &mut BenchReport, race: &Race<'_>) {
+    let mut p99 = vec![Vec::new(); race.ways.len()];
+    for _ in 0..ROUNDS {
+        for (at, way) in race.ways.iter().enumerate() {
+            let streams: Vec<_> = (0..BESIDE_STREAMS)
+                .map(|_| {
+                    let channel = way.channel.clone();
+                    race.runtime.spawn(async move { read_stream(&channel, 64 << 10, 1 << 20).await })
+                })
+                .collect();
+            p99[at].push(quantile(&call(race, way, 1, 300), 0.99));
+            streams.iter().for_each(tokio::task::JoinHandle::abort);
         }
+    }
+    for at in 0..race.ways.len() {
+        report.add(&race.row(at, &format!("unary beside {BESIDE_STREAMS} streams/p99"), "us", &p99));
     }
 }
 
