@@ -18,6 +18,7 @@ mod scraper;
 mod shipped_rules;
 mod store;
 mod tools;
+mod units;
 mod uploads;
 mod workspace;
 mod world;

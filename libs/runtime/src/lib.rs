@@ -40,6 +40,7 @@ mod request_log;
 mod role_error;
 mod security;
 mod serve;
+mod service_manager;
 mod shutdown;
 mod startup;
 mod supervisor;

@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use crate::probes::Probes;
 use crate::reload::Reload;
 use crate::role_error::{EXIT_OK, RoleError};
+use crate::service_manager::ServiceManager;
 use crate::shutdown::{Shutdown, ShutdownGate};
 
 /// Exit code after the second signal, 128 + SIGINT as in shells.
@@ -111,6 +112,12 @@ impl Supervisor {
     ///
     /// Returns early with [`EXIT_OK`] when the last task has returned without an error.
     pub(crate) async fn run(mut self, mut signals: Signals) -> ExitCode {
+        let manager = ServiceManager::of_environment();
+        if let Some(manager) = &manager {
+            manager.ready();
+            tokio::spawn(manager.clone().follow(self.probes.clone()));
+        }
+        signals.manager = manager.clone();
         let code = tokio::select! {
             name = signals.stop(&self.reload) => {
                 info!(signal = name, grace = ?self.grace, "received a signal, stopping");
@@ -120,6 +127,9 @@ impl Supervisor {
             () = self.shutdown.triggered() => EXIT_OK,
             code = self.tasks.until_failure() => code,
         };
+        if let Some(manager) = &manager {
+            manager.stopping();
+        }
         let reload = self.reload.clone();
         tokio::select! {
             biased;
@@ -161,6 +171,8 @@ pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// Who is told of reloads.
+    manager: Option<ServiceManager>,
 }
 
 impl Signals {
@@ -169,6 +181,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            manager: None,
         })
     }
 
@@ -179,9 +192,13 @@ impl Signals {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
                 _ = self.hangup.recv() => {
-                    let reload = reload.clone();
-                    // Each hook logs its own outcome.
-                    tokio::spawn(async move { reload.run().await.is_ok() });
+                    let (reload, manager) = (reload.clone(), self.manager.clone());
+                    tokio::spawn(async move {
+                        manager.iter().for_each(ServiceManager::reloading);
+                        // Each hook logs its own outcome.
+                        let _ = reload.run().await;
+                        manager.iter().for_each(ServiceManager::ready);
+                    });
                 }
             }
         }
