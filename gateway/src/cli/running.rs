@@ -223,7 +223,7 @@ fn peers_text(peers: &[PeerReport]) -> String {
             until(&peer.certificate_not_after),
         ]);
     }
-    table.draw(TableStyle::Plain, output_width())
+    table.draw(TableStyle::Plain, output_width()) + "\n"
 }
 
 fn targets_text(targets: &[TargetReport]) -> String {
@@ -248,7 +248,7 @@ fn targets_text(targets: &[TargetReport]) -> String {
         }
         table.push(row);
     }
-    table.draw(TableStyle::Plain, output_width())
+    table.draw(TableStyle::Plain, output_width()) + "\n"
 }
 
 fn certificates_text(certificates: &[CertificateReport]) -> String {
@@ -262,7 +262,7 @@ fn certificates_text(certificates: &[CertificateReport]) -> String {
             certificate.key_pin.clone(),
         ]);
     }
-    table.draw(TableStyle::Plain, output_width())
+    table.draw(TableStyle::Plain, output_width()) + "\n"
 }
 
 fn connect_text(attempts: &[ConnectReport]) -> String {
@@ -277,7 +277,7 @@ fn connect_text(attempts: &[ConnectReport]) -> String {
             if attempt.error.is_empty() { "connected".to_owned() } else { attempt.error.clone() },
         ]);
     }
-    table.draw(TableStyle::Plain, output_width())
+    table.draw(TableStyle::Plain, output_width()) + "\n"
 }
 
 fn rounded_duration(seconds: f64) -> String {
