@@ -4,9 +4,11 @@
 //! its data directory ([`credentials`]), and renews its certificate in time ([`renewal`]). The observability gateway reads
 //! the registered clusters from the inventory ([`registrations`]).
 
+mod awaited;
 pub(crate) mod credentials;
 pub(crate) mod enrolment;
 pub(crate) mod join;
+pub(crate) mod outbound_enrolment;
 pub(crate) mod received;
 pub(crate) mod recovery;
 pub(crate) mod registrations;

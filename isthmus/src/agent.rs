@@ -119,7 +119,7 @@ fn replica_label(replica: &Name) -> FixedLabel {
 async fn build(mut config: AgentConfig, mut startup: Startup) -> Result<RunningRole, RoleError> {
     // The folder first: one that cannot be used costs no token.
     let folder = scraper::open(&config.scrape).await?;
-    let member = Member::join(&config.credentials, config.token, &ProxyConfig::Environment).await?;
+    let member = Member::join(&config.credentials, config.token, &ProxyConfig::Environment, None).await?;
     let member = member.with_join_file(config.join_file);
     let of_certificate = |name, value: &str| FixedLabel {
         name,

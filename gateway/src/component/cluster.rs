@@ -58,7 +58,8 @@ pub(super) async fn build(
     mut startup: Startup,
     metrics: Arc<GatewayMetrics>,
 ) -> Result<(RunningRole, Addresses), RoleError> {
-    let member = Member::join(&setup.config.data_dir, setup.token.clone(), &setup.config.proxy).await?;
+    let (config, token) = (&setup.config, setup.token.clone());
+    let member = Member::join(&config.data_dir, token, &config.proxy, role.listen.as_ref()).await?;
     let member = member.with_join_file(setup.join_file.clone());
     let probes = startup.probes();
     let mesh = attach(&setup, role, member, probes, &mut startup, metrics).await?;

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use httpclient::{Proxies, ProxyConfig};
 use identity::{ActiveCredentials, Credentials, Name, TrustBundle};
 use pki::JoinToken;
-use runtime::RoleError;
+use runtime::{ListenAddress, RoleError};
 
 use crate::membership::{
     credentials::{DataDir, Membership},
@@ -29,7 +29,8 @@ pub struct Member {
 }
 
 impl Member {
-    /// Loads the credentials of the data directory if they are valid; otherwise joins with the token, through `proxy`.
+    /// Loads the credentials of the data directory if they are valid; otherwise joins with the token, through `proxy`. With
+    /// `listen`, it also waits there for the issuer to connect.
     ///
     /// # Errors
     /// The directory cannot be used, it has no valid credentials and there is no token, or the token is refused.
@@ -38,11 +39,12 @@ impl Member {
         data_dir: &'a Path,
         token: Option<JoinToken>,
         proxy: &'a ProxyConfig,
+        listen: Option<&'a ListenAddress>,
     ) -> BoxFuture<'a, Result<Self, RoleError>> {
         Box::pin(async move {
             identity::forbid_core_dumps();
             let data_dir = DataDir::open(data_dir)?;
-            let (credentials, bundle) = load_or_join(&data_dir, token.as_ref(), proxy).await?;
+            let (credentials, bundle) = load_or_join(&data_dir, token.as_ref(), proxy, listen).await?;
             let membership = data_dir.load_membership()?;
             Ok(Self { data_dir, credentials, bundle, membership, join_file: None })
         })
@@ -75,6 +77,7 @@ async fn load_or_join(
     data_dir: &DataDir,
     token: Option<&JoinToken>,
     proxy: &ProxyConfig,
+    listen: Option<&ListenAddress>,
 ) -> Result<(Credentials, TrustBundle), RoleError> {
     let path = data_dir.path().display();
     let now = SystemTime::now();
@@ -126,7 +129,7 @@ async fn load_or_join(
         )));
     };
     let proxies = Proxies::of(proxy).map_err(RoleError::wrong_configuration)?;
-    join::join(token, data_dir, &proxies).await?;
+    join::join(token, data_dir, &proxies, listen).await?;
     data_dir.load()?.ok_or_else(|| {
         RoleError::failed(format!("data directory {path}: the certificate that was just stored is missing"))
     })

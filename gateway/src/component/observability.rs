@@ -35,6 +35,7 @@ use crate::{
     membership::{
         credentials::{CredentialKeeper, DataDir},
         enrolment::EnrolmentService,
+        outbound_enrolment::OutboundEnrolment,
         registrations::Registrations,
         renewal,
     },
@@ -92,19 +93,12 @@ pub(super) async fn build(
     };
     let start_accepted = start.clone();
     let enrolled = enrolment.enrolled.clone();
+    let outbound = OutboundEnrolment::new(enrolment.clone(), &store)?;
     let start_accepted = Box::new(move |connection| drop(start_accepted(connection)));
     startup.spawn("mesh listener", accept(listener, shutdown.clone(), start_accepted, Some(enrolment)));
 
     let all_links = Arc::new(Mutex::new(vec![node.links().clone()]));
-    let node_of = {
-        let (all_links, store, metrics, directory, guard) =
-            (all_links.clone(), store.clone(), metrics.clone(), directory.clone(), trust.guard().clone());
-        move |cluster: &Name| {
-            let node = dialling_node(cluster, &store, &metrics, &directory).with_guard(guard.clone());
-            all_links.lock().unwrap_or_else(PoisonError::into_inner).push(node.links().clone());
-            node
-        }
-    };
+    let node_of = node_for_each_cluster(&store, &metrics, &directory, &trust, outbound, all_links.clone());
     let dialers = Arc::new(DialerSet::new(
         store.clone(),
         setup.config.transport,
@@ -187,19 +181,41 @@ fn open_issuer(role: &ObservabilityRole) -> Result<Arc<Issuer>, RoleError> {
     Ok(Arc::new(issuer.with_recovery(role.recover_expired)))
 }
 
+/// Makes the node for connections to a cluster, and adds its connections to `all_links`.
+fn node_for_each_cluster(
+    store: &Arc<CredentialStore>,
+    metrics: &Arc<GatewayMetrics>,
+    directory: &Arc<Directory>,
+    trust: &IssuedTrust,
+    outbound: Arc<OutboundEnrolment>,
+    all_links: Arc<Mutex<Vec<MeshLinks>>>,
+) -> impl Fn(&Name) -> MeshNode + Send + Sync + 'static {
+    let guard = trust.guard().clone();
+    let (store, metrics, directory) = (store.clone(), metrics.clone(), directory.clone());
+    move |cluster: &Name| {
+        let node = dialling_node(cluster, &store, &metrics, &directory, &outbound);
+        let node = node.with_guard(guard.clone());
+        all_links.lock().unwrap_or_else(PoisonError::into_inner).push(node.links().clone());
+        node
+    }
+}
+
 /// The node for connections that this gateway dials to `cluster`. Its failures are shown in the directory.
 fn dialling_node(
     cluster: &Name,
     store: &Arc<CredentialStore>,
     metrics: &Arc<GatewayMetrics>,
     directory: &Arc<Directory>,
+    outbound: &Arc<OutboundEnrolment>,
 ) -> MeshNode {
     let (log, directory, cluster) = (log_and_count(metrics.clone()), directory.clone(), cluster.clone());
+    let outbound = outbound.clone();
     MeshNode::new(transport::TransportSettings::default(), store.clone(), move |event| {
         log(event);
         match event {
             ConnectionEvent::ConnectFailed { error, .. } => {
-                directory.connecting_failed(&cluster, &error.to_string())
+                directory.connecting_failed(&cluster, &error.to_string());
+                outbound.offer(error.address);
             }
             ConnectionEvent::NameFailed { reason, .. } => directory.connecting_failed(&cluster, reason),
             _ => {}

@@ -16,7 +16,7 @@ use httpclient::Proxies;
 use identity::{RefusedCertificate, SpiffeId, SpkiPin};
 use pki::{JoinToken, KeyAndCsr};
 use proto::isthmus::pki::v1::{EnrolRequest, EnrolResponse, enrolment_client::EnrolmentClient};
-use runtime::RoleError;
+use runtime::{ListenAddress, RoleError};
 use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -26,6 +26,7 @@ use tonic::Code;
 use crate::{
     config::DialAddress,
     membership::{
+        awaited::issuer_that_connects,
         credentials::{DataDir, DataDirError, Membership},
         received::{bundle_of, certificates},
     },
@@ -79,7 +80,8 @@ impl From<TokenJoinError> for RoleError {
     }
 }
 
-/// Joins, and stores the membership and the credentials in `data_dir`.
+/// Joins, and stores the membership and the credentials in `data_dir`. With `listen`, also waits there for the issuer, as long as
+/// it cannot be reached.
 ///
 /// # Errors
 /// See [`TokenJoinError`]. Credentials are stored last, so that a directory with credentials is complete.
@@ -87,13 +89,18 @@ pub(crate) async fn join(
     token: &JoinToken,
     data_dir: &DataDir,
     proxies: &Proxies,
+    listen: Option<&ListenAddress>,
 ) -> Result<(), TokenJoinError> {
     let key = KeyAndCsr::generate().map_err(|error| TokenJoinError::Unusable(error.to_string()))?;
     data_dir.check_writable()?;
     let addresses = token.addresses().iter().map(|address| address.parse());
     let addresses: Vec<DialAddress> =
         addresses.collect::<Result<_, String>>().map_err(TokenJoinError::Unusable)?;
-    let connected = connect_to_issuer(token.issuer(), token.pins(), &addresses, proxies).await;
+    let dialling = connect_to_issuer(token.issuer(), token.pins(), &addresses, proxies);
+    let connected = match listen {
+        None => dialling.await,
+        Some(listen) => dialled_or_awaited(token, dialling, listen).await,
+    };
     let (address, stream) = connected.map_err(TokenJoinError::NotReached)?;
     let answer = enrol(token, &key, &address, stream).await?;
     let unusable = |reason: String| {
@@ -112,6 +119,34 @@ pub(crate) async fn join(
     data_dir.store(&credentials, &bundle)?;
     tracing::info!(identity = %credentials.spiffe_id(), environment = membership.environment, "joined the mesh");
     Ok(())
+}
+
+/// The first connection to the issuer, whichever side dialled. Waits while the issuer cannot be dialled.
+async fn dialled_or_awaited(
+    token: &JoinToken,
+    dialling: impl Future<Output = Result<(String, TlsStream<TcpStream>), String>>,
+    listen: &ListenAddress,
+) -> Result<(String, TlsStream<TcpStream>), String> {
+    let config = identity::enrolment_client_config(token.issuer(), token.pins(), &[ALPN_ENROLMENT])
+        .map_err(|error| error.to_string())?;
+    let connector = TlsConnector::from(config);
+    let shake_hands = |stream| handshake_with_issuer(&connector, token.issuer(), stream).boxed();
+    let dialled = async {
+        match dialling.await {
+            Ok(connected) => connected,
+            Err(error) => {
+                tracing::warn!(error, %listen, "the issuer cannot be dialled, waiting until it connects");
+                std::future::pending().await
+            }
+        }
+    };
+    tokio::select! {
+        connected = dialled => Ok(connected),
+        accepted = issuer_that_connects(listen, &shake_hands) => {
+            let (remote, stream) = accepted.map_err(|error| error.to_string())?;
+            Ok((remote.to_string(), stream))
+        }
+    }
 }
 
 /// Connects without a certificate to the first address at which `issuer` answers, under a root with one of the pins.

@@ -75,7 +75,7 @@ impl Recovery {
             return Err(format!("{}: the token is for {}", file.display(), token.subject()));
         }
         self.tried = Some(pin);
-        join::join(&token, &self.data_dir, &self.proxies).await.map_err(|error| error.to_string())?;
+        join::join(&token, &self.data_dir, &self.proxies, None).await.map_err(|error| error.to_string())?;
         self.data_dir.load().map_err(|error| error.to_string())
     }
 }

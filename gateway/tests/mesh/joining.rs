@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     stores::TestStore,
-    world::{MeshWorld, cluster, healthy, new_token},
+    world::{MeshWorld, client, cluster, healthy, new_token, within},
 };
 
 const EU_1: &[(&str, &str)] = &[("cluster", "eu-1"), ("environment", "test")];
@@ -132,4 +132,28 @@ async fn without_a_token_or_a_certificate_the_error_says_how_to_join() {
     let yaml = cluster("eu-1", &[("scraper-0", "127.0.0.1:1".parse().unwrap())], "");
     let error = world.try_start("eu-1", &yaml, None).await.err().unwrap().to_string();
     assert!(error.contains("--join") && error.contains("token create"), "{error}");
+}
+
+/// A cluster that listens and cannot dial out joins over a connection of the observability gateway.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_listens_joins_when_it_is_dialled() {
+    let world = MeshWorld::new();
+    let at = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dials = format!("clusters: [{{name: eu-1, dial: ['{at}']}}]\n");
+    // A gateway under another root dials first, and never sees the secret.
+    let other = MeshWorld::new();
+    let impostor = other.observability(&dials).await;
+    let obs = world.observability(&dials).await;
+    let store = TestStore::start(EU_1).await;
+    // Nothing answers at the address of the token.
+    let nowhere = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let token = world.token("eu-1", &[nowhere]);
+    let yaml = cluster("eu-1", &[("scraper-0", store.address)], &format!("listen: '{at}'\n"));
+    let joining = world.try_start("eu-1", &yaml, Some(&token));
+    let gateway = within("the cluster joins", joining).await.unwrap();
+    assert_eq!(gateway.addresses.mesh, Some(at));
+    healthy(&obs, "scraper-0.eu-1").await;
+    let names = proto::thanos::LabelNamesRequest::default();
+    client(&impostor, "scraper-0.eu-1").label_names(names.clone()).await.unwrap_err();
+    client(&obs, "scraper-0.eu-1").label_names(names).await.unwrap();
 }

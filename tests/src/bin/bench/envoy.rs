@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tests::{Process, free_port, wait_for};
 
 /// The names in the certificates of both sides.
@@ -58,6 +58,8 @@ impl EnvoyPair {
 
 fn write_certificates(dir: &Path) {
     let mut params = CertificateParams::default();
+    // A leaf whose name is that of its issuer would look self-signed.
+    params.distinguished_name.push(DnType::CommonName, "bench CA");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().expect("a key");
     fs::write(dir.join("ca.pem"), params.self_signed(&key).expect("a certificate").pem()).expect("a file");
