@@ -277,5 +277,6 @@ fn upstream_error(error: ClientError) -> StoreError {
         Some(503) | None => Code::Unavailable,
         Some(_) => Code::Internal,
     };
-    StoreError::new(code, error.to_string())
+    // The error may reach another team. The log of the sidecar has the URL.
+    StoreError::new(code, error.without_address())
 }

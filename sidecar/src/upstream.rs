@@ -55,6 +55,16 @@ enum RoundError {
     NoExternalLabels,
 }
 
+impl RoundError {
+    /// The reason without the address of Prometheus, because it is shown to clients of StoreAPI. The log names the address.
+    fn public(&self) -> String {
+        match self {
+            Self::Prometheus(error) => error.without_address(),
+            other => other.to_string(),
+        }
+    }
+}
+
 /// Waits for the first successful heartbeat, at most `limit`; zero for no limit.
 ///
 /// # Errors
@@ -113,7 +123,7 @@ impl StateReporter {
     }
 
     fn publish(&self, outcome: Result<PrometheusFacts, RoundError>) {
-        let fresh: PrometheusState = outcome.map_err(|error| error.to_string());
+        let fresh: PrometheusState = outcome.map_err(|error| error.public());
         self.metrics.prometheus_up(fresh.is_ok());
         match &fresh {
             Ok(_) => {

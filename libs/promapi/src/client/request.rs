@@ -154,6 +154,30 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// The error for those who must not learn the address of the server: the path stands for the URL.
+    pub fn without_address(&self) -> String {
+        let path = |url: &str| {
+            let after_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
+            let path = after_scheme.find('/').map_or("/", |at| &after_scheme[at..]);
+            format!("Prometheus {path}")
+        };
+        match self {
+            Self::Request { url, cause } => format!("request to {}: {cause}", path(url)),
+            Self::Transport { url, cause } => {
+                // A cause may begin with the address of a proxy.
+                let of_proxy = cause.strip_prefix("proxy ").and_then(|rest| rest.split_once(": "));
+                match of_proxy {
+                    Some((_, cause)) => format!("{}: proxy: {cause}", path(url)),
+                    None => format!("{}: {cause}", path(url)),
+                }
+            }
+            Self::Timeout { url, limit } => format!("{}: no answer within {limit:?}", path(url)),
+            Self::Status { url, status, message } => format!("{} answered {status}: {message}", path(url)),
+            Self::Unreadable { url, cause } => format!("answer of {}: {cause}", path(url)),
+            Self::Read { url, cause } => format!("{}: {cause}", path(url)),
+        }
+    }
+
     /// The HTTP status of the answer, if the status is the error.
     pub fn status(&self) -> Option<StatusCode> {
         match self {
@@ -392,6 +416,31 @@ fn error_message(page: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_error_for_others_contains_no_address() {
+        let url = || "http://prometheus.internal:9090/prefix/api/v1/read".to_owned();
+        let transport = |cause: &str| ClientError::Transport { url: url(), cause: cause.to_owned() };
+        for (error, expected) in [
+            (transport("Connection refused"), "Prometheus /prefix/api/v1/read: Connection refused"),
+            (transport("proxy 10.0.0.1:3128: timed out"), "Prometheus /prefix/api/v1/read: proxy: timed out"),
+            (
+                ClientError::Timeout { url: url(), limit: Duration::from_secs(2) },
+                "Prometheus /prefix/api/v1/read: no answer within 2s",
+            ),
+            (
+                ClientError::Status { url: url(), status: StatusCode::NOT_FOUND, message: "gone".into() },
+                "Prometheus /prefix/api/v1/read answered 404 Not Found: gone",
+            ),
+            (
+                ClientError::Unreadable { url: url(), cause: "not JSON".into() },
+                "answer of Prometheus /prefix/api/v1/read: not JSON",
+            ),
+        ] {
+            assert_eq!(error.without_address(), expected);
+            assert!(error.to_string().contains("prometheus.internal"), "{error}");
+        }
+    }
 
     #[test]
     fn error_pages_are_reduced_to_their_message() {
