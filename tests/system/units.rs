@@ -23,8 +23,8 @@ fn units() -> Vec<PathBuf> {
 
 /// The value of a setting in the text of a unit.
 fn setting<'a>(unit: &'a str, name: &str) -> &'a str {
-    let lines = unit.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-    lines.last().unwrap_or_else(|| panic!("{name} is missing"))
+    let mut lines = unit.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    lines.next_back().unwrap_or_else(|| panic!("{name} is missing"))
 }
 
 #[test]
