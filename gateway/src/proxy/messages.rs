@@ -1,18 +1,25 @@
 //! gRPC messages on their way: the one of a request, and those of an answer, counted without decoding them.
 
+use std::time::Duration;
+
 use bytes::{Buf, Bytes};
 use http_body_util::{BodyExt, Limited};
+use tokio::time::timeout;
 use tonic::{Status, body::Body};
 
 /// Largest request that is read before it is forwarded, in bytes.
 pub(crate) const MAX_REQUEST_BYTES: usize = 1 << 20;
+/// Time limit for a whole request to arrive. It keeps one of the requests that may run at once.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads a whole request.
 ///
 /// # Errors
-/// `ResourceExhausted` above 1 MiB; `Unavailable` if it is interrupted.
+/// `ResourceExhausted` above 1 MiB; `DeadlineExceeded` if it does not arrive in time; `Unavailable` if it is interrupted.
 pub(crate) async fn whole_request(body: Body) -> Result<Bytes, Status> {
-    match Limited::new(body, MAX_REQUEST_BYTES).collect().await {
+    let reading = timeout(REQUEST_TIMEOUT, Limited::new(body, MAX_REQUEST_BYTES).collect());
+    let late = || format!("the request did not arrive within {} s", REQUEST_TIMEOUT.as_secs());
+    match reading.await.map_err(|_| Status::deadline_exceeded(late()))? {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
             Err(Status::resource_exhausted("the request is larger than 1 MiB"))
@@ -166,6 +173,15 @@ mod tests {
             stream.chunks(piece).for_each(|data| counter.push(data));
             assert_eq!(counter.series(), 4 + 3 + 1 + 1, "in pieces of {piece}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_never_ends_is_given_up() {
+        let begun = http_body_util::StreamBody::new(futures::stream::pending::<
+            Result<http_body::Frame<Bytes>, Status>,
+        >());
+        let late = whole_request(Body::new(begun)).await.unwrap_err();
+        assert_eq!(late.code(), tonic::Code::DeadlineExceeded);
     }
 
     #[test]
