@@ -17,7 +17,7 @@ fn units() -> Vec<PathBuf> {
     let mut units: Vec<PathBuf> = files.map(|file| file.expect("a file").path()).collect();
     units.retain(|path| path.extension().is_some_and(|extension| extension == "service"));
     units.sort();
-    assert!(units.len() >= 7, "{units:?}");
+    assert!(units.len() >= 8, "{units:?}");
     units
 }
 
