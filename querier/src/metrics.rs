@@ -73,7 +73,7 @@ impl Collector for StoreNodes {
                 continue;
             }
             let component = state.info.map_or(String::new(), |info| info.component.clone());
-            // The external labels of whoever scrapes the metric would replace a label `cluster`.
+            // The external labels of the Prometheus that scrapes the metric would replace a label `cluster`.
             let cluster = state.bound.value(CLUSTER);
             let mut labels = vec![("store", endpoint.name()), ("peer", cluster), ("component", &component)];
             labels.retain(|(_, value)| !value.is_empty());

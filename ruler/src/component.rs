@@ -146,7 +146,7 @@ fn start_uploads(config: &RoleConfig, startup: &mut Startup) -> Result<Option<Sh
     };
     let (known, producer) = watch::channel(Some(producer));
     let shipped = Shipper::start(startup, shipper.clone(), bucket, producer);
-    // The shipper ends when nobody can say any more who the producer is.
+    // The shipper ends when its producer cannot change any more.
     let shutdown = startup.shutdown();
     startup.spawn("producer", async move {
         shutdown.triggered().await;

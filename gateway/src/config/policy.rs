@@ -36,6 +36,7 @@ pub(super) fn read_policy(node: &YamlNode, mistakes: &Mistakes) -> Policy {
         Narrowing::new(Some(text), None).map(|_| text)
     });
     let max_age = fields.optional("max_age", |node| duration(node, MAX_AGE_BOUNDS));
+    // A selector that is wrong was noted as a mistake, so that the whole file is refused.
     policy.narrowing = Narrowing::new(select, max_age).unwrap_or_default();
     if policy.narrowing.is_any() {
         let shows_more = |method: &MeshMethod| Narrowing::UNNARROWED.contains(method);

@@ -1,6 +1,6 @@
 //! What one cluster may take of the observability gateway: connections, messages, lines of the log.
 //!
-//! Whoever holds a valid certificate of a cluster is still a stranger. Its budget ends before that of the others is touched.
+//! A valid certificate does not make a cluster well-behaved. Its budget ends before that of the others is touched.
 
 use std::{
     collections::BTreeMap,

@@ -1,6 +1,6 @@
 //! Joining where this cluster cannot dial out: waits for the observability gateway on the port of the mesh.
 //!
-//! Whoever connects is asked for the certificate of the token's issuer, as when this gateway dials: this side is the TLS client
+//! Each peer that connects is asked for the certificate of the token's issuer, as when this gateway dials: this side is the TLS client
 //! of the connection that it has accepted.
 
 use std::{io, net::SocketAddr, time::Duration};
@@ -20,7 +20,7 @@ const MAX_HANDSHAKES: usize = 16;
 /// Pause after a connection could not be accepted, because the process has too many descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Shakes hands with whoever has connected; the error says why that is not the issuer.
+/// Shakes hands with a peer that has connected; the error says why that is not the issuer.
 pub(super) type Handshake<'a> =
     &'a (dyn Fn(TcpStream) -> BoxFuture<'a, Result<TlsStream<TcpStream>, String>> + Sync);
 

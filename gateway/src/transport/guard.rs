@@ -54,7 +54,7 @@ impl PeerGuard {
 }
 
 impl Default for PeerGuard {
-    /// Denies nobody.
+    /// Denies no peer.
     fn default() -> Self {
         Self::new(Arc::new(NoDenylist))
     }

@@ -7,7 +7,7 @@ use model::{TimeRange, Timestamp};
 use crate::late::LateSamples;
 use crate::series::SeriesState;
 
-/// The numbers of a head. Whoever changes a series changes them afterwards.
+/// The numbers of a head. Code that changes a series changes them afterwards.
 ///
 /// Times can only be narrowed by a look at all series, while nothing is appended: [`Counts::set_times`].
 pub(crate) struct Counts {

@@ -84,7 +84,7 @@ pub(super) fn inspect(args: &InspectArgs, output: &mut CommandOutput<'_>) -> Res
     Ok(())
 }
 
-/// What a certificate says. Texts in it are chosen by whoever made it, so control characters are escaped.
+/// What a certificate says. Texts in it are chosen by its maker, so control characters are escaped.
 fn described(cert: &X509Certificate<'_>) -> Value {
     let time = |at: i64| utc(SystemTime::UNIX_EPOCH + Duration::from_secs(at.max(0).unsigned_abs()));
     let names: Vec<String> = match cert.subject_alternative_name() {

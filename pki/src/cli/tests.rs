@@ -133,7 +133,7 @@ fn a_root_is_replaced_by_commands_that_use_the_offline_roots() {
     assert!(code == 4 && printed.contains("renew the issuing CA under another root first"), "{printed}");
     let (code, printed) = pki(&[&sign[..], &offline, &["--remove", pins[1]]].concat());
     assert!(code == 3 && printed.contains("is not in the bundle"), "{printed}");
-    // A bundle that only the foreign root signs, and one that nobody signs.
+    // A bundle that only the foreign root signs, and one that is not signed.
     let (code, printed) = pki(&[&sign[..], &offline, &["--root", "standby"]].concat());
     assert!(code == 4 && printed.contains("the root that signs is not in use"), "{printed}");
     let unsigned = fs::read_to_string(&in_use).unwrap();

@@ -132,7 +132,7 @@ impl Inventory {
 
     /// Looks for a copy before a certificate is renewed a second time.
     ///
-    /// If the first renewal is in use, two machines have the same key: one of them is a copy, and nobody can tell which.
+    /// If the first renewal is in use, two machines have the same key: one of them is a copy, and it is not known which.
     /// Both are locked, with all that was issued to either. If the first renewal was never used, its answer was lost, and it
     /// is revoked.
     pub(crate) fn check_for_clone(&mut self, peer: &PeerIdentity, now: SystemTime) -> Result<(), PkiError> {

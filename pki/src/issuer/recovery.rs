@@ -1,4 +1,4 @@
-//! Certificates for gateways whose own has expired while nobody could renew it.
+//! Certificates for gateways whose own has expired while it could not be renewed.
 //!
 //! Such a gateway has no connection, but it still has its key, and the inventory has its certificate. For a few days this is
 //! as good as a token.

@@ -140,7 +140,7 @@ fn two_renewals_of_one_certificate_lock_both_once_the_first_is_in_use() {
         pki.inventory().certificates().unwrap().iter().map(|known| known.generation).collect();
     assert_eq!(generations, [0, 1, 1, 2]);
 
-    // Somebody still has the first one.
+    // The first one is still in use elsewhere.
     let error = issuer.renew(&first, &csr(), pki.now).unwrap_err();
     assert!(matches!(error, PkiError::Clone(_)), "{error}");
     let lists = issuer.denylists(pki.now).unwrap();

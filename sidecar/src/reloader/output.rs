@@ -126,7 +126,7 @@ mod tests {
         fs::write(&from, "a: 1\n").unwrap();
         fs::write(&to, "old").unwrap();
         fs::set_permissions(&to, Permissions::from_mode(0o640)).unwrap();
-        // Where the temporary file once was, somebody else has put a link.
+        // Where the temporary file once was, another user has put a link.
         let victim = dir.path().join("victim");
         fs::write(&victim, "precious").unwrap();
         std::os::unix::fs::symlink(&victim, dir.path().join("out.yaml.tmp")).unwrap();

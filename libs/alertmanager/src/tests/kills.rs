@@ -29,7 +29,7 @@ fn each_a_group(urls: &str) -> NotifierConfig {
 
 /// Gives alerts and resolutions to a notifier, and prints what is on the disk, until it is killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "started by the test below"]
+#[ignore = "a child process of the test below, which kills it"]
 async fn sends_until_it_is_killed() {
     let variable = |name| std::env::var(name).unwrap();
     let world = World::start(each_a_group(&variable(URLS)), Some(variable(FOLDER).as_ref()));
@@ -129,7 +129,7 @@ async fn no_alert_is_lost_by_kills_and_none_is_notified_twice() {
         Some(real) => format!("{url} {}", real.url()),
         None => url,
     };
-    // Nobody is there until the end.
+    // Nothing listens there until the end.
     let late = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let urls = format!("{urls} http://{late}/prefix");
     let mut saved = Saved::default();

@@ -1,4 +1,4 @@
-//! Commands that are killed at any time leave a whole state directory: the next command works, and nobody repairs anything.
+//! Commands that are killed at any time leave a whole state directory: the next command works, and nothing is repaired by hand.
 
 use std::{
     path::{Path, PathBuf},

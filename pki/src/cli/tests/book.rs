@@ -11,10 +11,10 @@ const BOOK: &str = include_str!("../../../../docs/security-team.md");
 const SERIAL: &str = "4f1c9ad07b2e4c55a1d3e2f4b5c60718";
 const PIN: &str = "9c3f5be1a86f4d0b7a52c7d1e0b3948f6ad2c05e81b7f3946d20c8a5e7194b3f";
 
-/// The reader of the book: where the files are, and what the placeholders stand for.
+/// The reader of the book: where the files are, and what the words in capitals mean.
 struct Reader {
     dir: tempfile::TempDir,
-    placeholders: BTreeMap<&'static str, String>,
+    values: BTreeMap<&'static str, String>,
     /// A token that its cluster has not used yet.
     token: Option<String>,
 }
@@ -36,7 +36,7 @@ impl Reader {
         let folder = self.dir.path().display().to_string();
         let of_reader = |word: String| {
             let file = [".csr", ".pem", ".token", ".backup", ".bin"].iter().any(|end| word.ends_with(end));
-            match self.placeholders.get(word.as_str()) {
+            match self.values.get(word.as_str()) {
                 Some(value) => value.clone(),
                 None if word.starts_with('/') => format!("{folder}{word}"),
                 None if file || word == "passphrase" => format!("{folder}/{word}"),
@@ -61,8 +61,8 @@ impl Reader {
             identity::verify_peer(&enrolment.chain, &enrolment.bundle, now, &Default::default()).unwrap();
         let credentials = token.accept(csr, enrolment.chain, &enrolment.bundle, now).unwrap();
         credentials.store(&self.path("eu-1-credentials.pem")).unwrap();
-        self.placeholders.insert(SERIAL, peer.serial.clone());
-        self.placeholders.insert(PIN, peer.issuers[0].to_string());
+        self.values.insert(SERIAL, peer.serial.clone());
+        self.values.insert(PIN, peer.issuers[0].to_string());
     }
 
     /// What changes outside of the commands before one of them.
@@ -81,14 +81,14 @@ impl Reader {
         }
         let state = self.path("var/lib/isthmus/pki");
         if let Ok(inventory) = crate::inventory::Inventory::open(&StateDir::new(&state)) {
-            self.placeholders.insert("HEAD", inventory.verify_audit(None).unwrap().to_string());
+            self.values.insert("HEAD", inventory.verify_audit(None).unwrap().to_string());
         }
     }
 }
 
 #[test]
 fn every_command_of_the_book_works_in_its_order() {
-    let mut reader = Reader { dir: tempfile::tempdir().unwrap(), placeholders: BTreeMap::new(), token: None };
+    let mut reader = Reader { dir: tempfile::tempdir().unwrap(), values: BTreeMap::new(), token: None };
     fs::write(reader.path("passphrase"), "a long passphrase\n").unwrap();
     fs::create_dir_all(reader.path("var/lib/isthmus")).unwrap();
     fs::create_dir_all(reader.path("media")).unwrap();
