@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crate::http::get;
@@ -24,15 +25,22 @@ pub fn isthmus() -> PathBuf {
     beside.expect("no isthmus program next to the tests; run `cargo build` first, or set ISTHMUS_BIN")
 }
 
-/// A port on 127.0.0.1 that is free for TCP and UDP at the moment.
+/// Ports of [`free_port`]: below those that the kernel gives to connections (from 32,768 on), so that none takes one before the
+/// server that it is meant for binds it. Quickstarts of the tests begin at 22,000.
+const FREE_PORTS: std::ops::Range<u16> = 10_240..21_000;
+
+/// A port on 127.0.0.1 that is free for TCP and UDP at the moment, and that no earlier call in this process returned.
 ///
 /// # Panics
 /// If there is none.
 pub fn free_port() -> SocketAddr {
-    let free = (0..100).find_map(|_| {
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
-        let at = tcp.local_addr().ok()?;
-        UdpSocket::bind(at).ok().map(|_| at)
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    // Processes at the same time begin at different ports.
+    let begin = std::process::id().wrapping_mul(101);
+    let free = FREE_PORTS.into_iter().find_map(|_| {
+        let number = begin.wrapping_add(CALLS.fetch_add(1, Relaxed)) % FREE_PORTS.len() as u32;
+        let at = SocketAddr::from((Ipv4Addr::LOCALHOST, FREE_PORTS.start + number as u16));
+        (TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok()).then_some(at)
     });
     free.expect("no port is free for TCP and UDP")
 }
