@@ -88,7 +88,7 @@ impl Codec for ServerCodec {
     type Decoder = ProstDecoder<wire::SeriesRequest>;
 
     fn encoder(&mut self) -> SeriesFrameEncoder {
-        SeriesFrameEncoder { hashes: Vec::new() }
+        SeriesFrameEncoder::default()
     }
 
     fn decoder(&mut self) -> Self::Decoder {
@@ -96,9 +96,10 @@ impl Codec for ServerCodec {
     }
 }
 
-/// Writes frames; keeps one buffer of chunk hashes between them.
+/// Writes frames; keeps the memory of what it measures between them.
+#[derive(Default)]
 pub(crate) struct SeriesFrameEncoder {
-    hashes: Vec<u64>,
+    measured: write::Measured,
 }
 
 impl Encoder for SeriesFrameEncoder {
@@ -106,8 +107,8 @@ impl Encoder for SeriesFrameEncoder {
     type Error = Status;
 
     fn encode(&mut self, frame: SeriesFrame, dst: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        dst.reserve(write::frame_len(&frame, &mut self.hashes));
-        write::frame(&frame, &self.hashes, dst);
+        dst.reserve(self.measured.measure(&frame));
+        self.measured.write(&frame, dst);
         Ok(())
     }
 

@@ -114,6 +114,8 @@ mod tests {
             "--host-record=a.test,10.0.0.1,fd00::1",
             "--srv-host=_m._tcp.test,b.test,9100",
             "--mx-host=mail.test,c.test,10",
+            // A record of type 2, NS: the name ns.test.
+            "--dns-rr=zone.test,2,026e73047465737400",
         ];
         let Some(server) = DnsServer::start(&records.map(str::to_owned)) else { return };
         let resolver = DnsResolver::with_servers(vec![server.address()]);
@@ -133,6 +135,8 @@ mod tests {
         check(DnsRecordKind::Srv, "_m._tcp.test", &[srv]).await;
         let mx = r#"{__address__="c.test:80", __meta_dns_mx_record_target="c.test.", __meta_dns_name="mail.test"}"#;
         check(DnsRecordKind::Mx, "mail.test", &[mx]).await;
+        let ns = r#"{__address__="ns.test:80", __meta_dns_name="zone.test", __meta_dns_ns_record_target="ns.test."}"#;
+        check(DnsRecordKind::Ns, "zone.test", &[ns]).await;
         check(DnsRecordKind::Ns, "a.test", &[]).await;
         check(DnsRecordKind::A, "none.test", &[]).await;
         let a = config(DnsRecordKind::A, "a.test");

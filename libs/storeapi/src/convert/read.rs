@@ -61,20 +61,32 @@ pub(super) enum FieldValue {
 
 /// A part of the frame that is read field by field.
 pub(super) struct MessageFields<'a> {
-    frame: &'a Bytes,
+    /// The frame up to the end of the part.
+    bytes: &'a [u8],
     at: usize,
-    end: usize,
 }
 
 impl<'a> MessageFields<'a> {
     pub(super) fn new(frame: &'a Bytes, window: Range<usize>) -> Self {
-        MessageFields { frame, at: window.start, end: window.end }
+        MessageFields { bytes: &frame[..window.end], at: window.start }
     }
 
+    /// A number. Most are below 128: keys of fields, lengths of labels.
+    #[inline]
     fn varint(&mut self) -> Result<u64, SeriesFrameError> {
+        match self.bytes.get(self.at) {
+            Some(&byte) if byte & 0x80 == 0 => {
+                self.at += 1;
+                Ok(u64::from(byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, SeriesFrameError> {
         let mut value = 0u64;
         for shift in (0..70).step_by(7) {
-            let Some(&byte) = self.frame[..self.end].get(self.at) else {
+            let Some(&byte) = self.bytes.get(self.at) else {
                 return Err(SeriesFrameError::Malformed("number cut short"));
             };
             self.at += 1;
@@ -86,9 +98,14 @@ impl<'a> MessageFields<'a> {
         Err(SeriesFrameError::Malformed("number longer than ten bytes"))
     }
 
+    #[inline]
     fn take(&mut self, length: u64) -> Result<Range<usize>, SeriesFrameError> {
         let start = self.at;
-        match usize::try_from(length).ok().and_then(|l| start.checked_add(l)).filter(|end| *end <= self.end) {
+        match usize::try_from(length)
+            .ok()
+            .and_then(|l| start.checked_add(l))
+            .filter(|end| *end <= self.bytes.len())
+        {
             Some(end) => {
                 self.at = end;
                 Ok(start..end)
@@ -98,8 +115,9 @@ impl<'a> MessageFields<'a> {
     }
 
     /// The number and value of the next field, or `None` at the end.
+    #[inline]
     pub(super) fn next(&mut self) -> Result<Option<(u64, FieldValue)>, SeriesFrameError> {
-        if self.at >= self.end {
+        if self.at >= self.bytes.len() {
             return Ok(None);
         }
         let key = self.varint()?;
@@ -107,7 +125,7 @@ impl<'a> MessageFields<'a> {
             0 => FieldValue::Number(self.varint()?),
             1 => {
                 let bytes = self.take(8)?;
-                let low_first = self.frame[bytes].iter().rev();
+                let low_first = self.bytes[bytes].iter().rev();
                 FieldValue::Fixed(low_first.fold(0, |bits, byte| bits << 8 | u64::from(*byte)))
             }
             2 => {

@@ -15,9 +15,9 @@ use super::{info_from_wire, info_to_wire, read, write};
 use crate::{AnswerLimits, LabelLimits, SeriesFrame, StoreInfo, WireLimits};
 
 fn write_frame(frame: &SeriesFrame) -> Bytes {
-    let (mut hashes, mut out) = (Vec::new(), BytesMut::new());
-    let length = write::frame_len(frame, &mut hashes);
-    write::frame(frame, &hashes, &mut out);
+    let (mut measured, mut out) = (write::Measured::default(), BytesMut::new());
+    let length = measured.measure(frame);
+    measured.write(frame, &mut out);
     assert_eq!(out.len(), length, "the measured length must be the written one");
     out.freeze()
 }

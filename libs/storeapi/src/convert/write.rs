@@ -1,6 +1,6 @@
 //! Writes frames as `thanos.SeriesResponse`, the mirror of [`super::read`].
 //!
-//! Lengths come before contents in protobuf, so a frame is measured first ([`frame_len`], which also hashes the
+//! Lengths come before contents in protobuf, so a frame is measured first ([`Measured::measure`], which also hashes the
 //! chunks) and then written. As gogoproto does for fields that cannot be null, chunk times are always written.
 
 use bytes::BufMut;
@@ -84,54 +84,79 @@ fn put_bytes(field: u32, bytes: &[u8], to: &mut impl BufMut) {
     to.put_slice(bytes);
 }
 
-/// The message's length. Leaves the hash of every chunk in `hashes`, in the order [`frame`] needs them.
-pub(super) fn frame_len(frame: &SeriesFrame, hashes: &mut Vec<u64>) -> usize {
-    hashes.clear();
-    match frame {
-        SeriesFrame::Warning(text) => field_len(text.len()),
-        SeriesFrame::Hints(hints) => field_len(answer_to_wire(HintsOf::Series, hints).encoded_len()),
-        SeriesFrame::Series(batch) => {
-            let chunks = batch.iter().flat_map(|s| &s.chunks).flat_map(AggrChunk::parts);
-            hashes.extend(chunks.map(|chunk| xxh64(&chunk.data, 0)));
-            let mut left = hashes.as_slice();
-            match batch.as_slice() {
-                [one] => field_len(series_len(one, &mut left)),
-                many => field_len(batch_len(many, left)),
-            }
-        }
-    }
+/// What is known of a frame before it is written. It is reused, so that a frame needs no memory of its own.
+#[derive(Debug, Default)]
+pub(super) struct Measured {
+    /// The length of each series.
+    series: Vec<usize>,
+    /// The hash of each chunk, and the length of the chunk of aggregates that it is in.
+    chunks: Vec<MeasuredChunk>,
 }
 
-/// Writes a frame whose chunks have these `hashes`.
-pub(super) fn frame(frame: &SeriesFrame, hashes: &[u64], to: &mut impl BufMut) {
-    let mut left = hashes;
-    match frame {
-        SeriesFrame::Warning(text) => put_bytes(2, text.as_bytes(), to),
-        SeriesFrame::Hints(hints) => {
-            put_bytes(3, &answer_to_wire(HintsOf::Series, hints).encode_to_vec(), to);
-        }
-        SeriesFrame::Series(batch) => match batch.as_slice() {
-            [one] => put_series(1, one, &mut left, to),
-            many => {
-                put_head(4, batch_len(many, hashes), to);
-                for series in many {
-                    put_series(1, series, &mut left, to);
+#[derive(Clone, Copy, Debug)]
+struct MeasuredChunk {
+    hash: u64,
+    aggregates_len: usize,
+}
+
+impl Measured {
+    /// Measures a frame. Returns the length of the message.
+    pub(super) fn measure(&mut self, frame: &SeriesFrame) -> usize {
+        self.series.clear();
+        self.chunks.clear();
+        match frame {
+            SeriesFrame::Warning(text) => field_len(text.len()),
+            SeriesFrame::Hints(hints) => field_len(answer_to_wire(HintsOf::Series, hints).encoded_len()),
+            SeriesFrame::Series(batch) => {
+                batch.iter().for_each(|series| self.measure_series(series));
+                match self.series.as_slice() {
+                    [one] => field_len(*one),
+                    _ => field_len(self.batch_len()),
                 }
             }
-        },
+        }
     }
-}
 
-fn batch_len(batch: &[Series], mut hashes: &[u64]) -> usize {
-    batch.iter().map(|series| field_len(series_len(series, &mut hashes))).sum()
-}
+    fn measure_series(&mut self, series: &Series) {
+        let common = common_producer(series);
+        let mut length = labels_len(&series.labels) + producer_len(common);
+        for chunk in &series.chunks {
+            let first = self.chunks.len();
+            let mut aggregates_len = aggregates_head_len(chunk, common);
+            for part in chunk.parts() {
+                let hash = xxh64(&part.data, 0);
+                aggregates_len += field_len(chunk_len(part, hash));
+                self.chunks.push(MeasuredChunk { hash, aggregates_len: 0 });
+            }
+            self.chunks[first..].iter_mut().for_each(|part| part.aggregates_len = aggregates_len);
+            length += field_len(aggregates_len);
+        }
+        self.series.push(length);
+    }
 
-fn series_len(series: &Series, hashes: &mut &[u64]) -> usize {
-    let common = common_producer(series);
-    let chunks = series.chunks.iter();
-    labels_len(&series.labels)
-        + chunks.map(|chunk| field_len(aggr_chunk_len(chunk, common, hashes))).sum::<usize>()
-        + producer_len(common)
+    fn batch_len(&self) -> usize {
+        self.series.iter().map(|length| field_len(*length)).sum()
+    }
+
+    /// Writes the frame that was measured last.
+    pub(super) fn write(&self, frame: &SeriesFrame, to: &mut impl BufMut) {
+        match frame {
+            SeriesFrame::Warning(text) => put_bytes(2, text.as_bytes(), to),
+            SeriesFrame::Hints(hints) => {
+                put_bytes(3, &answer_to_wire(HintsOf::Series, hints).encode_to_vec(), to);
+            }
+            SeriesFrame::Series(batch) => {
+                if batch.len() != 1 {
+                    put_head(4, self.batch_len(), to);
+                }
+                let mut chunks = self.chunks.as_slice();
+                for (series, length) in batch.iter().zip(&self.series) {
+                    put_head(1, *length, to);
+                    put_series(series, &mut chunks, to);
+                }
+            }
+        }
+    }
 }
 
 fn labels_len(labels: &Labels) -> usize {
@@ -142,11 +167,11 @@ fn label_len(label: Label<'_>) -> usize {
     field_len(label.name.len()) + field_len(label.value.len())
 }
 
-fn aggr_chunk_len(chunk: &AggrChunk, common: Option<Producer>, hashes: &mut &[u64]) -> usize {
+/// Bytes of a chunk of aggregates besides its parts.
+fn aggregates_head_len(chunk: &AggrChunk, common: Option<Producer>) -> usize {
     let range = chunk.range();
     number_len(range.min.as_millis() as u64)
         + number_len(range.max.as_millis() as u64)
-        + chunk.parts().map(|part| field_len(chunk_len(part, next_hash(hashes)))).sum::<usize>()
         + producer_len(own_producer(chunk, common))
         + resolution_len(resolution(chunk))
 }
@@ -155,15 +180,12 @@ fn chunk_len(chunk: &Chunk, hash: u64) -> usize {
     number_len(encoding_number(chunk.encoding)) + field_len(chunk.data.len()) + number_len(hash)
 }
 
-fn next_hash(hashes: &mut &[u64]) -> u64 {
-    match hashes.split_first() {
-        Some((first, rest)) => {
-            *hashes = rest;
-            *first
-        }
-        // 0 means "not computed", which is always correct.
-        None => 0,
-    }
+/// The next chunk that was measured, which is at `left`.
+fn next_chunk(left: &mut &[MeasuredChunk]) -> MeasuredChunk {
+    // A hash of 0 means "not computed", which is always correct.
+    let Some((first, rest)) = left.split_first() else { return MeasuredChunk { hash: 0, aggregates_len: 0 } };
+    *left = rest;
+    *first
 }
 
 /// StoreAPI numbers encodings one below Prometheus. It has no number for a chunk of aggregates, which is sent as its parts.
@@ -172,9 +194,7 @@ fn encoding_number(encoding: Encoding) -> u64 {
     u64::from(encoding.byte()) - 1
 }
 
-fn put_series(field: u32, series: &Series, hashes: &mut &[u64], to: &mut impl BufMut) {
-    let mut ahead = *hashes;
-    put_head(field, series_len(series, &mut ahead), to);
+fn put_series(series: &Series, measured: &mut &[MeasuredChunk], to: &mut impl BufMut) {
     for label in &series.labels {
         put_head(1, label_len(label), to);
         put_bytes(1, label.name.as_bytes(), to);
@@ -182,21 +202,30 @@ fn put_series(field: u32, series: &Series, hashes: &mut &[u64], to: &mut impl Bu
     }
     let common = common_producer(series);
     for chunk in &series.chunks {
-        put_aggr_chunk(chunk, common, hashes, to);
+        put_aggr_chunk(chunk, common, measured, to);
     }
     put_producer(common, to);
 }
 
-fn put_aggr_chunk(chunk: &AggrChunk, common: Option<Producer>, hashes: &mut &[u64], to: &mut impl BufMut) {
-    let mut ahead = *hashes;
-    put_head(2, aggr_chunk_len(chunk, common, &mut ahead), to);
+fn put_aggr_chunk(
+    chunk: &AggrChunk,
+    common: Option<Producer>,
+    measured: &mut &[MeasuredChunk],
+    to: &mut impl BufMut,
+) {
+    let has_parts = chunk.parts().next().is_some();
+    let length = match measured.first() {
+        Some(first) if has_parts => first.aggregates_len,
+        _ => aggregates_head_len(chunk, common),
+    };
+    put_head(2, length, to);
     let range = chunk.range();
     put_number(1, range.min.as_millis() as u64, to);
     put_number(2, range.max.as_millis() as u64, to);
     let parts = [&chunk.raw, &chunk.count, &chunk.sum, &chunk.min, &chunk.max, &chunk.counter];
     for (field, part) in (3..).zip(parts) {
         if let Some(part) = part {
-            let hash = next_hash(hashes);
+            let hash = next_chunk(measured).hash;
             put_head(field, chunk_len(part, hash), to);
             put_number(1, encoding_number(part.encoding), to);
             put_bytes(2, &part.data, to);
