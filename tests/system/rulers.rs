@@ -145,6 +145,10 @@ fn two_rulers_are_one_under_a_querier_and_survive_its_absence() {
     assert_eq!(names, ["Fires", "OverStores"], "{alerts}");
 
     println!("without the querier rules fail and keep their state, and go on when it is back");
+    // The querier shows an alert as firing when it fires at one of the rulers.
+    for ruler in &world.rulers {
+        until_rule(ruler, "Fires", "state", "firing");
+    }
     querier.kill();
     for ruler in &world.rulers {
         until_rule(ruler, "recorded", "health", "err");
