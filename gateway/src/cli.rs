@@ -152,11 +152,13 @@ fn check_config(file: &Path) -> ExitCode {
 /// All mistakes.
 fn check(args: GatewayArgs) -> Result<Setup, ConfigMistakes> {
     let mut mistakes = ConfigMistakes::default();
-    let token = mistakes.note(args.join.load()).flatten();
-    let config = mistakes.note(match &args.config {
+    let config = match &args.config {
         Some(file) => Config::load(file).map_err(ConfigMistakes::from),
         None => config_of_flags(&args).map_err(ConfigMistakes::from),
-    });
+    };
+    let data_dir = config.as_ref().map_or(&args.data_dir, |config| &config.data_dir);
+    let token = mistakes.note(args.join.load(data_dir)).flatten();
+    let config = mistakes.note(config);
     match config {
         Some(config) if mistakes.is_empty() => {
             let join_file = args.join.file();
@@ -261,6 +263,23 @@ mod tests {
         assert!(!format!("{args:?}").contains("canary"));
         let error = check(args).unwrap_err().to_string();
         assert!(error.starts_with("--join-file ") && !error.contains("canary"), "{error}");
+    }
+
+    #[test]
+    fn the_file_of_a_used_token_may_be_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data_dir, file) = (dir.path().join("data"), dir.path().join("token"));
+        let args =
+            || parse(&["--data-dir", data_dir.to_str().unwrap(), "--join-file", file.to_str().unwrap()]);
+        let error = check(args().unwrap()).unwrap_err().to_string();
+        assert!(error.starts_with("--join-file ") && error.contains("No such file"), "{error}");
+        std::fs::create_dir(&data_dir).unwrap();
+        std::fs::write(data_dir.join("credentials.pem"), "").unwrap();
+        let setup = check(args().unwrap()).unwrap();
+        // It is read again after the certificate has expired.
+        assert_eq!((setup.token.is_none(), setup.join_file), (true, Some(file.clone())));
+        std::fs::write(&file, "nonsense").unwrap();
+        assert!(check(args().unwrap()).is_err(), "a file that is there is read");
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod cluster;
 mod dialing;
 mod embedded;
 mod events;
+mod looking;
 mod member;
 mod observability;
 mod peer_metrics;
@@ -14,6 +15,7 @@ mod plain_ports;
 mod setup;
 
 pub use self::embedded::embed;
+pub use self::looking::{addresses_of_issuer, ask_running, issuer_answers};
 pub use self::member::{Member, has_credentials};
 pub use self::setup::{Addresses, Setup};
 

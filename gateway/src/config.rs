@@ -4,6 +4,7 @@
 //! field; `testdata/good` and `testdata/bad` contain examples. Reading order: [`Config`], [`ObservabilityRole`],
 //! [`ClusterRole`], then the functions that read them.
 
+mod expected_identity;
 mod policy;
 mod target_tls;
 
@@ -22,6 +23,8 @@ use mesh::Authority;
 use runtime::{ConfigMistakes, ListenAddress};
 use tls::{ClientTls, ClientTlsOptions};
 
+pub use expected_identity::ExpectedIdentity;
+use expected_identity::read_expected_identity;
 use policy::{read_access_log, read_policy};
 use target_tls::read_target_tls;
 
@@ -115,6 +118,8 @@ pub struct PlainPort {
 /// The gateway of a client cluster: serves its targets to the observability side, within the policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterRole {
+    /// The cluster that this configuration is for.
+    pub identity: ExpectedIdentity,
     /// The stores that can be read.
     pub targets: Vec<ClusterTarget>,
     /// Addresses of observability gateways to dial; one connection is kept to each. If empty, the addresses of the token
@@ -137,6 +142,7 @@ impl ClusterRole {
     /// The configuration of a gateway without a configuration file.
     pub(crate) fn for_join(targets: Vec<ClusterTarget>, listen: Option<ListenAddress>) -> Self {
         Self {
+            identity: ExpectedIdentity::default(),
             targets,
             dial: Vec::new(),
             listen,
@@ -417,6 +423,7 @@ fn default_listen() -> ListenAddress {
 }
 
 fn read_cluster(fields: &mut YamlFields<'_>, folder: &Path, mistakes: &Mistakes) -> ClusterRole {
+    let identity = fields.node("identity").map(|node| read_expected_identity(node, mistakes));
     let targets: Vec<(Option<u64>, ClusterTarget)> = fields.list("targets", |path, node| {
         let mut fields = YamlFields::new(path, node, mistakes);
         let name = fields.required("name", YamlNode::parsed::<Name>);
@@ -442,6 +449,7 @@ fn read_cluster(fields: &mut YamlFields<'_>, folder: &Path, mistakes: &Mistakes)
     let info_interval = fields.optional("info_interval", |node| duration(node, INFO_INTERVAL_BOUNDS));
     let access_log = fields.node("access_log").and_then(|node| read_access_log(node, folder, mistakes));
     ClusterRole {
+        identity: identity.unwrap_or_default(),
         targets: targets.into_iter().map(|(_, target)| target).collect(),
         dial,
         listen,

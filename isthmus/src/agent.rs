@@ -72,7 +72,7 @@ impl AgentArgs {
         let mut mistakes = ConfigMistakes::default();
         let common = self.scrape.common();
         let credentials = self.scrape.data_dir().join(CREDENTIALS);
-        let (token, join_file) = (mistakes.note(self.join.load()).flatten(), self.join.file());
+        let (token, join_file) = (mistakes.note(self.join.load(&credentials)).flatten(), self.join.file());
         if !self.join.is_given() && !has_credentials(&credentials) {
             mistakes.push(format!(
                 "--join-file: is missing, and there is no certificate in {}; ask the observability team for a token, write it \

@@ -11,7 +11,7 @@ use std::{
 use futures::FutureExt;
 use http::Request;
 use httpclient::Proxies;
-use identity::{CredentialStore, Credentials, Name, TrustBundle};
+use identity::{CredentialStore, Credentials, Name, SpiffeId, TrustBundle};
 use pki::KeyAndCsr;
 use proto::isthmus::mesh::v1::control_server::ControlServer;
 use runtime::{FirstToStop, Probes, RoleError, RunningRole, Shutdown, Startup};
@@ -59,8 +59,14 @@ pub(super) async fn build(
     metrics: Arc<GatewayMetrics>,
 ) -> Result<(RunningRole, Addresses), RoleError> {
     let (config, token) = (&setup.config, setup.token.clone());
+    if let Some(token) = &token {
+        role.identity.check_token(token).map_err(RoleError::wrong_configuration)?;
+    }
     let member = Member::join(&config.data_dir, token, &config.proxy, role.listen.as_ref()).await?;
     let member = member.with_join_file(setup.join_file.clone());
+    role.identity
+        .check_member(member.identity(), member.environment())
+        .map_err(RoleError::wrong_configuration)?;
     let probes = startup.probes();
     let mesh = attach(&setup, role, member, probes, &mut startup, metrics).await?;
     let running = startup.serve();
@@ -159,6 +165,7 @@ pub(super) async fn attach(
         inbound,
         poller,
         dialers,
+        identity: identity.clone(),
         membership,
         metrics,
     });
@@ -182,6 +189,7 @@ struct ClusterReload {
     inbound: Arc<InboundProxy>,
     poller: Arc<Poller>,
     dialers: Arc<DialerSet>,
+    identity: SpiffeId,
     membership: Membership,
     metrics: Arc<GatewayMetrics>,
 }
@@ -197,6 +205,7 @@ impl ClusterReload {
         unchanged("transport", &present.transport, &new.transport)?;
         unchanged("proxy", &present.proxy, &new.proxy)?;
         unchanged("listen", &old.listen, &role.listen)?;
+        role.identity.check_member(&self.identity, &self.membership.environment)?;
         let peers = peers_to_dial(role, &self.membership).map_err(|error| error.to_string())?;
         if old.access_log != role.access_log {
             self.inbound.log_to(open_access_log(role.access_log.as_ref(), &self.metrics)?);

@@ -7,7 +7,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use httpclient::{Proxies, ProxyConfig};
-use identity::{ActiveCredentials, Credentials, Name, TrustBundle};
+use identity::{ActiveCredentials, Credentials, Name, SpiffeId, TrustBundle};
 use pki::JoinToken;
 use runtime::{ListenAddress, RoleError};
 
@@ -54,6 +54,11 @@ impl Member {
     pub fn with_join_file(mut self, file: Option<PathBuf>) -> Self {
         self.join_file = file;
         self
+    }
+
+    /// The identity in the certificate.
+    pub(super) fn identity(&self) -> &SpiffeId {
+        self.credentials.spiffe_id()
     }
 
     /// The registered name of the cluster.

@@ -36,6 +36,7 @@ use crate::{
 
 /// Length of the id of an instance: 16 bytes as hexadecimal digits.
 const INSTANCE_CHARS: usize = 32;
+const MEMBERSHIP_FILE: &str = "membership.json";
 /// Largest membership file, in bytes.
 const MAX_MEMBERSHIP_BYTES: u64 = 64 << 10;
 /// Time limit of one attempt to renew.
@@ -148,7 +149,7 @@ impl DataDir {
     }
 
     fn membership(&self) -> PathBuf {
-        self.path.join("membership.json")
+        self.path.join(MEMBERSHIP_FILE)
     }
 
     /// The stored credentials and roots, even if they have expired; `None` if none were stored.
@@ -172,18 +173,7 @@ impl DataDir {
 
     /// The stored results of the join.
     pub(crate) fn load_membership(&self) -> Result<Membership, DataDirError> {
-        let path = self.membership();
-        let wrong = |reason: String| DataDirError::Membership { path: path.display().to_string(), reason };
-        let text =
-            identity::read_bounded(&path, MAX_MEMBERSHIP_BYTES).map_err(|error| match error.kind() {
-                ErrorKind::NotFound => wrong("the file is missing".to_owned()),
-                _ => wrong(error.to_string()),
-            })?;
-        let raw: RawMembership = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
-        let issuer = raw.issuer.parse().map_err(|error: identity::NameError| wrong(error.to_string()))?;
-        let addresses =
-            raw.addresses.iter().map(|address| address.parse().map_err(wrong)).collect::<Result<_, _>>()?;
-        Ok(Membership { issuer, environment: raw.environment, addresses })
+        stored_membership(&self.path)
     }
 
     /// Replaces the results of the join. Call it before [`store`](Self::store).
@@ -198,6 +188,21 @@ impl DataDir {
         let text = serde_json::to_vec_pretty(&raw).map_err(|error| failed(error.into()))?;
         identity::write_private(&path, &text).map_err(failed)
     }
+}
+
+/// The results of the join that are stored in a data directory, which another process may use.
+pub(crate) fn stored_membership(data_dir: &Path) -> Result<Membership, DataDirError> {
+    let path = data_dir.join(MEMBERSHIP_FILE);
+    let wrong = |reason: String| DataDirError::Membership { path: path.display().to_string(), reason };
+    let text = identity::read_bounded(&path, MAX_MEMBERSHIP_BYTES).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => wrong("the file is missing".to_owned()),
+        _ => wrong(error.to_string()),
+    })?;
+    let raw: RawMembership = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+    let issuer = raw.issuer.parse().map_err(|error: identity::NameError| wrong(error.to_string()))?;
+    let addresses =
+        raw.addresses.iter().map(|address| address.parse().map_err(wrong)).collect::<Result<_, _>>()?;
+    Ok(Membership { issuer, environment: raw.environment, addresses })
 }
 
 /// Requests the next leaf, and returns it with the roots to trust.

@@ -153,7 +153,7 @@ async fn dialled_or_awaited(
 ///
 /// # Errors
 /// Why it answers at none of them, in one line.
-pub(super) async fn connect_to_issuer(
+pub(crate) async fn connect_to_issuer(
     issuer: &SpiffeId,
     pins: &[SpkiPin],
     addresses: &[DialAddress],

@@ -82,6 +82,38 @@ async fn a_used_expired_or_unknown_token_is_rejected_in_one_line() {
     refused(&world, "eu-4", &unreachable, 1, "the token was not used").await;
 }
 
+/// A configuration of one cluster with the token, or the data directory, of another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_or_a_certificate_of_another_cluster_than_the_configuration_says_is_refused() {
+    let world = MeshWorld::new();
+    let obs = world.observability("").await;
+    let token = world.token("eu-1", &[obs.addresses.mesh.unwrap()]);
+    let yaml = |identity: &str| {
+        cluster("eu-1", &[("scraper-0", "127.0.0.1:1".parse().unwrap())], &format!("identity: {identity}\n"))
+    };
+    let right = "{trust_domain: test.isthmus.example, cluster: eu-1, environment: test}";
+    let refused = async |identity: &str, token: Option<&pki::JoinToken>, expected: &str| {
+        let error = world.try_start("eu-1", &yaml(identity), token).await.err().expect("started");
+        assert_eq!(error.exit_code(), 2, "{error}");
+        assert!(error.to_string().starts_with(expected), "{error}");
+    };
+    let of_token =
+        "identity.trust_domain: is \"staging.example\", but the token is for \"test.isthmus.example\"";
+    refused("{trust_domain: staging.example}", Some(&token), of_token).await;
+    refused("{cluster: us-1}", Some(&token), "identity.cluster: is \"us-1\", but the token is for").await;
+
+    // The token was not used: it still works.
+    let gateway = world.try_start("eu-1", &yaml(right), Some(&token)).await.unwrap();
+    // A reload is refused, too.
+    world.write("eu-1.yaml", &yaml("{environment: production}"));
+    let error = gateway.reload.run().await.unwrap_err().to_string();
+    assert!(error.contains("identity.environment: is \"production\", but the certificate is for"), "{error}");
+    gateway.stop().await;
+
+    let of_certificate = "identity.environment: is \"production\", but the certificate is for \"test\"";
+    refused("{environment: production}", None, of_certificate).await;
+}
+
 /// A relay between the joining gateway and an impostor counts the application data that the gateway sends.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_under_another_root_never_receives_the_secret() {

@@ -1,0 +1,42 @@
+//! What can be found out about a gateway from outside of it, before it starts and while it runs.
+
+use std::path::Path;
+
+use http::Method;
+use httpclient::{Proxies, ProxyConfig};
+use pki::JoinToken;
+use serde_json::Value;
+
+use crate::{
+    admin,
+    config::DialAddress,
+    membership::{credentials::stored_membership, join::connect_to_issuer},
+};
+
+/// Connects to the issuer that a token names, as when joining, and does not send the secret. Returns the address at which it answers.
+///
+/// # Errors
+/// Why it answers at none of the addresses of the token, or is another one, in one line.
+pub async fn issuer_answers(token: &JoinToken, proxy: &ProxyConfig) -> Result<String, String> {
+    let proxies = Proxies::of(proxy).map_err(|error| error.to_string())?;
+    let addresses = token.addresses().iter().map(|address| address.parse());
+    let addresses: Vec<DialAddress> = addresses.collect::<Result<_, String>>()?;
+    let connected = connect_to_issuer(token.issuer(), token.pins(), &addresses, &proxies).await;
+    connected.map(|(address, _)| address)
+}
+
+/// The addresses of the token with which a gateway has joined; none if it has not.
+pub fn addresses_of_issuer(data_dir: &Path) -> Vec<String> {
+    stored_membership(data_dir)
+        .map(|membership| membership.addresses.iter().map(ToString::to_string).collect())
+        .unwrap_or_default()
+}
+
+/// Asks the gateway that runs with this data directory for a report: `status`, `peers`, `targets` or `certs`, as documented for its
+/// admin socket.
+///
+/// # Errors
+/// One line that says what to do.
+pub async fn ask_running(data_dir: &Path, report: &str) -> Result<Value, String> {
+    admin::client::ask(data_dir, Method::GET, &format!("/v1/{report}")).await
+}
