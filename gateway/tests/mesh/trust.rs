@@ -75,7 +75,7 @@ async fn accepted(store: &Arc<CredentialStore>, address: SocketAddr, transport: 
 }
 
 /// The page of metrics.
-async fn metrics(gateway: &RunningGateway) -> String {
+pub(crate) async fn metrics(gateway: &RunningGateway) -> String {
     let mut tcp = TcpStream::connect(gateway.addresses.http).await.unwrap();
     tcp.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
     let mut page = String::new();
