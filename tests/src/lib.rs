@@ -1,11 +1,13 @@
 //! Shared by system tests and benchmarks: processes of the real program and of Prometheus, and their resource usage.
 
+mod cluster;
 mod control_group;
 mod http;
 mod process;
 mod prometheus;
 mod trust;
 
+pub use cluster::{Deletion, ObjectId, PodView, Programs, World};
 pub use control_group::ControlGroup;
 pub use http::{get, percent_encode, post_form};
 pub use process::{Process, Usage, free_port, isthmus, wait_for};

@@ -7,6 +7,7 @@ mod agent;
 mod answers;
 mod budget;
 mod circles;
+mod cluster;
 mod compactor;
 mod docs;
 mod end_to_end;
