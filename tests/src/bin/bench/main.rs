@@ -13,6 +13,7 @@ mod promql_plan_bench;
 mod querier_bench;
 mod remotewrite_bench;
 mod report;
+mod ruler_bench;
 mod scrape_bench;
 mod sidecar_bench;
 mod source;
@@ -37,6 +38,7 @@ const BENCHES: &[Bench] = &[
     ("remotewrite", remotewrite_bench::run),
     ("bucket", bucket_bench::run),
     ("compactor", compactor_bench::run),
+    ("ruler", ruler_bench::run),
     ("mesh", mesh_bench::run),
     ("mesh-vs-envoy", mesh_bench::run_versus),
     ("sidecar", sidecar_bench::run),
