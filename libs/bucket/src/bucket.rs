@@ -17,6 +17,7 @@ use object_store::{
 };
 
 use crate::error::{BucketError, ErrorKind};
+use crate::local_list;
 use crate::metrics::{BucketCounters, BucketMetrics, Operation};
 use crate::pieces::{self, PieceError};
 
@@ -368,6 +369,7 @@ impl Bucket {
         let attributes = self.inner.settings.attributes.clone();
         let options = PutOptions { mode, attributes, ..PutOptions::default() };
         let work = async {
+            self.check_folder(|| format!("{verb} {name}")).await?;
             let result = self.inner.store.put_opts(&path, content.into(), options).await;
             let result = result.map_err(|error| self.failed(format!("{verb} {name}"), error))?;
             self.inner.counters.moved(Operation::Upload, bytes);
@@ -381,8 +383,19 @@ impl Bucket {
         let path = self.path(name)?;
         let attributes = self.inner.settings.attributes.clone();
         let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
+        self.check_folder(|| format!("begin the upload of {name}")).await?;
         let upload = self.inner.store.put_multipart_opts(&path, options).await;
         upload.map_err(|error| self.failed(format!("begin the upload of {name}"), error))
+    }
+
+    /// Fails if the bucket is a local directory that does not exist any more: a write would create it where its disk is missing.
+    async fn check_folder(&self, action: impl FnOnce() -> String) -> Result<(), BucketError> {
+        let Some(folder) = self.inner.settings.folder.clone() else { return Ok(()) };
+        let checked = tokio::task::spawn_blocking(move || local_list::check_root(&folder)).await;
+        let checked = checked.map_err(std::io::Error::other).flatten();
+        checked.map_err(|error| {
+            BucketError::new(ErrorKind::Unavailable, self.name(), action(), error.to_string())
+        })
     }
 
     /// Counts a write that was made in parts.

@@ -117,3 +117,47 @@ impl Bucket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BucketConfig, BucketMetrics};
+
+    fn local(dir: &Path) -> Bucket {
+        let yaml = format!("type: FILESYSTEM\nconfig: {{directory: {}}}\nprefix: p", dir.display());
+        BucketConfig::parse(&yaml).unwrap().open(&BucketMetrics::default()).unwrap()
+    }
+
+    /// A disk that is not mounted any more must not look like a bucket without blocks.
+    #[tokio::test]
+    async fn a_local_directory_that_is_gone_is_neither_empty_nor_created_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("bucket");
+        std::fs::create_dir(&root).unwrap();
+        let bucket = local(&root);
+        assert_eq!(bucket.list_dir("").await.unwrap(), FolderListing::default(), "the prefix has no objects");
+        bucket.put("a/b", "text".into()).await.unwrap();
+        bucket.delete("a/b").await.unwrap();
+        assert_eq!(
+            bucket.list_all("").await.unwrap(),
+            [],
+            "a removal of the last object leaves the directory"
+        );
+        std::fs::rename(&root, dir.path().join("away")).unwrap();
+        let errors = [
+            bucket.list_dir("").await.map(drop).unwrap_err(),
+            bucket.list_dir("a").await.map(drop).unwrap_err(),
+            bucket.list_all("").await.map(drop).unwrap_err(),
+            bucket.put("a/c", "text".into()).await.map(drop).unwrap_err(),
+            bucket.put_if_absent("a/c", "text".into()).await.map(drop).unwrap_err(),
+            bucket.put_parts("a/c").await.map(drop).unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+            assert!(error.to_string().contains("mount its disk"), "{error}");
+        }
+        assert!(!root.exists());
+        std::fs::rename(dir.path().join("away"), &root).unwrap();
+        assert_eq!(bucket.list_all("").await.unwrap(), []);
+    }
+}

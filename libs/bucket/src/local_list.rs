@@ -24,12 +24,15 @@ pub(crate) struct LocalEntry {
 /// The direct content of folder `dir` below `root`; empty if it does not exist.
 ///
 /// # Errors
-/// The folder cannot be read.
+/// The folder cannot be read, or `root` does not exist: its disk may not be mounted.
 pub(crate) fn children(root: &Path, dir: &str) -> io::Result<Vec<LocalEntry>> {
     let mut found = Vec::new();
     let entries = match std::fs::read_dir(root.join(dir)) {
         Ok(entries) => entries,
-        Err(error) if is_missing(&error) => return Ok(found),
+        Err(error) if is_missing(&error) => {
+            check_root(root)?;
+            return Ok(found);
+        }
         Err(error) => return Err(error),
     };
     for entry in entries {
@@ -48,6 +51,21 @@ pub(crate) fn children(root: &Path, dir: &str) -> io::Result<Vec<LocalEntry>> {
         }
     }
     Ok(found)
+}
+
+/// Fails if the folder of a bucket does not exist.
+///
+/// # Errors
+/// It is missing, or cannot be looked up.
+pub(crate) fn check_root(root: &Path) -> io::Result<()> {
+    match std::fs::metadata(root) {
+        Ok(_) => Ok(()),
+        Err(error) if is_missing(&error) => {
+            let text = "the folder of the bucket does not exist any more: create it, or mount its disk";
+            Err(io::Error::new(error.kind(), text))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// All files below folder `dir` of `root`.
