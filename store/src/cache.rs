@@ -7,13 +7,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use model::Matcher;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use quick_cache::sync::Cache as QuickCache;
-use quick_cache::{OptionsBuilder, Weighter};
-use runtime::Registry;
+use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 use tsdb::{Postings, Ulid};
 
+use crate::cache_metrics::{CacheMetrics, EntryKind};
 use crate::page_part::PagePart;
 use crate::page_pool::memory_of;
 
@@ -93,9 +91,24 @@ impl Weighter<Key, Value> for EntryBytes {
     }
 }
 
+/// Counts the entries that make room for others.
+#[derive(Clone, Debug)]
+struct Evictions(CacheMetrics);
+
+impl Lifecycle<Key, Value> for Evictions {
+    type RequestState = ();
+
+    fn on_evict(&self, (): &mut (), key: Key, _: Value) {
+        self.0.evicted(match key {
+            Key::Page(..) => EntryKind::Pages,
+            Key::Postings(..) => EntryKind::Postings,
+        });
+    }
+}
+
 /// The cache. All of it together has at most the bytes that it was created with.
 pub(crate) struct Cache {
-    entries: QuickCache<Key, Value, EntryBytes>,
+    entries: QuickCache<Key, Value, EntryBytes, DefaultHashBuilder, Evictions>,
     metrics: CacheMetrics,
 }
 
@@ -110,14 +123,15 @@ impl Cache {
             .hot_allocation(HOT_SHARE)
             .build()
             .expect("the capacity is set");
-        let entries = QuickCache::with_options(options, EntryBytes, <_>::default(), <_>::default());
+        let entries =
+            QuickCache::with_options(options, EntryBytes, <_>::default(), Evictions(metrics.clone()));
         Self { entries, metrics }
     }
 
     /// What is cached of a page of a file. It counts as found if all of `wanted` is.
     pub(crate) fn page(&self, file: FileKey, page: u32, wanted: &Range<u32>) -> Option<PagePart> {
         let part = self.entries.get(&Key::Page(file, page)).and_then(Value::page);
-        self.count("pages", part.as_ref().is_some_and(|part| part.covers(wanted)));
+        self.metrics.looked_up(EntryKind::Pages, part.as_ref().is_some_and(|part| part.covers(wanted)));
         part
     }
 
@@ -128,6 +142,7 @@ impl Cache {
 
     /// Keeps a part of a page. Its bytes must have memory of their own: a slice would keep the whole of what it was cut from.
     pub(crate) fn put_page(&self, file: FileKey, page: u32, part: PagePart) {
+        self.metrics.added(EntryKind::Pages);
         self.entries.insert(Key::Page(file, page), Value::Page(part));
     }
 
@@ -148,7 +163,7 @@ impl Cache {
     /// The series that matchers select in a block.
     pub(crate) fn postings(&self, block: BlockKey, matchers: &str) -> Option<Arc<Expanded>> {
         let found = self.entries.get(&Key::Postings(block, matchers.into()));
-        self.count("postings", found.is_some());
+        self.metrics.looked_up(EntryKind::Postings, found.is_some());
         match found? {
             Value::Postings(expanded) => Some(expanded),
             Value::Page(_) => None,
@@ -157,44 +172,13 @@ impl Cache {
 
     /// Keeps the series that matchers select in a block. The postings must have memory of their own.
     pub(crate) fn put_postings(&self, block: BlockKey, matchers: &str, expanded: Arc<Expanded>) {
+        self.metrics.added(EntryKind::Postings);
         self.entries.insert(Key::Postings(block, matchers.into()), Value::Postings(expanded));
     }
 
     /// Bytes of all entries.
     pub(crate) fn size_bytes(&self) -> u64 {
         self.entries.weight()
-    }
-
-    fn count(&self, kind: &'static str, is_found: bool) {
-        let labels = vec![("kind", kind)];
-        self.metrics.requests.get_or_create(&labels).inc();
-        if is_found {
-            self.metrics.hits.get_or_create(&labels).inc();
-        }
-    }
-}
-
-/// Metrics of the cache. The default belongs to no registry.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct CacheMetrics {
-    requests: Family<Vec<(&'static str, &'static str)>, Counter>,
-    hits: Family<Vec<(&'static str, &'static str)>, Counter>,
-}
-
-impl CacheMetrics {
-    pub(crate) fn new(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
-        registry.register(
-            "isthmus_store_cache_requests",
-            "Lookups in the cache in memory, by kind of entry",
-            metrics.requests.clone(),
-        );
-        registry.register(
-            "isthmus_store_cache_hits",
-            "Lookups that found an entry in the cache in memory, by kind of entry",
-            metrics.hits.clone(),
-        );
-        metrics
     }
 }
 

@@ -10,6 +10,8 @@ use runtime::Registry;
 use series::AggrChunk;
 use storeapi::SeriesFrame;
 
+use crate::request_metrics::RequestMetrics;
+
 const BLOCK_COUNTS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 const SECONDS: [f64; 8] = [0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0];
 
@@ -27,6 +29,11 @@ pub(crate) struct StoreMetrics {
     chunk_bytes: Counter,
     bucket_requests: Counter,
     bucket_bytes: Counter,
+    loads: Counter,
+    load_failures: Counter,
+    drops: Counter,
+    /// What Series requests do.
+    pub(crate) requests: RequestMetrics,
 }
 
 impl Default for StoreMetrics {
@@ -43,13 +50,18 @@ impl Default for StoreMetrics {
             chunk_bytes: Counter::default(),
             bucket_requests: Counter::default(),
             bucket_bytes: Counter::default(),
+            loads: Counter::default(),
+            load_failures: Counter::default(),
+            drops: Counter::default(),
+            requests: RequestMetrics::default(),
         }
     }
 }
 
 impl StoreMetrics {
     pub(crate) fn new(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
+        let requests = RequestMetrics::new(registry);
+        let metrics = Self { requests, ..Self::default() };
         registry.register(
             "thanos_bucket_store_blocks_loaded",
             "Blocks that are served",
@@ -101,6 +113,21 @@ impl StoreMetrics {
             "Bytes that were read from buckets for requests of clients",
             metrics.bucket_bytes.clone(),
         );
+        registry.register(
+            "thanos_bucket_store_block_loads",
+            "Blocks that a sync has added to those that are served",
+            metrics.loads.clone(),
+        );
+        registry.register(
+            "thanos_bucket_store_block_load_failures",
+            "Blocks that a sync has found and that cannot be served",
+            metrics.load_failures.clone(),
+        );
+        registry.register(
+            "thanos_bucket_store_block_drops",
+            "Blocks that a sync has removed from those that are served",
+            metrics.drops.clone(),
+        );
         metrics
     }
 
@@ -120,6 +147,13 @@ impl StoreMetrics {
         self.refused.set(refused as i64);
     }
 
+    /// What a sync has changed.
+    pub(crate) fn changed(&self, loaded: usize, failed: usize, dropped: usize) {
+        self.loads.inc_by(loaded as u64);
+        self.load_failures.inc_by(failed as u64);
+        self.drops.inc_by(dropped as u64);
+    }
+
     /// What one request read from buckets.
     pub(crate) fn read(&self, requests: u64, bytes: u64) {
         self.bucket_requests.inc_by(requests);
@@ -132,6 +166,7 @@ impl StoreMetrics {
 
     pub(crate) fn sent(&self, frame: &SeriesFrame) {
         if let SeriesFrame::Series(series) = frame {
+            self.requests.sent(series);
             self.series.inc_by(series.len() as u64);
             let chunks = series.iter().flat_map(|series| &series.chunks);
             self.chunk_bytes.inc_by(chunks.map(AggrChunk::size_bytes).sum::<usize>() as u64);

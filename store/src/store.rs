@@ -1,6 +1,7 @@
 //! The buckets as a `Store`.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
@@ -227,6 +228,7 @@ impl Drop for RunningAnswer {
     fn drop(&mut self) {
         let (requests, bytes) = self.answer.read_of_buckets();
         self.metrics.read(requests, bytes);
+        self.metrics.requests.answered(&self.count, self.answer.meter());
     }
 }
 
@@ -257,9 +259,10 @@ impl Store for BucketStore {
         if request.matchers.is_empty() {
             return Err(StoreError::invalid("no matchers specified"));
         }
-        let gate = Arc::clone(&self.gate);
+        let (gate, asked) = (Arc::clone(&self.gate), Instant::now());
         // The semaphore is never closed.
         let permit = gate.acquire_owned().await.ok();
+        self.parts.metrics.requests.waited(asked.elapsed());
         let mut count = AnswerCount::begin();
         let wants_stats = request.block_hints.as_ref().is_some_and(|hints| hints.wants_stats);
         let (answer, hints) = self.begin(&Arc::new(request)).await?;

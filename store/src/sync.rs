@@ -209,10 +209,16 @@ impl Syncer {
         let is_new = |block: &&crate::catalog::UnreadableBlock| {
             !before.unreadable.iter().any(|known| known.key == block.key)
         };
+        let (new_keys, old_keys) = (catalog.keys(), before.keys());
+        self.metrics.changed(
+            new_keys.difference(&old_keys).count(),
+            catalog.unreadable.iter().filter(is_new).count(),
+            old_keys.difference(&new_keys).count(),
+        );
         for block in catalog.unreadable.iter().filter(is_new) {
             tracing::error!(block = %block.key.block, error = %block.reason, "block cannot be read and is not served");
         }
-        let keys = catalog.keys();
+        let keys = new_keys;
         self.metrics.catalog(keys.len(), catalog.unreadable.len(), catalog.refused.len());
         self.blocks.keep_only(|key| keys.contains(&key));
         let blocks: std::collections::BTreeSet<tsdb::Ulid> =

@@ -8,7 +8,8 @@ use tokio::runtime::Handle;
 use tsdb::Ulid;
 
 use super::*;
-use crate::cache::{BlockKey, Cache, CacheMetrics};
+use crate::cache::{BlockKey, Cache};
+use crate::cache_metrics::CacheMetrics;
 use crate::flights::Flights;
 use crate::hedge::Hedge;
 use crate::page_pool::PagePool;

@@ -159,3 +159,37 @@ async fn metrics_of_blocks_and_caches_are_true_when_they_are_scraped() {
     assert_eq!((open, quarantined), (2.0, 1.0));
     assert!(index_bytes > 0.0 && header_bytes > 1_000.0 && cache_bytes > 100_000.0, "{:?}", values());
 }
+
+/// What dashboards of Thanos ask for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_are_counted_under_the_names_of_thanos() {
+    let (bucket_dir, data_dir) = dirs();
+    write_world(bucket_dir.path());
+    let served = serve(&local(bucket_dir.path()), data_dir.path(), &[]).await;
+    let loads = served.metric("thanos_bucket_store_block_loads_total");
+    assert!(loads > 0.0 && loads == served.metric("thanos_bucket_store_blocks_loaded"), "{loads} loads");
+    let request = || SeriesRequest::new(millis((0, 6 * HOUR)), vec![Matcher::equal("__name__", "up")]);
+    let (series, _) = ask(&served.store, request()).await.unwrap();
+    ask(&served.store, request()).await.unwrap();
+    let metric = |name: &str| served.metric(&format!("thanos_bucket_store_{name}"));
+    for name in [
+        "series_gate_duration_seconds",
+        "series_gate_queries_duration_seconds",
+        "series_get_all_duration_seconds",
+        "series_merge_duration_seconds",
+        "series_result_series",
+    ] {
+        assert_eq!(metric(&format!("{name}_count")), 2.0, "{name}");
+    }
+    assert!(!series.is_empty());
+    assert_eq!(metric("series_result_series_sum"), 2.0 * series.len() as f64);
+    assert_eq!(metric("sent_chunk_size_bytes_count"), 2.0 * series.len() as f64);
+    assert!(metric("sent_chunk_size_bytes_sum") > 0.0);
+    assert!(metric("series_data_touched_sum{data_type=\"chunks\"}") >= series.len() as f64);
+    let cache = |name: &str| served.metric(&format!("thanos_store_index_cache_{name}"));
+    let lookups = cache("requests_total{item_type=\"ExpandedPostings\"}");
+    let hits = cache("hits_total{item_type=\"ExpandedPostings\"}");
+    assert!(lookups > hits && hits > 0.0, "{hits} of {lookups}");
+    assert_eq!(cache("items_added_total{item_type=\"ExpandedPostings\"}"), lookups - hits);
+    assert_eq!(cache("items_evicted_total{item_type=\"ExpandedPostings\"}"), 0.0);
+}
