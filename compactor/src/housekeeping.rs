@@ -173,12 +173,14 @@ impl BucketWorker {
 
     /// Marks blocks whose sources are all in another block.
     async fn mark_covered(&self, pass: &Pass<'_>, outcome: &mut HousekeepingOutcome) {
+        let (began, failed) = (std::time::Instant::now(), outcome.failed);
         for (meta, cover) in &pass.view.covered {
             let why = format!("outdated block: all of its sources are in {cover}");
             let group = GroupKey::of(meta, &self.settings.replica_labels);
             let covered = Expired { block: meta.ulid, why, replaced_by: vec![*cover] };
             self.mark(group, covered, "garbage", pass, outcome).await;
         }
+        self.metrics.collected(began.elapsed(), outcome.failed == failed);
     }
 
     /// Marks blocks that are older than they are kept.

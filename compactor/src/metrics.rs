@@ -33,6 +33,10 @@ pub(crate) struct CompactorMetrics {
     vertical: Counter,
     failures: Counter,
     marked: Family<MarkLabels, Counter>,
+    marked_for_deletion: Counter,
+    collections: Counter,
+    collection_failures: Counter,
+    collection_seconds: CollectionSeconds,
     garbage: Counter,
     cleaned: Counter,
     cleanup_failures: Counter,
@@ -70,9 +74,25 @@ impl Default for JobSeconds {
     }
 }
 
+#[derive(Clone, Debug)]
+struct CollectionSeconds(Histogram);
+
+impl Default for CollectionSeconds {
+    fn default() -> Self {
+        Self(Histogram::new([0.001, 0.01, 0.1, 0.3, 0.6, 1.0, 3.0, 6.0, 9.0, 20.0, 30.0, 60.0, 90.0, 120.0]))
+    }
+}
+
+/// The resolutions to which blocks are downsampled, in milliseconds.
+const RESOLUTIONS: [i64; 2] = [300_000, 3_600_000];
+
 impl CompactorMetrics {
     pub(crate) fn new(registry: &mut Registry) -> Self {
         let m = Self::default();
+        for resolution in RESOLUTIONS {
+            let labels = ResolutionLabels { resolution: resolution.to_string() };
+            drop(m.downsampled.get_or_create(&labels));
+        }
         m.register_work(registry);
         m.register_state(registry);
         m
@@ -106,6 +126,27 @@ impl CompactorMetrics {
             "Blocks that could not be downsampled",
             &self.downsample_failures,
         );
+        // The name in the dashboards of Thanos, which has renamed the metric.
+        counter(
+            "thanos_compact_downsample_failed",
+            "Blocks that could not be downsampled",
+            &self.downsample_failures,
+        );
+        counter(
+            "thanos_compact_blocks_marked_for_deletion",
+            "Blocks that were marked for deletion",
+            &self.marked_for_deletion,
+        );
+        counter(
+            "thanos_compact_garbage_collection",
+            "Looks for blocks whose sources are in another block",
+            &self.collections,
+        );
+        counter(
+            "thanos_compact_garbage_collection_failures",
+            "Such looks after which a block could not be marked",
+            &self.collection_failures,
+        );
         counter("isthmus_compact_samples_written", "Samples of new blocks", &self.samples);
         counter(
             "isthmus_compact_samples_in_conflict",
@@ -136,6 +177,11 @@ impl CompactorMetrics {
             "thanos_compact_downsample",
             "Blocks that were made by downsampling",
             self.downsampled.clone(),
+        );
+        registry.register(
+            "thanos_compact_garbage_collection_duration_seconds",
+            "Duration of looks for blocks whose sources are in another block, in seconds",
+            self.collection_seconds.0.clone(),
         );
         registry.register(
             "isthmus_compact_job_duration_seconds",
@@ -242,8 +288,18 @@ impl CompactorMetrics {
     /// A block was marked for deletion for this reason.
     pub(crate) fn marked(&self, reason: &'static str) {
         self.marked.get_or_create(&MarkLabels { marker: "deletion-mark.json", reason }).inc();
+        self.marked_for_deletion.inc();
         if reason == "garbage" {
             self.garbage.inc();
+        }
+    }
+
+    /// Blocks whose sources are in another block were looked for and marked.
+    pub(crate) fn collected(&self, took: Duration, is_complete: bool) {
+        self.collections.inc();
+        self.collection_seconds.0.observe(took.as_secs_f64());
+        if !is_complete {
+            self.collection_failures.inc();
         }
     }
 
