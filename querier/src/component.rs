@@ -10,7 +10,7 @@ use budget::{BudgetLimits, TotalBudget};
 use promapi::{ExemplarSeries, RuleGroup, TargetDiscovery};
 use promql::{EngineOptions, ParseOptions, QUERIES};
 use proto::thanos;
-use runtime::{HttpMetrics, Registry, RoleError, RoleInfo, RunningRole, Startup};
+use runtime::{GrpcMetrics, HttpMetrics, Registry, RoleError, RoleInfo, RunningRole, Startup};
 use series::Dedup;
 use storeapi::{
     AnswerMemory, ListingServer, ListingStore, MetadataServer, StoreServer, TenantTsdbStatus, WireListing,
@@ -178,8 +178,15 @@ fn endpoint_options(config: &Config, registry: &mut Registry) -> EndpointOptions
         dns_interval: args.discovery.dns_interval,
         resolver: None,
         dns_metrics: DnsMetrics::new(registry),
+        client_metrics: client_metrics(registry),
         unhealthy_timeout: args.unhealthy_timeout,
     }
+}
+
+/// Counts requests to stores under the names that the dashboards of Thanos have.
+fn client_metrics(registry: &mut Registry) -> Option<GrpcMetrics> {
+    let metrics = GrpcMetrics::client(registry, &[proto::DESCRIPTORS]);
+    metrics.inspect_err(|error| tracing::error!(%error, "requests to stores are not counted")).ok()
 }
 
 fn engine_options(config: &Config, total: TotalBudget) -> EngineOptions {

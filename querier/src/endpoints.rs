@@ -74,7 +74,8 @@ impl EndpointSet {
         let gateways = options.gateways.iter().map(|address| {
             (
                 Arc::<str>::from(address.as_str()),
-                EndpointGroup::unknown(NOT_ASKED, options.channel.clone(), options.gateway_labels),
+                EndpointGroup::unknown(NOT_ASKED, options.channel.clone(), options.gateway_labels)
+                    .counted_by(options.client_metrics.clone()),
             )
         });
         let gateways = Arc::new(gateways.collect());
@@ -270,7 +271,8 @@ fn source(
     channel: ChannelOptions,
     options: &EndpointOptions,
 ) -> FixedSource {
-    let group = EndpointGroup::unknown(NOT_ASKED, channel, options.endpoint_labels);
+    let group = EndpointGroup::unknown(NOT_ASKED, channel, options.endpoint_labels)
+        .counted_by(options.client_metrics.clone());
     FixedSource { spec, origin, group }
 }
 

@@ -117,7 +117,7 @@ fn endpoint(
     let endpoint = known.unwrap_or_else(|| {
         let channel =
             target.map_or_else(|_| gateway.channel.clone(), |target| gateway.targets.target(&target));
-        Arc::new(Endpoint::new(&entry.name, channel, true, group.labels()))
+        Arc::new(Endpoint::new(&entry.name, group.counted(channel), true, group.labels()))
     });
     update(&endpoint, entry);
     endpoint

@@ -91,7 +91,7 @@ fn settle_replicas(names: Vec<String>, source: &FixedSource) -> Result<(), Strin
     members.set(names, open).map_err(|error| error.to_string())?;
     let mut content = group.write();
     if content.endpoints.is_empty() {
-        let channel = members.channel(&name);
+        let channel = group.counted(members.channel(&name));
         let endpoint = Endpoint::new(&name, channel, source.spec.strict, group.labels());
         content.endpoints.insert(name.into(), Arc::new(endpoint));
     }
@@ -136,7 +136,7 @@ pub(super) fn settle(
 }
 
 fn connect(name: &str, strict: bool, group: &EndpointGroup) -> Result<Arc<Endpoint>, mesh::ChannelError> {
-    let channel = mesh::direct_with(name, group.channel())?;
+    let channel = group.counted(mesh::direct_with(name, group.channel())?);
     Ok(Arc::new(Endpoint::new(name, channel, strict, group.labels())))
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use mesh::ChannelOptions;
+use mesh::{Channel, ChannelOptions};
+use runtime::GrpcMetrics;
 use storeapi::LabelLimits;
 use tokio::time::Instant;
 
@@ -17,6 +18,7 @@ pub(super) struct EndpointGroup {
     content: Arc<RwLock<GroupContent>>,
     channel: ChannelOptions,
     labels: LabelLimits,
+    metrics: Option<GrpcMetrics>,
 }
 
 /// The content of a group.
@@ -42,7 +44,20 @@ impl EndpointGroup {
     /// Creates a group whose endpoints are unknown for this reason.
     pub(super) fn unknown(reason: &str, channel: ChannelOptions, labels: LabelLimits) -> Self {
         let content = GroupContent { unknown: Some(reason.to_owned()), ..GroupContent::default() };
-        Self { content: Arc::new(RwLock::new(content)), channel, labels }
+        Self { content: Arc::new(RwLock::new(content)), channel, labels, metrics: None }
+    }
+
+    /// The same group, whose requests are counted.
+    pub(super) fn counted_by(self, metrics: Option<GrpcMetrics>) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// The channel to an endpoint, whose requests are counted.
+    pub(super) fn counted(&self, channel: Channel) -> Channel {
+        match &self.metrics {
+            Some(metrics) => channel.within(&metrics.layer()),
+            None => channel,
+        }
     }
 
     /// How its endpoints are reached.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mesh::ChannelOptions;
 use prometheus_client::metrics::counter::Counter;
-use runtime::{DnsResolver, Registry};
+use runtime::{DnsResolver, GrpcMetrics, Registry};
 use storeapi::LabelLimits;
 
 use crate::endpoints::address::EndpointSpec;
@@ -40,6 +40,8 @@ pub(crate) struct EndpointOptions {
     /// Looks names up; `None` for the configuration of the system at the time of each lookup.
     pub(crate) resolver: Option<DnsResolver>,
     pub(crate) dns_metrics: DnsMetrics,
+    /// Counts the requests to endpoints; `None` to count none.
+    pub(crate) client_metrics: Option<GrpcMetrics>,
     /// Lists omit an endpoint that is not strict after it has been unreachable for this long. An address that
     /// DNS no longer returns is reported as missing for this long.
     pub(crate) unhealthy_timeout: Duration,
@@ -61,6 +63,7 @@ impl Default for EndpointOptions {
             dns_interval: Duration::from_secs(30),
             resolver: None,
             dns_metrics: DnsMetrics::default(),
+            client_metrics: None,
             unhealthy_timeout: Duration::from_secs(300),
         }
     }
