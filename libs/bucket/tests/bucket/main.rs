@@ -12,6 +12,7 @@ mod faults;
 mod federation;
 mod gcs;
 mod open;
+mod policies;
 mod quirks;
 mod servers;
 mod stores;
