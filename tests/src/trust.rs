@@ -109,6 +109,11 @@ impl Mesh {
         self.commands[cluster].http
     }
 
+    /// The address at which clusters join and connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Starts the gateway of a cluster again, which was killed.
     ///
     /// # Panics

@@ -1,0 +1,171 @@
+//! Causes of alerts that are made at once: damage, load, and a server that is not an Alertmanager.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tests::{Process, free_port, get, isthmus, percent_encode, post_form, wait_for};
+
+use crate::meta_monitoring::files::{exchange, quick_rules, replaced};
+use crate::meta_monitoring::world::{PATIENCE, World};
+
+/// Damage in a bucket, a disk that is not mounted, and a mistake in a configuration, all at once.
+pub(crate) fn check_damage(world: &World) {
+    println!(
+        "a block has no valid meta.json, one cannot be read, a bucket is gone, and a configuration is wrong"
+    );
+    let bucket = world.dir.join("bucket");
+    let garbage = bucket.join("01M8J9KY000DAS4Q7VMQ5HWWTY");
+    fs::create_dir(&garbage).expect("a folder");
+    fs::write(garbage.join("meta.json"), "garbage").expect("a file");
+    let (archive, unmounted) = (world.dir.join("archive-bucket"), world.dir.join("unmounted"));
+    fs::rename(&archive, &unmounted).expect("a folder");
+    let config = world.dir.join("scraper.yml");
+    let good = fs::read(&config).expect("a file");
+    fs::write(&config, "scrape_configs: 1\n").expect("a file");
+    let (status, _) = post_form(world.scraper.http, "/-/reload", "").expect("an answer");
+    assert_eq!(status, 500);
+    world.wait_for_alerts(&[
+        "StoreBlocksUnreadable",
+        "CompactorNeedsHelp",
+        "StoreOutOfSync",
+        "BucketOperationsFail",
+        "ScraperReloadFailed",
+    ]);
+    assert!(!archive.exists(), "the bucket that is gone was created again");
+
+    println!("all of that is repaired, and the other bucket is a folder on which no disk is mounted");
+    fs::remove_dir_all(&garbage).expect("a folder");
+    fs::write(&config, good).expect("a file");
+    let (status, body) = post_form(world.scraper.http, "/-/reload", "").expect("an answer");
+    assert_eq!(status, 200, "{body}");
+    fs::create_dir(&archive).expect("a folder");
+    world.wait_for_alerts(&["BucketEmpty"]);
+    exchange(&archive, &unmounted);
+    world.wait_for_alerts(&[]);
+}
+
+/// Rules that take longer than their interval, and queries that take longer than they may.
+pub(crate) fn check_load(world: &World) {
+    println!("a group is slower than its interval, and queries take too long");
+    let query = "sum(sum_over_time(up[5m:1ms]))";
+    let begun = Instant::now();
+    world.ask(&format!("/api/v1/query?query={}", percent_encode(query))).expect("an answer");
+    // Seven seconds, where the group may take 2 + 1.
+    let rules = (7_000 / begun.elapsed().as_millis().max(10)).clamp(4, 500);
+    println!("{rules} rules of {:?}", begun.elapsed());
+    let rules = format!("{{record: slow, expr: \"{query}\"}},").repeat(rules as usize);
+    let slow = world.dir.join("rules/slow.yaml");
+    fs::write(&slow, format!("groups: [{{name: slow, interval: 2s, rules: [{rules}]}}]\n")).expect("a file");
+    // Three intervals would make the test long.
+    let late = ("> 3 * prometheus_rule_group_interval_seconds", "> prometheus_rule_group_interval_seconds");
+    world.reload(&replaced(&quick_rules(), &[late]));
+    let expected = BTreeSet::from(["RulerGroupLate", "QueriesFail"].map(|name| format!("Isthmus{name}")));
+    wait_for(&format!("{expected:?} to fire"), PATIENCE, || {
+        for _ in 0..50 {
+            let (status, _) = get(
+                world.querier.http,
+                &format!("/api/v1/query?timeout=1ms&query={}", percent_encode(query)),
+            )?;
+            assert_eq!(status, 503);
+        }
+        let firing = world.firing()?;
+        if firing.is_superset(&expected) { Ok(()) } else { Err(format!("{firing:?}")) }
+    });
+    fs::remove_file(&slow).expect("a file");
+    world.reload(&quick_rules());
+    world.wait_for_alerts(&[]);
+}
+
+/// A thief has the state of the issuer, and with it the key of the issuing CA: he signs a certificate, and connects with it.
+pub(crate) fn check_stolen_ca(world: &World) {
+    println!("the key of the issuing CA is stolen and used");
+    let dir = world.dir.join("thief");
+    let state = dir.join("state");
+    fs::create_dir(&dir).expect("a folder");
+    copy_folder(&world.dir.join("mesh/pki/state"), &state);
+    let own = free_port();
+    let token = dir.join("token");
+    let output = Command::new(isthmus())
+        .args(["pki", "token", "create", "--cluster=eu-1", "--environment=testing"])
+        .args([format!("--state={}", state.display()), format!("--address={own}")])
+        .arg(format!("--out={}", token.display()))
+        .output()
+        .expect("isthmus runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let issuer = format!("role: observability\ndata_dir: issuer\npki: {{state: state}}\nlisten: {own}\n");
+    let issuer = thief(&dir, "issuer", &issuer, None, true);
+    let member = format!("role: cluster\ndata_dir: member\ntargets: [{{name: x, address: '{own}'}}]\n");
+    drop(thief(&dir, "member", &member, Some(&token), true));
+    drop(issuer);
+    let member = format!("{member}dial: ['{}']\n", world.mesh.address());
+    let member = thief(&dir, "member", &member, None, false);
+    world.wait_for_alerts(&["IssuingCaStolen"]);
+    drop(member);
+    world.wait_for_alerts(&[]);
+}
+
+/// Starts a gateway of the thief.
+fn thief(dir: &Path, name: &str, yaml: &str, token: Option<&Path>, becomes_ready: bool) -> Process {
+    let config = dir.join(format!("{name}.yaml"));
+    fs::write(&config, yaml).expect("a file");
+    let http = free_port();
+    let mut args = vec![
+        "gateway".to_owned(),
+        format!("--config={}", config.display()),
+        format!("--http-address={http}"),
+        format!("--grpc-address={}", free_port()),
+    ];
+    args.extend(token.map(|token| format!("--join-file={}", token.display())));
+    let mut process = Process::start(&isthmus(), &args, &dir.join(format!("{name}.log")));
+    if becomes_ready {
+        process.wait_ready(name, http);
+    }
+    process
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    let output = Command::new("cp").arg("-r").arg(from).arg(to).output().expect("cp runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// An HTTP server that answers every request with status 400, as a server that is not an Alertmanager may do.
+pub(crate) struct Refusing {
+    at: SocketAddr,
+    is_stopped: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Refusing {
+    pub(crate) fn start(at: SocketAddr) -> Self {
+        let listener = TcpListener::bind(at).expect("the port of Alertmanager");
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&is_stopped);
+        let thread = std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept()
+                && !stopped.load(Ordering::Relaxed)
+            {
+                // What of the request has arrived is read, so that the answer is not lost by a reset.
+                drop(stream.read(&mut vec![0; 64 << 10]));
+                drop(stream.write_all(
+                    b"HTTP/1.1 400 Bad Request\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello",
+                ));
+            }
+        });
+        Self { at, is_stopped, thread }
+    }
+
+    pub(crate) fn stop(self) {
+        self.is_stopped.store(true, Ordering::Relaxed);
+        // The thread waits for a connection.
+        drop(TcpStream::connect(self.at));
+        self.thread.join().expect("the thread");
+    }
+}
