@@ -9,6 +9,7 @@ mod budget;
 mod circles;
 mod cluster;
 mod compactor;
+mod dashboards;
 mod docs;
 mod end_to_end;
 mod meta_monitoring;

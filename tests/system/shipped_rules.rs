@@ -16,7 +16,7 @@ fn read(path: &str) -> String {
 }
 
 /// The names of all alerts.
-fn alerts() -> BTreeSet<String> {
+pub(crate) fn alerts() -> BTreeSet<String> {
     let rules = read("deploy/rules/isthmus.yaml");
     let names = rules.lines().filter_map(|line| line.trim_start().strip_prefix("- alert: "));
     names.map(str::to_owned).collect()
