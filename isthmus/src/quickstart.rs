@@ -15,8 +15,10 @@ mod compaction;
 mod demonstration;
 mod die_with_parent;
 mod disk;
+mod expressions;
 mod folder;
 mod gateways;
+mod grafana;
 mod history;
 mod http;
 mod link;
@@ -27,6 +29,7 @@ mod prometheus;
 mod querier;
 mod seeded;
 mod table;
+mod thanos_mixin;
 
 use std::fs;
 use std::io::Write;
@@ -175,6 +178,7 @@ async fn perform(demonstration: &mut Demonstration, check: bool) -> Result<ExitC
     let endpoints = demonstration.plan().dir.join("endpoints.json");
     fs::write(&endpoints, format!("{:#}\n", demonstration.plan().endpoints()))
         .with_context(|| format!("write {}", endpoints.display()))?;
+    grafana::write_files(demonstration.plan())?;
     say!("up after {:.1} s\n", begun.elapsed().as_secs_f64());
     if check {
         return Ok(if checks::run(demonstration).await { ExitCode::SUCCESS } else { ExitCode::FAILURE });

@@ -8,9 +8,9 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::quickstart::alerts;
 use crate::quickstart::compaction;
 use crate::quickstart::demonstration::Demonstration;
+use crate::quickstart::expressions;
 use crate::quickstart::http::percent_encode;
 use crate::quickstart::plan::{ClusterPlan, QuickstartPlan, Reach};
-use crate::quickstart::prometheus::SHARED_JOB;
 use crate::quickstart::querier::{QuerierClient, list, wait_for};
 
 /// Space before what a check has seen.
@@ -38,6 +38,10 @@ pub(super) async fn run(demonstration: &mut Demonstration) -> bool {
     );
     report
         .add("a downsampled block answers for the raw samples", compaction::downsampled(demonstration).await);
+    report.add(
+        "dashboards, alerts and the mixin of Thanos have data",
+        expressions::evaluated(demonstration).await,
+    );
     report.add(
         "a replica is killed: the answer is still complete",
         replica_killed(demonstration, &querier).await,
@@ -167,7 +171,9 @@ fn alike_name(plan: &QuickstartPlan) -> String {
 
 /// Compares what the clusters have of the targets that all of them scrape: the series of each metric.
 async fn scraped_alike(querier: &QuerierClient, plan: &QuickstartPlan) -> Result<String> {
-    let expression = format!("count by (cluster, __name__) ({{job=\"{SHARED_JOB}\"}})");
+    let shared = plan.shared_targets().map(|target| target.to_string()).join("|");
+    let expression =
+        format!("count by (cluster, __name__) ({{job=~\"gateway|querier\", instance=~\"{shared}\"}})");
     let answer = querier.query(&expression, "").await?;
     ensure!(answer.warnings.is_empty(), "warnings: {:?}", answer.warnings);
     let mut seen: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
@@ -179,7 +185,7 @@ async fn scraped_alike(querier: &QuerierClient, plan: &QuickstartPlan) -> Result
     }
     let [one, other] =
         [0, 1].map(|number: usize| seen.get(plan.clusters[number].name).cloned().unwrap_or_default());
-    ensure!(one.contains_key("up"), "no series of the job {SHARED_JOB}");
+    ensure!(one.contains_key("up"), "no series of {shared}");
     for name in one.keys().chain(other.keys()) {
         let (here, there) = (one.get(name), other.get(name));
         ensure!(

@@ -327,11 +327,11 @@ fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn create_dir(path: &Path) -> Result<()> {
+pub(super) fn create_dir(path: &Path) -> Result<()> {
     fs::create_dir_all(path).with_context(|| format!("create {}", path.display()))
 }
 
-fn write(path: &Path, content: &str) -> Result<()> {
+pub(super) fn write(path: &Path, content: &str) -> Result<()> {
     fs::write(path, content).with_context(|| format!("write {}", path.display()))
 }
 

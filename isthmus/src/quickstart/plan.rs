@@ -154,7 +154,7 @@ impl QuickstartPlan {
         self
     }
 
-    /// Targets that the scrapers of all clusters scrape, so that what they see can be compared.
+    /// Targets that the scrapers of all clusters scrape, and whose series do not come and go, so that what they see can be compared.
     pub(super) fn shared_targets(&self) -> [SocketAddr; 2] {
         [self.gateway_http, self.querier_http]
     }

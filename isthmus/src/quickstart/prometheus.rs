@@ -12,9 +12,6 @@ use crate::usage::UsageError;
 /// The scrape interval. It is short, so that there are samples soon after the start.
 const SCRAPE_INTERVAL: &str = "1s";
 
-/// The job with the targets that all clusters scrape.
-pub(super) const SHARED_JOB: &str = "observability";
-
 /// Searches `program` on the `PATH`.
 pub(super) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
@@ -99,8 +96,12 @@ pub(super) fn configuration(
         job("prometheus", false, &of(|s| s.prometheus));
         job("sidecar", false, &of(|s| s.sidecar_http));
     }
-    job("gateway", false, &[cluster.gateway_http]);
-    job(SHARED_JOB, false, &plan.shared_targets());
+    job("gateway", false, &[cluster.gateway_http, plan.gateway_http]);
+    // No other process scrapes those of the observability cluster.
+    job("querier", false, &[plan.querier_http]);
+    job("store", false, &[plan.store_http]);
+    job("compactor", false, &[plan.compactor_http]);
+    job("ruler", false, &plan.rulers.iter().map(|ruler| ruler.http).collect::<Vec<_>>());
     if pushgateway {
         job("pushgateway", true, &[cluster.pushgateway]);
     }

@@ -110,6 +110,24 @@ impl QuerierClient {
         Ok(groups.iter().flat_map(of_group).collect())
     }
 
+    /// Name and expression of each rule that a ruler has.
+    ///
+    /// # Errors
+    /// A rule has failed, or there is none.
+    pub(super) async fn rules(&self) -> Result<Vec<(String, String)>> {
+        let body = self.http.json(&format!("{}/rules", self.base)).await?;
+        let groups = body["data"]["groups"].as_array().context("/api/v1/rules: no groups")?;
+        let mut rules = Vec::new();
+        for rule in groups.iter().filter_map(|group| group["rules"].as_array()).flatten() {
+            let [name, query, error] =
+                ["name", "query", "lastError"].map(|field| rule[field].as_str().unwrap_or_default());
+            anyhow::ensure!(error.is_empty(), "rule {name} fails: {error}");
+            rules.push((name.to_owned(), query.to_owned()));
+        }
+        anyhow::ensure!(!rules.is_empty(), "the rulers have no rules");
+        Ok(rules)
+    }
+
     /// The sidecars or scrapers of a cluster.
     pub(super) async fn sidecars(&self, cluster: &str) -> Result<Vec<StoreStatus>> {
         let mut stores = self.stores().await?;

@@ -8,6 +8,7 @@ use terminal::{TableStyle, TextTable};
 
 use crate::quickstart::alerts;
 use crate::quickstart::demonstration::Demonstration;
+use crate::quickstart::grafana;
 use crate::quickstart::plan::QuickstartPlan;
 
 /// Prints all processes with their URLs, and some queries with their current answers.
@@ -24,6 +25,16 @@ pub(super) async fn print(demonstration: &Demonstration, queries: &[(&str, &str)
     say!("\nThe querier serves the Prometheus HTTP API at http://{}", plan.querier_http);
     say!("All URLs as JSON: {}", plan.dir.join("endpoints.json").display());
     say!("Logs: {}", plan.logs.display());
+    let grafana = grafana::folder(plan);
+    say!("\nDashboards: start a Grafana on this machine with");
+    say!(
+        "  GF_PATHS_PROVISIONING={} grafana server --homepath /usr/share/grafana",
+        grafana.join("provisioning").display()
+    );
+    say!(
+        "or import {} into one whose data source is the querier.",
+        grafana.join("dashboards/*.json").display()
+    );
     let firing = demonstration.alerts().await?;
     say!("\nAlerts that fire:\n");
     firing.iter().for_each(|alert| say!("  {}", alerts::shown(alert)));
