@@ -11,6 +11,7 @@ mod cluster;
 mod compactor;
 mod dashboards;
 mod docs;
+mod drain;
 mod end_to_end;
 mod install;
 mod meta_monitoring;

@@ -29,6 +29,11 @@ pub struct CommonArgs {
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
     pub grpc_grace_period: Duration,
 
+    /// After the signal to stop, report that the role is not ready and serve on for this long, so that load balancers and DNS
+    /// stop sending requests; the grace periods begin after it
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
+    pub drain_delay: Duration,
+
     /// Ask the client of a gRPC connection of this age to reconnect, while its open calls continue; 0 for never
     #[arg(long, value_name = "DURATION", default_value = "60m", value_parser = parse_duration)]
     pub grpc_server_max_connection_age: Duration,

@@ -82,7 +82,7 @@ impl RoleInfo {
 /// 2. Starts logging and the Tokio runtime, and binds both addresses.
 /// 3. Awaits `build`, which adds the role's metrics, routes, services and tasks and calls [`Startup::serve`]. An error
 ///    up to here is printed as `error: CAUSE`; its exit code is that of the [`RoleError`].
-/// 4. Serves until a signal comes or a task fails, then drains; see [`RunningRole::wait`]. A signal to stop that comes
+/// 4. Serves until a signal comes or a task fails, then drains (after a signal, `--drain-delay` later); see [`RunningRole::wait`]. A signal to stop that comes
 ///    earlier ends the process at once, with exit code 0.
 pub fn start<C, F>(
     role: RoleInfo,
@@ -161,6 +161,7 @@ impl Startup {
             RoleError::failed(format!("decode the gRPC descriptors of {}: {error}", role.name))
         })?;
         let mut supervisor = Supervisor::new(Probes::new(), common.grace_period());
+        supervisor.serve_on_for(common.drain_delay);
         let security = ServerSecurity::load(common, &mut registry, &supervisor.reload())?;
         let http_knows_clients = security.http.knows_clients();
         let logs = common.request_log.load().map_err(RoleError::wrong_configuration)?;

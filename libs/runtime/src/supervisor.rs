@@ -31,6 +31,8 @@ pub(crate) struct Supervisor {
     shutdown: Shutdown,
     reload: Reload,
     gate: ShutdownGate,
+    /// How long the role serves on after a signal to stop.
+    drain_delay: Duration,
     grace: Duration,
     tasks: Tasks,
 }
@@ -71,7 +73,13 @@ impl Supervisor {
     pub(crate) fn new(probes: Probes, grace: Duration) -> Self {
         let (shutdown, reload, gate) = (Shutdown::new(), Reload::new(), ShutdownGate::new());
         let first = FirstToStop::default();
-        Self { probes, first, shutdown, reload, gate, grace, tasks: Tasks::default() }
+        let drain_delay = Duration::ZERO;
+        Self { probes, first, shutdown, reload, gate, drain_delay, grace, tasks: Tasks::default() }
+    }
+
+    /// Sets how long the role serves on after a signal to stop, reported as not ready.
+    pub(crate) fn serve_on_for(&mut self, drain_delay: Duration) {
+        self.drain_delay = drain_delay;
     }
 
     /// The probes that a shutdown makes not ready.
@@ -118,14 +126,14 @@ impl Supervisor {
             tokio::spawn(manager.clone().follow(self.probes.clone()));
         }
         signals.manager = manager.clone();
-        let code = tokio::select! {
+        let (code, delay) = tokio::select! {
             name = signals.stop(&self.reload) => {
-                info!(signal = name, grace = ?self.grace, "received a signal, stopping");
-                EXIT_OK
+                info!(signal = name, drain_delay = ?self.drain_delay, grace = ?self.grace, "received a signal, stopping");
+                (EXIT_OK, self.drain_delay)
             }
-            () = self.first.shutdown.triggered() => EXIT_OK,
-            () = self.shutdown.triggered() => EXIT_OK,
-            code = self.tasks.until_failure() => code,
+            () = self.first.shutdown.triggered() => (EXIT_OK, Duration::ZERO),
+            () = self.shutdown.triggered() => (EXIT_OK, Duration::ZERO),
+            code = self.tasks.until_failure() => (code, Duration::ZERO),
         };
         if let Some(manager) = &manager {
             manager.stopping();
@@ -137,13 +145,24 @@ impl Supervisor {
                 warn!(signal = name, "received a second signal, ending at once");
                 std::process::exit(EXIT_INTERRUPTED)
             }
-            rest = self.stop() => ExitCode::from(if code == EXIT_OK { rest } else { code }),
+            rest = self.stop(delay) => ExitCode::from(if code == EXIT_OK { rest } else { code }),
         }
     }
 
-    /// Stops everything within the grace period, and returns the exit code of the first task that failed meanwhile.
-    async fn stop(&mut self) -> u8 {
+    /// Serves on for `delay`, then stops everything within the grace period. Returns the exit code of the first task that
+    /// failed meanwhile.
+    async fn stop(&mut self, delay: Duration) -> u8 {
         self.probes.stop();
+        // A task that fails ends the delay.
+        let failed = match delay.is_zero() {
+            true => EXIT_OK,
+            false => timeout(delay, self.tasks.until_failure()).await.unwrap_or(EXIT_OK),
+        };
+        let rest = self.stop_now().await;
+        if failed == EXIT_OK { rest } else { failed }
+    }
+
+    async fn stop_now(&mut self) -> u8 {
         self.first.shutdown.trigger();
         if timeout(self.grace + MARGIN, self.first.gate.close()).await.is_err() {
             warn!("the grace period is over, stopping although not everything is done that comes first");
@@ -315,6 +334,23 @@ mod tests {
         first.shutdown.trigger();
         assert_eq!(supervisor.run(Signals::install().unwrap()).await, ExitCode::from(EXIT_OK));
         assert_eq!(*order.lock().unwrap(), ["link", "server"]);
+    }
+
+    #[tokio::test]
+    async fn a_role_serves_on_for_the_drain_delay_and_is_not_ready_meanwhile() {
+        let mut supervisor = supervisor();
+        supervisor.serve_on_for(Duration::from_secs(3600));
+        let (probes, shutdown) = (supervisor.probes.clone(), supervisor.shutdown());
+        let serving = shutdown.clone();
+        supervisor.spawn("server", async move {
+            probes.wait_until(|health| health.not_ready.as_deref() == Some("shutting down")).await;
+            tokio::task::yield_now().await;
+            assert!(!serving.is_triggered(), "it was stopped at once");
+            // Ends the delay.
+            Err(RoleError::failed("the disk is full"))
+        });
+        assert_eq!(supervisor.stop(Duration::from_secs(3600)).await, EXIT_ERROR);
+        assert!(shutdown.is_triggered());
     }
 
     #[tokio::test]
