@@ -53,7 +53,7 @@ pub struct Dialer {
     target: DialTarget,
     quic: quinn::ClientConfig,
     tcp: TlsConnector,
-    /// One socket per address family, IPv4 and IPv6, created when first needed.
+    /// One socket per address family, IPv4 and IPv6, of the last dial.
     endpoints: [Option<quinn::Endpoint>; 2],
     current: Option<MeshLink>,
     probe_at: Instant,
@@ -281,8 +281,13 @@ impl Dialer {
         self.endpoints[usize::from(address.is_ipv6())].as_ref()
     }
 
-    /// Creates the sockets for the families of these addresses, if they do not exist. Without one, QUIC does not answer.
+    /// Creates sockets for the families of these addresses. Without one, QUIC does not answer.
+    ///
+    /// Each dial has a new UDP port. The tracking of connections on the way may keep a flow for minutes, and send the datagrams of an
+    /// old port to where the peer was before it moved. A connection that is open keeps its own socket.
     pub(super) fn open_endpoints(&mut self, addresses: &[SocketAddr]) {
+        // The old sockets are closed last, so that the new ones get other ports.
+        let _old = std::mem::take(&mut self.endpoints);
         for address in addresses {
             let endpoint = &mut self.endpoints[usize::from(address.is_ipv6())];
             if endpoint.is_none() {
