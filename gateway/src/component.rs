@@ -4,6 +4,7 @@
 
 mod admin_socket;
 mod cluster;
+mod delivered;
 mod dialing;
 mod embedded;
 mod events;

@@ -5,6 +5,7 @@
 //! [`ClusterRole`], then the functions that read them.
 
 mod expected_identity;
+mod issuing;
 mod policy;
 mod target_tls;
 
@@ -20,11 +21,13 @@ use httpclient::NoProxy;
 pub use httpclient::ProxyConfig;
 use identity::Name;
 use mesh::Authority;
+use pki::DeliveredIssuer;
 use runtime::{ConfigMistakes, ListenAddress};
 use tls::{ClientTls, ClientTlsOptions};
 
 pub use expected_identity::ExpectedIdentity;
 use expected_identity::read_expected_identity;
+use issuing::read_pki;
 use policy::{read_access_log, read_policy};
 use target_tls::read_target_tls;
 
@@ -85,6 +88,8 @@ pub enum GatewayRole {
 pub struct ObservabilityRole {
     /// State directory of the issuing CA (created by `isthmus pki init`).
     pub pki_state: PathBuf,
+    /// Where the issuing CA is delivered, if another system does that. It is taken over into the state directory.
+    pub delivered: Option<DeliveredIssuer>,
     /// Lifetime of certificates issued from now on. A certificate never outlives the issuing CA.
     pub leaf_lifetime: Duration,
     /// How long after its end a cluster's certificate can be exchanged for another one with its key; zero switches that off.
@@ -350,15 +355,7 @@ fn read_observability(
     mistakes: &Mistakes,
 ) -> Option<ObservabilityRole> {
     let pki = match fields.node("pki") {
-        Some(node) => {
-            let mut pki = YamlFields::new("pki", node, mistakes);
-            let state = pki.required("state", |node| node.text().map(|text| folder.join(text)));
-            let lifetime = pki.optional("leaf_lifetime", |node| duration(node, LEAF_LIFETIME_BOUNDS));
-            let recover = pki.optional("recover_expired", |node| duration(node, RECOVER_BOUNDS));
-            pki.finish();
-            let lifetime = lifetime.unwrap_or(::pki::DEFAULT_LEAF_TTL);
-            state.map(|state| (state, lifetime, recover.unwrap_or(::pki::DEFAULT_RECOVERY)))
-        }
+        Some(node) => read_pki(node, folder, mistakes),
         None => {
             fields.wrong("pki", "is missing: set the state directory of the issuing CA, `pki: {state: DIR}`");
             None
@@ -398,11 +395,12 @@ fn read_observability(
         .collect();
     note_duplicates("targets", ports.iter().map(|(line, port)| (*line, port.as_str())), mistakes);
 
-    let (pki_state, leaf_lifetime, recover_expired) = pki?;
+    let pki = pki?;
     Some(ObservabilityRole {
-        pki_state,
-        leaf_lifetime,
-        recover_expired,
+        pki_state: pki.state,
+        delivered: pki.delivered,
+        leaf_lifetime: pki.leaf_lifetime,
+        recover_expired: pki.recover_expired,
         listen: listen.unwrap_or_else(default_listen),
         clusters: clusters.into_iter().map(|(_, cluster)| cluster).collect(),
         targets: targets.into_iter().map(|(_, port)| port).collect(),

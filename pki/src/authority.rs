@@ -109,9 +109,14 @@ impl CertificateAuthority {
     /// Reads a file that [`CertificateAuthority::store`] wrote.
     pub(crate) fn load(path: &Path) -> Result<Self, PkiError> {
         let pem = Zeroizing::new(read_private(path, MAX_FILE_BYTES).map_err(PkiError::io("read", path))?);
+        Self::from_pem(&pem, path)
+    }
+
+    /// Reads the content of such a file, which came from `path`.
+    pub(crate) fn from_pem(pem: &[u8], path: &Path) -> Result<Self, PkiError> {
         let damaged = |why: &str| integrity(&format!("{}: {why}", path.display()));
-        let cert = CertificateDer::from_pem_slice(&pem).map_err(|e| damaged(&e.to_string()))?;
-        let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|e| damaged(&e.to_string()))?;
+        let cert = CertificateDer::from_pem_slice(pem).map_err(|e| damaged(&e.to_string()))?;
+        let key = PrivateKeyDer::from_pem_slice(pem).map_err(|e| damaged(&e.to_string()))?;
         let key = KeyPair::try_from(&key).map_err(|e| damaged(&e.to_string()))?;
         Self::new(cert, key).map_err(|e| damaged(&e.to_string()))
     }

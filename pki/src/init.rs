@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The audit entry that marks the state directory as complete.
-const DONE: &str = "initialised";
+pub(crate) const DONE: &str = "initialised";
 
 /// The sequence of the first bundle.
 const FIRST_SEQUENCE: u64 = 1;

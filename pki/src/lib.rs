@@ -9,12 +9,13 @@
 //! used. Tokens are not stored; only their SHA-256 is. The state directory contains no root key. The private
 //! key of a peer never leaves the peer.
 //!
-//! Reading order: `token`, `key`, `csr`, `authority`, `inventory`, `issuer`, `join`, `roots`, `init`, `doctor`, `cli`.
+//! Reading order: `token`, `key`, `csr`, `authority`, `inventory`, `issuer`, `join`, `roots`, `init`, `delivered`, `doctor`, `cli`.
 
 mod authority;
 mod backup;
 pub mod cli;
 mod csr;
+mod delivered;
 mod doctor;
 mod error;
 mod init;
@@ -31,6 +32,7 @@ mod token;
 mod testing;
 
 pub use csr::recovery_statement;
+pub use delivered::{Delivered, DeliveredIssuer};
 pub use error::{CsrRefusal, PkiError, TokenRefusal};
 pub use identity::Secret;
 pub use init::{InitOptions, InitOutcome, init};

@@ -17,6 +17,7 @@ use tonic::service::RoutesBuilder;
 
 use crate::component::{
     admin_socket::{all_targets, spawn_admin},
+    delivered,
     dialing::{DialPeer, DialerSet, RunningConnection, accept, any_gateway, listen},
     events::log_and_count,
     peer_metrics,
@@ -58,6 +59,7 @@ pub(super) async fn build(
         ));
     }
     metrics.register_issuer(startup.registry());
+    delivered::take_over(&role)?;
     let issuer = open_issuer(&role)?;
     let proxies = Proxies::of(&setup.config.proxy).map_err(RoleError::wrong_configuration)?;
     let data_dir = DataDir::open(&setup.config.data_dir)?;
@@ -122,6 +124,12 @@ pub(super) async fn build(
 
     let keeper = Arc::new(CredentialKeeper::new(data_dir, store, metrics));
     spawn_tasks(&mut startup, &issuer, registrations, trust, enrolled, keeper);
+    if let Some(issuer) = role.delivered.clone() {
+        let (stop, state) = (startup.shutdown(), role.pki_state.clone());
+        startup.spawn("delivered issuing CA", async move {
+            stop.until_triggered(delivered::watch(issuer, state)).await;
+        });
+    }
     let reloading = Arc::new(ObservabilityReload {
         config: tokio::sync::Mutex::new(setup.config.clone()),
         dialers,
@@ -242,6 +250,7 @@ impl ObservabilityReload {
         unchanged("transport", &present.transport, &new.transport)?;
         unchanged("proxy", &present.proxy, &new.proxy)?;
         unchanged("pki.state", &old.pki_state, &role.pki_state)?;
+        unchanged("pki.issuer_dir", &old.delivered, &role.delivered)?;
         unchanged("pki.leaf_lifetime", &old.leaf_lifetime, &role.leaf_lifetime)?;
         unchanged("pki.recover_expired", &old.recover_expired, &role.recover_expired)?;
         unchanged("listen", &old.listen, &role.listen)?;

@@ -30,7 +30,7 @@ struct PkiProgram {
 }
 
 /// Runs a command on the state of a world, and returns its exit code.
-fn pki(world: &MeshWorld, args: &str) -> u8 {
+pub(crate) fn pki(world: &MeshWorld, args: &str) -> u8 {
     let state = world.dir.path().join("pki").display().to_string();
     let args = args.replace("STATE", &state).replace("DIR", &world.dir.path().display().to_string());
     let parsed = PkiProgram::try_parse_from(std::iter::once("pki").chain(args.split_whitespace()));
