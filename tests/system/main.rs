@@ -6,6 +6,7 @@
 mod agent;
 mod answers;
 mod budget;
+mod charts;
 mod circles;
 mod cluster;
 mod compactor;

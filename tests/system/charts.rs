@@ -1,0 +1,15 @@
+//! The charts in `deploy/charts`, and the objects in `deploy/kustomize` that are rendered from them.
+//!
+//! The objects are committed, so that most checks need no `helm`. With it, they are compared with what it renders. Reading order:
+//! `tools.rs`, `render.rs`, `objects.rs`, `checks.rs` with what is checked about objects, `broken.rs` shows that each check sees a fault,
+//! `rendering.rs` with what is checked about rendering, `values.rs`, `frozen.rs`, `documentation.rs`.
+
+mod broken;
+mod checks;
+mod documentation;
+mod frozen;
+mod objects;
+mod render;
+mod rendering;
+mod tools;
+mod values;

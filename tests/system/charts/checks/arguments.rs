@@ -1,0 +1,88 @@
+//! The program accepts the arguments of its containers and the files that they name.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+use tests::isthmus;
+
+use crate::charts::objects::{containers, list, of_kind, text, title, workloads};
+use crate::charts::tools::run;
+
+pub(super) fn check(objects: &[Value]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (workload, container) in
+        workloads(objects).flat_map(|it| containers(it).map(move |container| (it, container)))
+    {
+        let args: Vec<String> = list(container, "args")
+            .iter()
+            .map(|arg| {
+                arg.as_str().unwrap_or_default().replace("$(POD_NAME)", "pod-0").replace("$(POD_INDEX)", "0")
+            })
+            .collect();
+        let image = text(container, "image").rsplit('/').next().unwrap_or_default();
+        if let Some(fault) = match image.split([':', '@']).next() {
+            // With --help at the end, all other arguments are parsed, and nothing is started.
+            Some("isthmus") => run(Command::new(isthmus()).args(&args).arg("--help")).err(),
+            Some("prometheus") => unknown_flags("prometheus", &args),
+            Some("pushgateway") => unknown_flags("prometheus-pushgateway", &args),
+            _ => Some(format!("image {image} is not known")),
+        } {
+            faults.push(format!("{}: {fault}", title(workload)));
+        }
+        if let Some(fault) = args.iter().find(|arg| arg.contains("$(")) {
+            faults.push(format!("{}: {fault}: the variable is not known", title(workload)));
+        }
+    }
+    for map in of_kind(objects, "ConfigMap") {
+        for (file, content) in map["data"].as_object().into_iter().flatten() {
+            let fault = wrong_file(file, content.as_str().unwrap_or_default());
+            faults.extend(fault.map(|fault| format!("{}: {fault}", title(map))));
+        }
+    }
+    faults
+}
+
+/// Flags that Prometheus has and does not list.
+const HIDDEN: [&str; 2] = ["--storage.tsdb.min-block-duration", "--storage.tsdb.max-block-duration"];
+
+/// The flags that a program does not know. Nothing is known without the program.
+fn unknown_flags(program: &str, args: &[String]) -> Option<String> {
+    let help = Command::new(program).arg("--help").output().ok()?;
+    let help = String::from_utf8_lossy(&[help.stdout, help.stderr].concat()).into_owned();
+    let unknown: Vec<&str> = args
+        .iter()
+        .filter_map(|arg| arg.split('=').next())
+        .filter(|flag| {
+            !HIDDEN.contains(flag)
+                && !help.contains(flag)
+                && !help.contains(&flag.replacen("--", "--[no-]", 1))
+        })
+        .collect();
+    (!unknown.is_empty()).then(|| format!("{program} does not know {unknown:?}"))
+}
+
+/// A `prometheus.yml` without discovery by Kubernetes, which Debian's promtool is built without.
+fn without_kubernetes(content: &str) -> String {
+    match (content.find("    kubernetes_sd_configs:"), content.find("    relabel_configs:")) {
+        (Some(from), Some(to)) => format!("{}{}", &content[..from], &content[to..]),
+        _ => content.to_owned(),
+    }
+}
+
+/// What is wrong with a file of a ConfigMap.
+fn wrong_file(name: &str, content: &str) -> Option<String> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join(name);
+    fs::write(&path, without_kubernetes(content)).expect("a file");
+    let checked = match name {
+        "gateway.yaml" => run(Command::new(isthmus()).args(["gateway", "check-config"]).arg(&path)),
+        "prometheus.yml" => match Command::new("promtool").arg("--version").output() {
+            // It looks for the folder of rules, which is not here.
+            Ok(_) => run(Command::new("promtool").args(["check", "config", "--syntax-only"]).arg(&path)),
+            Err(_) => return None,
+        },
+        _ => run(Command::new(isthmus()).args(["tools", "rules", "check"]).arg(&path)),
+    };
+    checked.err()
+}
