@@ -284,6 +284,9 @@ fn arguments_that_the_program_refuses_are_seen() {
     arg("--no-such-flag=1", "--no-such-flag");
     arg("--grpc-server-max-connection-age=soon", "soon");
     arg("--data-dir=$(NOTHING)", "the variable is not known");
+    let args = in_container("args/-");
+    let strict = json!("--endpoint-strict=dnssrv+_grpc._tcp.ruler");
+    expect("isthmus-observability", "arguments", "Deployment query", &args, strict, "--endpoint-strict");
     client("arguments", GATEWAY, &in_container("image"), json!("nginx:1"), "is not known");
     client("arguments", "ConfigMap gateway", "/data/gateway.yaml", json!("role: cluster\n"), "data_dir");
     let rules = json!("groups: [{name: a, rules: [{record: b, expr: 'sum('}]}]");

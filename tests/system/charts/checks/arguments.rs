@@ -1,6 +1,7 @@
 //! The program accepts the arguments of its containers and the files that they name.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -22,8 +23,7 @@ pub(super) fn check(objects: &[Value]) -> Vec<String> {
             .collect();
         let image = text(container, "image").rsplit('/').next().unwrap_or_default();
         if let Some(fault) = match image.split([':', '@']).next() {
-            // With --help at the end, all other arguments are parsed, and nothing is started.
-            Some("isthmus") => run(Command::new(isthmus()).args(&args).arg("--help")).err(),
+            Some("isthmus") => refused(objects, &args),
             Some("prometheus") => unknown_flags("prometheus", &args),
             Some("pushgateway") => unknown_flags("prometheus-pushgateway", &args),
             _ => Some(format!("image {image} is not known")),
@@ -41,6 +41,48 @@ pub(super) fn check(objects: &[Value]) -> Vec<String> {
         }
     }
     faults
+}
+
+/// An address that no machine has (RFC 5737).
+const NOWHERE: &str = "203.0.113.1:1";
+
+/// Files that users put into Secrets.
+const OF_THE_USER: [(&str, &str); 3] = [
+    ("objstore.yml", "type: FILESYSTEM\nconfig: {directory: /nonexistent}\n"),
+    ("cache.yml", "type: MEMCACHED\nconfig: {addresses: ['cache:11211']}\n"),
+    ("alertmanagers.yml", "alertmanagers: [{static_configs: ['alertmanager:9093']}]\n"),
+];
+
+/// Why the program refuses its arguments. It is started with an HTTP address that it cannot get: it checks all arguments and the files that
+/// they name, and ends before it does anything else.
+fn refused(objects: &[Value], args: &[String]) -> Option<String> {
+    let folder = tempfile::tempdir().expect("a folder");
+    // Without the file of a token, which need not be there.
+    let args = args.iter().filter(|arg| !arg.starts_with("--join-file="));
+    let args = args.map(|arg| match arg.split_once('=') {
+        Some(("--http-address", _)) => format!("--http-address={NOWHERE}"),
+        Some((flag, path)) if path.starts_with('/') && !path.contains('*') => {
+            format!("{flag}={}", stand_in(objects, path, folder.path()).display())
+        }
+        _ => arg.clone(),
+    });
+    let output = Command::new(isthmus()).args(args).output().expect("the program runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let accepted = output.status.code() == Some(1) && said.contains(&format!("--http-address={NOWHERE}"));
+    (!accepted).then_some(said)
+}
+
+/// What replaces a file or folder of a pod: the file of a ConfigMap, an example of a file of the user, or an empty folder.
+fn stand_in(objects: &[Value], path: &str, folder: &Path) -> PathBuf {
+    let name = path.rsplit('/').next().expect("the last part");
+    let of_a_map = of_kind(objects, "ConfigMap").find_map(|map| map["data"][name].as_str());
+    let of_the_user = OF_THE_USER.iter().find(|(known, _)| *known == name).map(|(_, content)| *content);
+    let stand_in = folder.join(name);
+    match of_a_map.or(of_the_user) {
+        Some(content) => fs::write(&stand_in, content).expect("a file"),
+        None => fs::create_dir_all(&stand_in).expect("a folder"),
+    }
+    stand_in
 }
 
 /// Flags that Prometheus has and does not list.
