@@ -9,6 +9,7 @@ mod backup;
 mod bundle;
 mod cert;
 mod cluster;
+mod cluster_bundle;
 mod confirm;
 mod denylist;
 mod init;

@@ -71,6 +71,16 @@ pub(crate) fn examine(state: &Path, now: SystemTime) -> Result<Vec<Finding>, Pki
     Ok(findings)
 }
 
+/// Runs the checks of `pki doctor` on the state directory of an issuer. Returns the severity (`ok`, `warning`, `critical`) and the
+/// text of each finding.
+///
+/// # Errors
+/// Only when the directory is not a state directory.
+pub fn examine_state(state: &Path, now: SystemTime) -> Result<Vec<(&'static str, String)>, PkiError> {
+    let findings = examine(state, now)?.into_iter();
+    Ok(findings.map(|f| (f.severity.as_str(), format!("{}: {}", f.check, f.text))).collect())
+}
+
 /// Checks that only the owner has access to the keys and the inventory.
 fn check_modes(dir: &StateDir) -> Vec<Finding> {
     let mut findings = Vec::new();

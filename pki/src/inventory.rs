@@ -24,8 +24,11 @@ use identity::{Name, TrustBundle, TrustDomain};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 
 pub(crate) use self::{
-    audit::AuditHead, certificates::IssuedCertificate, denials::ListKind, gateways::GatewayRecord,
-    tokens::NewTokenRecord,
+    audit::AuditHead,
+    certificates::IssuedCertificate,
+    denials::ListKind,
+    gateways::GatewayRecord,
+    tokens::{NewTokenRecord, TokenRecord},
 };
 pub use self::{clusters::ClusterRecord, denials::Revocation, gateways::GatewayReport};
 use crate::error::PkiError;

@@ -9,11 +9,12 @@
 //! used. Tokens are not stored; only their SHA-256 is. The state directory contains no root key. The private
 //! key of a peer never leaves the peer.
 //!
-//! Reading order: `token`, `key`, `csr`, `authority`, `inventory`, `issuer`, `join`, `roots`, `init`, `delivered`, `doctor`, `cli`.
+//! Reading order: `token`, `key`, `csr`, `authority`, `inventory`, `issuer`, `join`, `roots`, `init`, `delivered`, `doctor`, `cluster_bundle`, `cli`.
 
 mod authority;
 mod backup;
 pub mod cli;
+mod cluster_bundle;
 mod csr;
 mod delivered;
 mod doctor;
@@ -31,8 +32,10 @@ mod token;
 #[cfg(test)]
 mod testing;
 
+pub use cluster_bundle::BUNDLE_METHODS;
 pub use csr::recovery_statement;
 pub use delivered::{Delivered, DeliveredIssuer};
+pub use doctor::examine_state;
 pub use error::{CsrRefusal, PkiError, TokenRefusal};
 pub use identity::Secret;
 pub use init::{InitOptions, InitOutcome, init};

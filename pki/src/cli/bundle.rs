@@ -11,7 +11,12 @@ use serde_json::{Value, json};
 
 use crate::{
     authority::{CertificateAuthority, utc},
-    cli::{output::CommandOutput, passphrase::read_passphrase, state::StateArgs},
+    cli::{
+        cluster_bundle::{VerifyBundleArgs, verify},
+        output::CommandOutput,
+        passphrase::read_passphrase,
+        state::StateArgs,
+    },
     error::PkiError,
     inventory::StateDir,
     roots::{BundleChange, RootFolder, install_bundle, next_bundle},
@@ -29,6 +34,9 @@ pub enum BundleCommand {
     Sign(SignArgs),
     /// Use a trust bundle that a root has signed; running gateways pass it on to the clusters
     Install(InstallArgs),
+    /// The same as `pki cluster bundle verify`: a cluster bundle is looked for here, too
+    #[command(hide = true)]
+    Verify(VerifyBundleArgs),
 }
 
 /// Commands for roots.
@@ -161,6 +169,7 @@ pub(super) fn bundle(
         BundleCommand::Show(args) => show(args, output)?,
         BundleCommand::Sign(args) => sign(args, output, now)?,
         BundleCommand::Install(args) => install(args, output, now)?,
+        BundleCommand::Verify(args) => return verify(args, output, now),
     }
     Ok(0)
 }

@@ -6,7 +6,12 @@ use identity::Name;
 use serde_json::json;
 
 use crate::{
-    cli::{confirm::ConfirmArgs, output::CommandOutput, state::StateArgs},
+    cli::{
+        cluster_bundle::{self, ClusterBundleArgs},
+        confirm::ConfirmArgs,
+        output::CommandOutput,
+        state::StateArgs,
+    },
     error::PkiError,
     inventory::{Inventory, StateDir},
     issuer::Issuer,
@@ -23,6 +28,8 @@ pub enum ClusterCommand {
     Pause(ChangeArgs),
     /// Accept a cluster again that was paused
     Resume(ChangeArgs),
+    /// Write what the owner of a cluster applies so that it joins: a configuration and a token, in one of several formats
+    Bundle(Box<ClusterBundleArgs>),
     /// List the registered clusters and those that were removed
     List(StateArgs),
 }
@@ -63,6 +70,7 @@ pub(super) fn run(
         ClusterCommand::Remove(args) => change(args, Change::Remove, output, now)?,
         ClusterCommand::Pause(args) => change(args, Change::Pause, output, now)?,
         ClusterCommand::Resume(args) => change(args, Change::Resume, output, now)?,
+        ClusterCommand::Bundle(args) => return cluster_bundle::run(args, output, now),
         ClusterCommand::List(args) => list(args, output)?,
     }
     Ok(0)

@@ -1,4 +1,5 @@
 mod book;
+mod bundles;
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
@@ -19,10 +20,14 @@ struct Program {
 
 /// Runs a command line; returns the exit code and the printed text, or the error line after a failure.
 fn pki(line: &[&str]) -> (u8, String) {
+    pki_at(line, SystemTime::now())
+}
+
+fn pki_at(line: &[&str], now: SystemTime) -> (u8, String) {
     let command =
         Program::try_parse_from(["pki"].iter().chain(line)).unwrap_or_else(|e| panic!("{e}")).command;
     let mut printed = Vec::new();
-    match execute(command, &mut CommandOutput::new(&mut printed, None), SystemTime::now()) {
+    match execute(command, &mut CommandOutput::new(&mut printed, None), now) {
         Ok(code) => (code, String::from_utf8(printed).unwrap()),
         Err(e) => (e.exit_code(), e.to_string()),
     }

@@ -34,24 +34,44 @@ pub enum TokenCommand {
 pub struct CreateArgs {
     #[command(flatten)]
     state: StateArgs,
-    /// Cluster that joins; it is registered if it is new
-    #[arg(long, value_name = "NAME")]
-    cluster: Name,
-    /// Environment of the cluster, such as production; it cannot be changed later
-    #[arg(long, value_name = "NAME")]
-    environment: String,
-    /// Address at which the cluster dials the issuer's gateway; up to 8, the preferred one first
-    #[arg(long = "address", value_name = "HOST:PORT", required = true, num_args = 1..)]
-    addresses: Vec<String>,
-    /// How long the token can be used, 1s to 24h
-    #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = parse_duration)]
-    ttl: Duration,
+    #[command(flatten)]
+    new: NewTokenArgs,
     /// Write the token to this file (mode 0600) instead of printing it
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Print what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
+}
+
+/// The token to create.
+#[derive(Debug, clap::Args)]
+pub(super) struct NewTokenArgs {
+    /// Cluster that joins; it is registered if it is new
+    #[arg(long, value_name = "NAME", required = true)]
+    cluster: Option<Name>,
+    /// Environment of the cluster, such as production; it cannot be changed later
+    #[arg(long, value_name = "NAME", required = true)]
+    environment: Option<String>,
+    /// Address at which the cluster dials the issuer's gateway; up to 8, the preferred one first
+    #[arg(long = "address", value_name = "HOST:PORT", required = true, num_args = 1..)]
+    addresses: Vec<String>,
+    /// How long the token can be used, 1s to 24h
+    #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = parse_duration)]
+    ttl: Duration,
+}
+
+impl NewTokenArgs {
+    /// The parameters of the token. The command line requires each, unless there is a subcommand instead.
+    pub(super) fn checked(&self) -> Result<NewToken, PkiError> {
+        let missing = |flag: &str| PkiError::Usage(format!("{flag} is missing"));
+        Ok(NewToken {
+            cluster: self.cluster.clone().ok_or_else(|| missing("--cluster"))?,
+            environment: self.environment.clone().ok_or_else(|| missing("--environment"))?,
+            addresses: self.addresses.clone(),
+            ttl: self.ttl,
+        })
+    }
 }
 
 /// Arguments of `pki token revoke`.
@@ -79,13 +99,8 @@ pub(super) fn run(
 
 fn create(args: &CreateArgs, output: &mut CommandOutput<'_>, now: SystemTime) -> Result<(), PkiError> {
     let issuer = Issuer::open(&args.state.state)?;
-    let new = NewToken {
-        cluster: args.cluster.clone(),
-        environment: args.environment.clone(),
-        addresses: args.addresses.clone(),
-        ttl: args.ttl,
-    };
-    let expires_at = utc(now + args.ttl);
+    let new = args.new.checked()?;
+    let expires_at = utc(now + new.ttl);
     if args.dry_run {
         issuer.check_new_token(&new)?;
         return match args.state.json {

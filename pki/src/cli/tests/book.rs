@@ -35,7 +35,8 @@ impl Reader {
         }
         let folder = self.dir.path().display().to_string();
         let of_reader = |word: String| {
-            let file = [".csr", ".pem", ".token", ".backup", ".bin"].iter().any(|end| word.ends_with(end));
+            let file =
+                [".csr", ".pem", ".token", ".backup", ".bin", ".yaml"].iter().any(|end| word.ends_with(end));
             match self.values.get(word.as_str()) {
                 Some(value) => value.clone(),
                 None if word.starts_with('/') => format!("{folder}{word}"),

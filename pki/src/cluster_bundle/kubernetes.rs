@@ -1,0 +1,88 @@
+//! Bundles for Kubernetes: the objects themselves, or values for the Helm chart.
+//!
+//! The objects are those that the chart `isthmus-client` renders with the values of a bundle. `kubernetes.yaml` has them with the
+//! [`PLACEHOLDERS`] in place of the values; a test renders the chart again and compares.
+
+use crate::{
+    cluster_bundle::{BundleFile, ClusterBundle, annotations, text::quoted},
+    error::PkiError,
+};
+
+/// What the chart renders.
+const OBJECTS: &str = include_str!("kubernetes.yaml");
+
+/// Values with which `kubernetes.yaml` was rendered: cluster, environment and trust domain.
+const PLACEHOLDERS: [&str; 3] =
+    ["placeholder-cluster", "placeholder-environment", "placeholder-domain.example"];
+
+/// Name of the Secret, as the chart expects it.
+const SECRET: &str = "isthmus-join";
+/// The token of the first gateway in it.
+const SECRET_KEY: &str = "token-0";
+
+/// Refuses an environment that cannot be written into the objects, where it is in texts with different quotes.
+///
+/// # Errors
+/// What is permitted.
+pub(super) fn check_environment(environment: &str) -> Result<(), PkiError> {
+    if environment.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c)) {
+        return Ok(());
+    }
+    Err(PkiError::Usage(format!(
+        "environment {environment:?}: only a-z, A-Z, 0-9, '-', '_' and '.' can be written into the objects; use --format helm"
+    )))
+}
+
+/// One file that `kubectl apply` takes, and the Secret apart from it.
+pub(super) fn kubernetes(bundle: &ClusterBundle<'_>) -> Vec<BundleFile> {
+    let values = [bundle.cluster.as_str(), bundle.environment, bundle.trust_domain.as_str()];
+    let objects =
+        PLACEHOLDERS.iter().zip(values).fold(OBJECTS.to_owned(), |text, (from, to)| text.replace(from, to));
+    let head = format!(
+        "# Cluster {} joins the mesh of {}: kubectl apply --server-side --namespace NAMESPACE --filename THIS_FILE\n",
+        bundle.cluster, bundle.trust_domain
+    );
+    vec![BundleFile::secret("secret.yaml", secret(bundle)), BundleFile::open("isthmus.yaml", head + &objects)]
+}
+
+/// A values file for the chart `isthmus-client`, and the Secret that it names.
+pub(super) fn helm(bundle: &ClusterBundle<'_>) -> Vec<BundleFile> {
+    let ClusterBundle { cluster, expires_at, .. } = bundle;
+    let values = format!(
+        "# Cluster {cluster}: kubectl apply --server-side --namespace NAMESPACE --filename secret.yaml
+# and, before {expires_at}: helm install isthmus isthmus-client --namespace NAMESPACE --values values.yaml
+cluster: {}
+environment: {}
+trustDomain: {}
+join:
+  existingSecret: {SECRET}
+",
+        quoted(cluster.as_str()),
+        quoted(bundle.environment),
+        quoted(bundle.trust_domain.as_str()),
+    );
+    vec![BundleFile::open("values.yaml", values), BundleFile::secret("secret.yaml", secret(bundle))]
+}
+
+/// The Secret can be deleted after the gateway has joined.
+fn secret(bundle: &ClusterBundle<'_>) -> String {
+    format!(
+        "---
+apiVersion: v1
+kind: Secret
+metadata:
+  name: {SECRET}
+  annotations:
+    {}: {}
+    {}: {}
+type: Opaque
+stringData:
+  {SECRET_KEY}: {}
+",
+        annotations::TOKEN_ID,
+        quoted(&bundle.token.id()),
+        annotations::TOKEN_END,
+        quoted(&bundle.expires_at),
+        quoted(bundle.token.to_text().expose()),
+    )
+}
