@@ -16,7 +16,7 @@ mod plain_ports;
 mod setup;
 
 pub use self::embedded::embed;
-pub use self::looking::{addresses_of_issuer, ask_running, issuer_answers};
+pub use self::looking::{addresses_of_issuer, ask_running, forbid_fragments, issuer_answers};
 pub use self::member::{Member, has_credentials};
 pub use self::setup::{Addresses, Setup};
 

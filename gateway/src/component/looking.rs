@@ -1,6 +1,6 @@
 //! What can be found out about a gateway from outside of it, before it starts and while it runs.
 
-use std::path::Path;
+use std::{io, net::UdpSocket, path::Path};
 
 use http::Method;
 use httpclient::{Proxies, ProxyConfig};
@@ -30,6 +30,16 @@ pub fn addresses_of_issuer(data_dir: &Path) -> Vec<String> {
     stored_membership(data_dir)
         .map(|membership| membership.addresses.iter().map(ToString::to_string).collect())
         .unwrap_or_default()
+}
+
+/// Lets datagrams of a socket be dropped rather than be cut into pieces on their way, as QUIC does with its own.
+///
+/// # Errors
+/// The system does not permit it.
+pub fn forbid_fragments(socket: &UdpSocket) -> io::Result<()> {
+    quinn::udp::UdpSocketState::new(socket.into())?;
+    // The state is for a socket that does not block.
+    socket.set_nonblocking(false)
 }
 
 /// Asks the gateway that runs with this data directory for a report: `status`, `peers`, `targets` or `certs`, as documented for its
