@@ -8,6 +8,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::agent::{self, AgentArgs};
+use crate::doctor::{self, DoctorArgs};
 use crate::quickstart::{self, QuickstartArgs};
 use crate::usage::UsageError;
 
@@ -43,6 +44,7 @@ enum IsthmusCommand {
     Pki(pki::cli::PkiCommand),
     /// Inspect, verify, copy, rewrite and clean blocks and buckets
     Tools(Box<tools::ToolsArgs>),
+    Doctor(DoctorArgs),
     /// Run a complete system on this machine: two client clusters, queried over the mesh
     Quickstart(QuickstartArgs),
     /// Print the completion script of a shell
@@ -92,6 +94,7 @@ pub(crate) fn run() -> ExitCode {
         IsthmusCommand::Gateway(args) => gateway::cli::run(*args),
         IsthmusCommand::Pki(command) => pki::cli::run(command),
         IsthmusCommand::Tools(args) => tools::run(*args),
+        IsthmusCommand::Doctor(args) => done(doctor::run(&args, Cli::command())),
         IsthmusCommand::Quickstart(args) => done(quickstart::run(&args)),
         IsthmusCommand::Completions { shell } => done(completions(shell)),
         IsthmusCommand::Man { dir } => done(man_pages(&dir)),

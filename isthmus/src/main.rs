@@ -2,6 +2,7 @@
 
 mod agent;
 mod cli;
+mod doctor;
 mod quickstart;
 mod usage;
 
