@@ -1,6 +1,7 @@
 //! Shared by system tests and benchmarks: processes of the real program and of Prometheus, and their resource usage.
 
 mod cluster;
+pub mod container;
 mod control_group;
 mod http;
 mod process;

@@ -139,6 +139,14 @@ impl Process {
         let id =
             i32::try_from(self.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
         rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("a signal");
+        self.wait_end()
+    }
+
+    /// Waits for the end of the process, and returns its exit code.
+    ///
+    /// # Panics
+    /// If it does not end in 30 seconds.
+    pub fn wait_end(&mut self) -> Option<i32> {
         wait_for("the end of a process", START, || match self.child.try_wait() {
             Ok(Some(status)) => Ok(status.code()),
             _ => Err(self.output()),

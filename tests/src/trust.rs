@@ -58,7 +58,7 @@ pub struct Mesh {
     commands: Vec<GatewayCommand>,
     dir: PathBuf,
     /// The address at which clusters join.
-    address: SocketAddr,
+    pub address: SocketAddr,
 }
 
 impl Mesh {
@@ -122,13 +122,18 @@ impl Mesh {
         self.clusters[cluster] = self.commands[cluster].start();
     }
 
+    /// The state directory of the issuer.
+    pub fn pki_state(&self) -> PathBuf {
+        self.dir.join("pki/state")
+    }
+
     /// Creates a token with which a cluster of the environment `testing` joins, and returns its file.
     ///
     /// # Panics
     /// If it cannot be created.
     pub fn token(&self, cluster: &str, file: &str) -> PathBuf {
         let file = self.dir.join(file);
-        create_token(&self.dir.join("pki/state"), cluster, self.address, &file);
+        create_token(&self.pki_state(), cluster, self.address, &file);
         file
     }
 }

@@ -83,6 +83,8 @@ fn help_texts_in_the_documentation_are_up_to_date() {
         "quickstart",
         "pki init",
         "pki token create",
+        "pki cluster bundle",
+        "doctor",
     ] {
         assert!(commands.contains(role), "no page documents the flags of `isthmus {role}`");
     }
