@@ -63,6 +63,9 @@ fn defaults_are_those_of_the_documentation() {
     };
     assert_eq!((role.policy, role.info_interval), (Policy::default(), Duration::from_secs(5)));
     assert!(role.dial.is_empty() && role.listen.is_none());
+    // What `pki cluster bundle verify` says where a file does not name methods.
+    let names: Vec<_> = Policy::default().methods.iter().map(|method| method.name()).collect();
+    assert_eq!(names, pki::BUNDLE_METHODS);
 }
 
 #[test]

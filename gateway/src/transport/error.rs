@@ -257,9 +257,10 @@ pub(super) fn of_io(error: &std::io::Error) -> (ConnectionFailure, String) {
             (ConnectionFailure::NoAnswer, error.to_string())
         }
         // A killed peer closes its connection without a TLS close_notify. rustls' own text for that links to its manual.
-        K::UnexpectedEof => {
-            (ConnectionFailure::Lost, "the connection ended suddenly: the peer was killed, or something between cut it".to_owned())
-        }
+        K::UnexpectedEof => (
+            ConnectionFailure::Lost,
+            "the connection ended suddenly: the peer was killed, or something between cut it".to_owned(),
+        ),
         _ => (ConnectionFailure::Lost, error.to_string()),
     }
 }
