@@ -178,3 +178,35 @@ async fn a_memory_of_retention_settings_that_is_garbage_is_named_and_nothing_is_
     let why = worker.history.last().into_iter().find(|d| d.action == Action::Failed).unwrap().why;
     assert!(why.contains("isthmus/retention.json") && why.contains("remove it"), "{why}");
 }
+
+/// What dashboards of Thanos ask for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn housekeeping_is_counted_under_the_names_of_thanos() {
+    let bucket = memory_bucket();
+    minutes(&bucket, 1, 24 * 30, 24 * 28).await;
+    let dir = scratch();
+    let mut registry = runtime::Registry::default();
+    let metrics = CompactorMetrics::new(&mut registry);
+    let plain = worker(&bucket, dir.path(), "a", &["--retention.resolution-raw=10d", "--delete-delay=0s"]);
+    let worker = BucketWorker { metrics, ..plain };
+    worker.housekeep(Chores::All, false).await.unwrap();
+    assert_eq!(worker.downsample().await.unwrap().made, 1);
+    for _ in 0..2 {
+        worker.housekeep(Chores::All, false).await.unwrap();
+    }
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    for line in [
+        "garbage_collection_total 3",
+        "garbage_collection_failures_total 0",
+        "garbage_collection_duration_seconds_count 3",
+        "blocks_marked_for_deletion_total 1",
+        "blocks_cleaned_total 1",
+        "downsample_total{resolution=\"300000\"} 1",
+        "downsample_total{resolution=\"3600000\"} 0",
+        "downsample_failed_total 0",
+        "downsample_failures_total 0",
+    ] {
+        assert!(text.contains(&format!("\nthanos_compact_{line}\n")), "{line} is not in\n{text}");
+    }
+}
