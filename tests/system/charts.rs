@@ -13,5 +13,5 @@ mod frozen;
 mod objects;
 mod render;
 mod rendering;
-mod tools;
+pub(crate) mod tools;
 mod values;

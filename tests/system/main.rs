@@ -22,6 +22,7 @@ mod meta_monitoring;
 mod migration;
 mod operator;
 mod ports;
+mod rendered_world;
 mod restarts;
 mod rulers;
 mod scraper;

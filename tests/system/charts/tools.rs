@@ -10,7 +10,7 @@ pub(super) const KUBERNETES: [&str; 2] = ["1.28", "1.37"];
 pub(super) const VERSIONS: [&str; 2] = ["v32", "v37"];
 
 /// The folder of the tools; `None` without them, after a line that says so.
-pub(super) fn folder() -> Option<PathBuf> {
+pub(crate) fn folder() -> Option<PathBuf> {
     let tools = std::env::var_os("ISTHMUS_EMULATORS").map(PathBuf::from).or_else(|| {
         let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
         let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
