@@ -107,6 +107,9 @@ impl CheckedGlobalQueryArgs {
     }
 }
 
+/// Bytes of answers to selects that are kept for equal selects of other queries. They count towards the memory of all queries.
+const SHARED_BYTES: u64 = 64 << 20;
+
 /// The answer to a query.
 #[derive(Clone, Debug)]
 pub struct GlobalAnswer {
@@ -118,7 +121,8 @@ pub struct GlobalAnswer {
     pub memory: AnswerMemory,
 }
 
-/// Queries over all stores that flags name. Clones share the stores and the engine.
+/// Queries over all stores that flags name. Clones share the stores and the engine. Queries of one instant that select the same series for
+/// the same function ask the stores once, if they follow one another.
 #[derive(Clone)]
 pub struct GlobalQueries {
     endpoints: EndpointSet,
@@ -155,7 +159,7 @@ impl GlobalQueries {
             DedupFunction::Chain => Dedup::Chain,
         };
         Self {
-            driver: engine.clone().with_own_gate().driver(&stores, false),
+            driver: engine.clone().with_own_gate().driver(&stores, false).sharing_selects(SHARED_BYTES),
             lookback: engine.args.lookback_delta,
             endpoints,
             replica_labels,

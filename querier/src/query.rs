@@ -13,6 +13,7 @@ mod lookback;
 mod planner;
 mod question;
 mod resolution;
+mod shared;
 
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ pub(crate) use gate::{QueryGate, QueryMetrics};
 pub(crate) use lookback::DynamicLookback;
 pub(crate) use planner::Planner;
 pub(crate) use question::Question;
+use shared::SharedSelects;
 
 /// Cancels a query when dropped: its engine and all its feeds.
 struct CancelOnDrop {
@@ -58,6 +60,8 @@ pub(crate) struct Driver {
     planner: Planner,
     /// Selects of one query that are read ahead, besides the one that the engine waits for.
     concurrent_selects: usize,
+    /// Answers to selects that later queries use again.
+    shared: Option<Arc<SharedSelects>>,
     metrics: Arc<QueryMetrics>,
 }
 
@@ -78,8 +82,16 @@ impl Driver {
             active: ActiveQueries::default(),
             planner: Planner::new(),
             concurrent_selects,
+            shared: None,
             metrics,
         }
+    }
+
+    /// The same driver, which keeps answers to selects of up to `most_bytes` for a few seconds, and uses them for equal selects. All
+    /// its questions must be asked for one tenant.
+    pub(crate) fn sharing_selects(mut self, most_bytes: u64) -> Self {
+        self.shared = Some(Arc::new(SharedSelects::new(self.engine.total.clone(), most_bytes)));
+        self
     }
 
     /// The same driver, which lists its running queries there.
@@ -228,21 +240,26 @@ impl Attempt {
     /// warnings, or an error, that name their store.
     fn evaluate_readable(&self, query: Query) -> Result<(QueryAnswer, Budget), AskError> {
         let budget = query.budget().clone();
-        match self.evaluate(query, self.driver.stores.clone()) {
+        match self.evaluate(query, self.driver.stores.clone(), self.driver.shared.clone()) {
             Err(AskError::Query(QueryError::Decode(_))) => {
                 let query = self.driver.plan_here(&self.question, self.interrupt.clone())?;
                 let budget = query.budget().clone();
-                Ok((self.evaluate(query, self.driver.stores.verifying_chunks())?, budget))
+                Ok((self.evaluate(query, self.driver.stores.verifying_chunks(), None)?, budget))
             }
             answer => Ok((answer?, budget)),
         }
     }
 
     /// Runs the engine until it has all series that it needs.
-    fn evaluate(&self, query: Query, stores: ProxyStore) -> Result<QueryAnswer, AskError> {
+    fn evaluate(
+        &self,
+        query: Query,
+        stores: ProxyStore,
+        shared: Option<Arc<SharedSelects>>,
+    ) -> Result<QueryAnswer, AskError> {
         let mut stopwatch = Stopwatch::begin();
         let evaluated: Vec<_> = query.selects().iter().map(|select| select.evaluated).collect();
-        let mut feeds = self.feeds(&query, stores);
+        let mut feeds = self.feeds(&query, stores).sharing(shared);
         let question = &self.question;
         let mut evaluation =
             if question.analyze { query.measured_evaluation(clock) } else { query.evaluation() };

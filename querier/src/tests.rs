@@ -12,6 +12,7 @@ mod lists;
 mod local;
 mod query_server;
 mod replicas;
+mod shared_selects;
 mod web;
 
 use std::sync::Arc;

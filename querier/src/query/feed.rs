@@ -1,5 +1,7 @@
 //! Queues series of the fan-out for the engine.
 
+use std::sync::Arc;
+
 use budget::{Budget, Reservation};
 use promql::SelectId;
 use runtime::CallContext;
@@ -11,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fanout::{Awaited, Fanout, FanoutEvent, ProxyStore, ReadAhead, StoreFilter, StoreReport};
 use crate::memory;
+use crate::query::shared::{Recording, SharedAnswer, SharedSelects};
 
 /// Batches that a feed reads ahead of the engine, each of at most 64 series or about 1 MiB.
 const AHEAD: usize = 2;
@@ -51,6 +54,8 @@ pub(super) struct Feeds {
     read_ahead: ReadAhead,
     awaited: Awaited,
     cancel: CancellationToken,
+    /// Answers that other queries use, too.
+    shared: Option<Arc<SharedSelects>>,
     warnings: Vec<String>,
     /// Each with the index of its select.
     reports: Vec<(usize, StoreReport)>,
@@ -87,9 +92,15 @@ impl Feeds {
             read_ahead,
             awaited,
             cancel,
+            shared: None,
             warnings,
             reports,
         }
+    }
+
+    /// The same feeds, which use answers to equal selects of other queries, and keep theirs for these.
+    pub(super) fn sharing(self, shared: Option<Arc<SharedSelects>>) -> Self {
+        Self { shared, ..self }
     }
 
     /// The next batch of a select, or `None` at its end. `request` creates the request if it was not known
@@ -148,13 +159,23 @@ impl Feeds {
         let (queue, messages) = mpsc::channel(AHEAD);
         let (stores, filter, budget) = (&self.stores, &self.filter, &self.budget);
         let _runtime = self.runtime.enter();
+        let shared = self.shared.as_ref();
+        if let Some(answer) = shared.and_then(|shared| shared.find(request)) {
+            let (budget, cancel) = (budget.clone(), self.cancel.clone());
+            self.runtime.spawn(async move {
+                cancel.run_until_cancelled(repeat(&answer, &budget, &queue)).await;
+            });
+            *slot = FeedSlot::Open(messages);
+            return true;
+        }
+        let recording = shared.map(|shared| shared.record(request.clone()));
         let selected = self
             .context
             .clone()
             .sync_scope(|| stores.select_ahead(request.clone(), filter, budget, read_ahead));
         let (budget, awaited, cancel) = (budget.clone(), self.awaited.clone(), self.cancel.clone());
         self.runtime.spawn(self.context.clone().scope(async move {
-            cancel.run_until_cancelled(read_select(selected, budget, awaited, queue)).await;
+            cancel.run_until_cancelled(read_select(selected, budget, awaited, queue, recording)).await;
         }));
         *slot = FeedSlot::Open(messages);
         true
@@ -175,6 +196,7 @@ async fn read_select(
     budget: Budget,
     awaited: Awaited,
     queue: mpsc::Sender<FeedMessage>,
+    mut recording: Option<Recording>,
 ) {
     let mut fanout = match selected {
         Ok(fanout) => fanout,
@@ -188,20 +210,45 @@ async fn read_select(
         let message = match event {
             Ok(FanoutEvent::Series(batch)) => {
                 let batch: Vec<_> = batch.into_iter().map(|series| series.into_selected()).collect();
-                let mut reservation = Reservation::new(&budget);
-                match reservation.add(batch.iter().map(SelectedSeries::size_bytes).sum::<usize>() as u64) {
-                    Ok(()) => FeedMessage::Series(batch, reservation),
-                    Err(error) => FeedMessage::Failed(memory::limit_error(&error)),
-                }
+                recording = recording.and_then(|recording| recording.add(&batch));
+                series_message(batch, &budget)
             }
-            Ok(FanoutEvent::Warning(text)) => FeedMessage::Warning(text),
-            Err(error) => FeedMessage::Failed(error),
+            // Only complete answers are used again.
+            Ok(FanoutEvent::Warning(text)) => {
+                recording = None;
+                FeedMessage::Warning(text)
+            }
+            Err(error) => {
+                recording = None;
+                FeedMessage::Failed(error)
+            }
         };
         if queue.send(message).await.is_err() {
             return;
         }
     }
+    if let Some(recording) = recording {
+        recording.finish(fanout.reports());
+    }
     let _ = queue.send(FeedMessage::End(fanout.reports().to_vec())).await;
+}
+
+/// Sends an answer that another query has read.
+async fn repeat(answer: &SharedAnswer, budget: &Budget, queue: &mpsc::Sender<FeedMessage>) {
+    for batch in &answer.batches {
+        if queue.send(series_message(batch.clone(), budget)).await.is_err() {
+            return;
+        }
+    }
+    let _ = queue.send(FeedMessage::End(answer.reports.clone())).await;
+}
+
+fn series_message(batch: Vec<SelectedSeries>, budget: &Budget) -> FeedMessage {
+    let mut reservation = Reservation::new(budget);
+    match reservation.add(batch.iter().map(SelectedSeries::size_bytes).sum::<usize>() as u64) {
+        Ok(()) => FeedMessage::Series(batch, reservation),
+        Err(error) => FeedMessage::Failed(memory::limit_error(&error)),
+    }
 }
 
 #[cfg(test)]
