@@ -17,6 +17,7 @@ use crate::{
     error::PkiError,
     init::DONE,
     inventory::{Inventory, StateDir},
+    issuer::current::{FileVersion, file_version},
     roots::install_bundle,
 };
 
@@ -44,7 +45,16 @@ pub struct Delivered {
     pub bundle_sequence: Option<u64>,
 }
 
+/// Identifies what a folder contains; another value means that a file was replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeliveredVersion([Option<FileVersion>; 2]);
+
 impl DeliveredIssuer {
+    /// What the folder contains now, without reading it.
+    pub fn version(&self) -> DeliveredVersion {
+        DeliveredVersion([&self.issuer(), &self.bundle()].map(|path| file_version(path)))
+    }
+
     /// Creates the state directory if it does not exist, and takes over an issuing CA that is newer than the one in use, and a trust
     /// bundle that a root in use has signed. An older CA is left alone, so that `pki issuer renew` is not undone.
     ///

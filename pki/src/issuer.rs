@@ -1,7 +1,7 @@
 //! The online issuer: redeems tokens and signs leaves. It records both before it returns the result.
 
 mod clusters;
-mod current;
+pub(crate) mod current;
 pub(crate) mod denylist;
 pub(crate) mod gateways;
 mod recovery;

@@ -34,7 +34,7 @@ mod testing;
 
 pub use cluster_bundle::BUNDLE_METHODS;
 pub use csr::recovery_statement;
-pub use delivered::{Delivered, DeliveredIssuer};
+pub use delivered::{Delivered, DeliveredIssuer, DeliveredVersion};
 pub use doctor::examine_state;
 pub use error::{CsrRefusal, PkiError, TokenRefusal};
 pub use identity::Secret;

@@ -9,7 +9,7 @@ use tokio::time::{Duration, MissedTickBehavior, interval};
 
 use crate::config::ObservabilityRole;
 
-/// How often the folder is read. Kubernetes updates a mounted Secret about once in a minute.
+/// How often the folder is looked at. Kubernetes updates a mounted Secret about once in a minute.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Takes over the issuing CA at the start, if one is delivered.
@@ -28,30 +28,29 @@ pub(super) fn take_over(role: &ObservabilityRole) -> Result<(), RoleError> {
     Ok(())
 }
 
-/// Takes over what changes in the folder. A change is logged, and an error once.
+/// Takes over what changes in the folder. A change is logged, and why it cannot be used.
 pub(super) async fn watch(delivered: DeliveredIssuer, state: PathBuf) {
     let delivered = Arc::new(delivered);
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut last_error = None;
+    let mut seen = None;
     loop {
         ticks.tick().await;
+        let version = delivered.version();
+        if seen.replace(version) == Some(version) {
+            continue;
+        }
         let (from, to) = (delivered.clone(), state.clone());
         let taken = tokio::task::spawn_blocking(move || from.take_over(&to, SystemTime::now())).await;
         let error = match taken {
             Ok(Ok(taken)) => {
                 log(&taken);
-                None
+                continue;
             }
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(panic) => Some(panic.to_string()),
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => panic.to_string(),
         };
-        if let Some(error) = &error
-            && last_error.as_ref() != Some(error)
-        {
-            tracing::error!(error, "the delivered issuing CA cannot be used, the one in use stays");
-        }
-        last_error = error;
+        tracing::error!(error, "the delivered issuing CA cannot be used, the one in use stays");
     }
 }
 

@@ -90,7 +90,10 @@ fn a_newer_issuing_ca_is_used_also_after_the_old_one_has_expired() {
     let gateway = "gateway".parse().unwrap();
     assert!(issuer.issue_own(&gateway, later).is_err(), "it has expired");
     delivery.take_over(later).unwrap();
+    let before = delivery.delivered.version();
+    assert_eq!(delivery.delivered.version(), before);
     delivery.renew(later);
+    assert_ne!(delivery.delivered.version(), before);
     let taken = delivery.take_over(later).unwrap();
     assert_eq!((taken.created, taken.issuing_ca_until.is_some()), (false, true));
     issuer.issue_own(&gateway, later).unwrap();

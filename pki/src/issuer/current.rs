@@ -25,7 +25,7 @@ struct LoadedFile<T> {
 }
 
 /// Identifies one version of a file: device, inode, size, and change time in seconds and nanoseconds.
-type FileVersion = (u64, u64, u64, i64, i64);
+pub(crate) type FileVersion = (u64, u64, u64, i64, i64);
 
 impl<T> ReloadedFile<T> {
     /// Loads the file for the first time.
@@ -57,7 +57,8 @@ impl<T> ReloadedFile<T> {
     }
 }
 
-fn file_version(path: &Path) -> Option<FileVersion> {
+/// The version of a file, or of the file that a link leads to.
+pub(crate) fn file_version(path: &Path) -> Option<FileVersion> {
     let found = fs::metadata(path).ok()?;
     Some((found.dev(), found.ino(), found.size(), found.ctime(), found.ctime_nsec()))
 }
