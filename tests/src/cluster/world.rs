@@ -232,9 +232,13 @@ impl World {
     /// If it cannot be started.
     pub fn start_outside(&self, program: &Path, args: &[String], log: &Path) -> (Process, Ipv4Addr) {
         let (pid, address) = self.machine(None);
-        let mut all = vec![format!("--net=/proc/{pid}/ns/net"), program.display().to_string()];
+        let network = format!("--net=/proc/{pid}/ns/net");
+        // It ends with the thread of the test, also if that is killed.
+        let mut all = ["--pdeathsig=KILL", "nsenter", &network, &program.display().to_string()]
+            .map(str::to_owned)
+            .to_vec();
         all.extend_from_slice(args);
-        (Process::start(Path::new("nsenter"), &all, log), address)
+        (Process::start(Path::new("setpriv"), &all, log), address)
     }
 
     fn machine(&self, kube: Option<&str>) -> (u32, Ipv4Addr) {
