@@ -24,6 +24,7 @@ mod operator;
 mod ports;
 mod rendered_world;
 mod restarts;
+mod ruler_over_mesh;
 mod rulers;
 mod scraper;
 mod shipped_rules;
