@@ -31,18 +31,16 @@ fn data(http: SocketAddr, path: &str) -> Result<Value, String> {
     if status == 200 { Ok(answer["data"].take()) } else { Err(body) }
 }
 
-/// Waits until all rules have this health; returns their errors.
-fn until_health(http: SocketAddr, expected: &str) -> Vec<String> {
+/// Waits until all rules have this health, and an error that contains `error`.
+fn until_health(http: SocketAddr, expected: &str, error: &str) {
     wait_for(&format!("health {expected}"), PATIENCE, || {
         let found = data(http, "/api/v1/rules")?;
         let rules = found["groups"][0]["rules"].as_array().cloned().unwrap_or_default();
-        let text = |rule: &Value, field: &str| rule[field].as_str().unwrap_or_default().to_owned();
-        if !rules.is_empty() && rules.iter().all(|rule| rule["health"] == expected) {
-            Ok(rules.iter().map(|rule| text(rule, "lastError")).collect())
-        } else {
-            Err(found.to_string())
-        }
-    })
+        let is_so = |rule: &Value| {
+            rule["health"] == expected && rule["lastError"].as_str().unwrap_or_default().contains(error)
+        };
+        if !rules.is_empty() && rules.iter().all(is_so) { Ok(()) } else { Err(found.to_string()) }
+    });
 }
 
 #[test]
@@ -99,12 +97,11 @@ fn rules_over_the_mesh_record_every_cluster_and_fail_by_name_without_one() {
 
     println!("its gateway is killed: all rules fail and say which cluster is missing");
     mesh.clusters[0].kill();
-    for error in until_health(http, "err") {
-        assert!(error.contains("eu-1"), "{error}");
-    }
+    // In the first evaluation, the query may hang, and the rules after it are left out.
+    until_health(http, "err", "eu-1");
 
     println!("it comes back: the rules go on");
     mesh.start_again(0);
-    until_health(http, "ok");
+    until_health(http, "ok", "");
     assert_eq!(process.terminate(), Some(0), "{}", process.output());
 }
