@@ -128,7 +128,7 @@ fn a_gateway_is_examined_before_it_starts_and_while_it_runs() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.starts_with("SEVERITY  CHECK") && text.contains("critical  other side"), "{text}");
 
-    println!("after its end: the token is that of another issuer, and nobody listens");
+    println!("after its end: the token is that of another issuer, and no process listens");
     assert_eq!(running.terminate(), Some(0));
     let mut other = gateway.to_vec();
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");

@@ -140,7 +140,7 @@ fn until(end: SystemTime, left: Duration) -> String {
     format!("valid until {} ({} left)", utc(end), runtime::format_duration(whole(left)))
 }
 
-/// Without what nobody reads: minutes of a day, seconds of an hour.
+/// Without what says nothing: minutes of a day, seconds of an hour.
 fn whole(left: Duration) -> Duration {
     let unit = match left.as_secs() {
         172_800.. => 86_400,

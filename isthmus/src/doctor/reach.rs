@@ -119,7 +119,7 @@ fn is_answered(socket: &UdpSocket, payload: usize, patience: Duration) -> bool {
     let id: [u8; 8] = std::array::from_fn(|at| (payload >> (at % 2 * 8)) as u8 ^ at as u8);
     let sent_at = Instant::now();
     if let Err(error) = socket.send(&unknown_version(payload, id)) {
-        // An earlier datagram was refused by the port: the machine is there, and nobody listens.
+        // An earlier datagram was refused by the port: the machine is there, and no process listens.
         if error.kind() == ErrorKind::ConnectionRefused {
             std::thread::sleep(patience);
         }
