@@ -228,14 +228,14 @@ impl RuleTask {
         let applied = group.apply(self.index, self.at, answer);
         let error = group.states()[self.index].last_error.clone();
         drop(group);
+        if let Some(sender) = &evaluator.sender {
+            sender.send(&rule.query, applied.alerts);
+        }
         if has_failed || error.is_some() {
             return RuleOutcome {
                 error: error.or(applied.errors.into_iter().next()),
                 ..RuleOutcome::default()
             };
-        }
-        if let Some(sender) = &evaluator.sender {
-            sender.send(&rule.query, applied.alerts);
         }
         let error = self.store(&applied.samples).err();
         RuleOutcome {

@@ -168,7 +168,8 @@ impl Group {
         at.offset_millis(-i64::try_from(offset.as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// Takes the answer to a rule in the evaluation of `at`. An error leaves the alerts and series of the rule as they are.
+    /// Takes the answer to a rule in the evaluation of `at`. An error leaves the alerts and series of the rule as they are. Alerts are also
+    /// sent again after an error: Alertmanager would resolve them, as if the expression no longer held.
     pub fn apply(&mut self, rule: usize, at: Timestamp, answer: Result<RuleAnswer, String>) -> Applied {
         let query_time = self.query_time(at);
         let interval = self.interval();
@@ -202,6 +203,7 @@ impl Group {
                 applied.samples = samples;
             }
             Err(error) => {
+                applied.alerts = state.alerts.take_due(at, self.options.resend_delay, interval);
                 applied.errors.push(error.clone());
                 state.fail(error);
             }

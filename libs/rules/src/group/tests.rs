@@ -189,6 +189,28 @@ fn a_failed_evaluation_keeps_the_state_and_is_reported() {
 }
 
 #[test]
+fn alerts_are_sent_again_while_evaluations_fail() {
+    let mut simulation = simulation(&[r#"up{job="a"} 0x1 1x30"#]);
+    let mut group = group("{alert: Down, expr: up == 0}");
+    let first = simulation.evaluate(&mut group, minute(0)).alerts;
+    let mut sent = Vec::new();
+    for at in 1..60 {
+        let applied = group.apply(0, minute(at), Err("no store answers".to_owned()));
+        assert_eq!(applied.samples, vec![]);
+        sent.extend(applied.alerts);
+    }
+    let is_same = |alert: &SentAlert| !alert.resolved && alert.starts_at == first[0].starts_at;
+    assert!(sent.len() == 29 && sent.iter().all(is_same), "{sent:?}");
+    let mut until = first[0].ends_at;
+    for (alert, at) in sent.iter().zip((2..60).step_by(2)) {
+        assert!(minute(at) < until, "Alertmanager resolved it before minute {at}");
+        until = alert.ends_at;
+    }
+    let resolved = simulation.evaluate(&mut group, minute(60)).alerts;
+    assert!(resolved.len() == 1 && resolved[0].resolved, "{resolved:?}");
+}
+
+#[test]
 fn equal_labels_and_exceeded_limits_fail_the_rule() {
     let series = [r#"up{job="a"} 0x9"#, r#"up{job="b"} 0x9"#];
     let check = |rules: &str, expected: &str| {
