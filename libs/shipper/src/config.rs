@@ -17,6 +17,32 @@ pub struct ShipperConfig {
     pub concurrency: usize,
     /// Data that is in the bucket is served, too.
     pub serve_uploaded: bool,
+    /// What uploads the blocks, for their `meta.json`.
+    pub source: BlockSource,
+}
+
+/// What uploads blocks, with the names of Thanos.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockSource {
+    /// A sidecar, or a scraper, which is a Prometheus with a sidecar.
+    Sidecar,
+    /// A ruler.
+    Ruler,
+}
+
+impl BlockSource {
+    /// Its name in `thanos.source` of `meta.json`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Sidecar => "sidecar",
+            Self::Ruler => "ruler",
+        }
+    }
+
+    /// Whether a block with this `thanos.source` was made by what uploads it, and not of other blocks of the bucket.
+    pub(crate) fn is_producer(source: &str) -> bool {
+        [Self::Sidecar, Self::Ruler].iter().any(|known| known.name() == source)
+    }
 }
 
 impl ShipperConfig {
@@ -29,6 +55,7 @@ impl ShipperConfig {
             allow_overlaps: false,
             concurrency: 4,
             serve_uploaded: true,
+            source: BlockSource::Sidecar,
         }
     }
 

@@ -41,6 +41,6 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use config::ShipperConfig;
+pub use config::{BlockSource, ShipperConfig};
 pub use local::oldest_block;
 pub use shipper::{Producer, Shipped, Shipper};

@@ -144,6 +144,7 @@ fn config(data: &Path) -> ShipperConfig {
         allow_overlaps: false,
         concurrency: 2,
         serve_uploaded: false,
+        source: crate::BlockSource::Sidecar,
     }
 }
 

@@ -9,6 +9,7 @@ use model::Timestamp;
 use tracing::{info, warn};
 use tsdb::{BlockMeta, BlockProblem, Ulid, VerifyEvent};
 
+use crate::config::BlockSource;
 use crate::disk::DiskError;
 use crate::journal::BlockStage;
 use crate::local::{self, BlockTask, LocalBlock, LocalBlocks};
@@ -214,7 +215,7 @@ impl Shipper {
         meta.stats.tombstones = 0;
         let thanos = meta.thanos.get_or_insert_default();
         thanos.labels = self.labels_in_bucket(id).await?.unwrap_or_else(|| labels.clone());
-        thanos.source = "sidecar".to_owned();
+        thanos.source = self.config.source.name().to_owned();
         let options = PublishOptions { concurrency: self.config.concurrency, ..PublishOptions::default() };
         let published = match bucket::publish(&self.bucket, &block.dir, meta, &options).await {
             Ok(published) => published,
@@ -311,7 +312,7 @@ impl Shipper {
             });
         }
         let is_foreign = |other: &&BlockMeta| {
-            other.thanos.as_ref().is_some_and(|thanos| thanos.source == "sidecar")
+            other.thanos.as_ref().is_some_and(|thanos| BlockSource::is_producer(&thanos.source))
                 && self.journal.get(other.ulid).is_none()
         };
         let Some(foreign) = others.find(is_foreign) else { return Ok(()) };
@@ -319,7 +320,7 @@ impl Shipper {
         Err(UploadFailure::Block(Quarantine {
             reason: format!(
                 "block {} in the bucket has the same external labels {{{}}} and overlaps in time, but comes from another \
-                 Prometheus; set unique labels for each, such as a replica label, in global.external_labels",
+                 Prometheus or ruler; set unique labels for each, such as a replica label, in global.external_labels or --label",
                 foreign.ulid,
                 labels.join(", ")
             ),

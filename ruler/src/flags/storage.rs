@@ -7,7 +7,7 @@ use std::time::Duration;
 use bucket::{BucketConfig, ObjstoreArgs};
 use model::Labels;
 use runtime::{ConfigMistakes, format_duration, parse_duration};
-use shipper::ShipperConfig;
+use shipper::{BlockSource, ShipperConfig};
 use storeapi::RequestLimits;
 
 /// `--data-dir`, `--tsdb.*`, `--objstore.*`, `--shipper.*` and `--store.limits.*`.
@@ -78,7 +78,7 @@ impl StorageArgs {
             let concurrency =
                 if self.upload_concurrency == 0 { defaults.concurrency } else { self.upload_concurrency };
             let uploaded_file = self.data_dir.join(name);
-            (bucket, ShipperConfig { uploaded_file, concurrency, ..defaults })
+            (bucket, ShipperConfig { uploaded_file, concurrency, source: BlockSource::Ruler, ..defaults })
         });
         mistakes.or_ok(CheckedStorage {
             data_dir: self.data_dir.clone(),
