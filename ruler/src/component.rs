@@ -82,6 +82,9 @@ pub fn run(args: RuleArgs) -> ExitCode {
 /// The data folder, the bucket, the queue of alerts or a file of TLS settings cannot be used.
 pub(crate) async fn build(mut config: RoleConfig, mut startup: Startup) -> Result<RunningRole, RoleError> {
     config.unneeded.warn();
+    for feature in &config.ignored_features {
+        warn!(feature, "this value of --enable-feature is not known here and has no effect");
+    }
     startup.probes().not_ready(OPENING);
     let options = DatabaseOptions {
         block_range: config.storage.block_duration,

@@ -1,5 +1,6 @@
 //! The flags of `isthmus rule`, with the names of Thanos, and their validation.
 
+mod features;
 mod storage;
 
 use std::collections::BTreeMap;
@@ -7,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use alertmanager::{AlertmanagerArgs, NotifierConfig};
-use clap::ValueEnum;
 use httpclient::{HttpEndpointsConfig, HttpFilesConfig};
 use model::Labels;
 use querier::{
@@ -28,12 +28,9 @@ use crate::rule_files::{RuleFiles, read_rule_files};
 use crate::source::{HttpMethod, HttpQueriersOptions, parse_queriers};
 use crate::unneeded::UnneededByRuler;
 use crate::web::WebArgs;
+use features::known_features;
 pub(crate) use storage::CheckedStorage;
 use storage::StorageArgs;
-
-/// Features of Prometheus that need no flag here.
-const ALWAYS_ENABLED: &[&str] =
-    &["native-histograms", "concurrent-rule-eval", "promql-at-modifier", "promql-negative-offset"];
 
 /// Flags of `isthmus rule`.
 #[derive(Clone, Debug, clap::Args)]
@@ -201,6 +198,8 @@ pub struct RoleConfig {
     /// The effective settings by flag.
     pub(crate) shown: BTreeMap<String, String>,
     pub(crate) unneeded: UnneededArgs<UnneededByRuler>,
+    /// Values of `--enable-feature` that have no effect.
+    pub(crate) ignored_features: Vec<String>,
 }
 
 impl RuleArgs {
@@ -219,7 +218,8 @@ impl RuleArgs {
                 mistakes.push(format!("{flag}=0s: must be greater than zero"));
             }
         }
-        let features = self.features(&mut mistakes);
+        let (mut features, ignored_features) = known_features(&self.features);
+        features.extend(self.enable_x_functions.then_some(Feature::XFunctions));
         let file_options =
             RuleFileOptions { parse: querier::parse_options(&features), ..RuleFileOptions::default() };
         let files = mistakes.note(read_rule_files(&self.rule_files, &file_options));
@@ -260,6 +260,7 @@ impl RuleArgs {
             shown,
             external,
             unneeded: self.unneeded,
+            ignored_features,
         })
     }
 
@@ -277,22 +278,6 @@ impl RuleArgs {
             },
             restored: false,
         }
-    }
-
-    fn features(&self, mistakes: &mut ConfigMistakes) -> Vec<Feature> {
-        let given =
-            self.features.iter().filter(|name| !name.is_empty() && !ALWAYS_ENABLED.contains(&name.as_str()));
-        let mut features: Vec<Feature> = Vec::new();
-        for name in given {
-            match Feature::from_str(name, false) {
-                Ok(feature) => features.push(feature),
-                Err(_) => mistakes.push(format!("--enable-feature={name}: is not known here")),
-            }
-        }
-        if self.enable_x_functions {
-            features.push(Feature::XFunctions);
-        }
-        features
     }
 
     fn source(&self, mistakes: &mut ConfigMistakes) -> Option<SourceConfig> {

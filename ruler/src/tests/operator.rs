@@ -30,6 +30,8 @@ async fn the_arguments_of_prometheus_operator_are_accepted() {
         "--for-grace-period=10m".to_owned(),
         "--resend-delay=1m".to_owned(),
         "--enable-feature=promql-experimental-functions".to_owned(),
+        // Thanos ignores features that it does not know, and so do operators that pass them on.
+        "--enable-feature=promql-at-modifier,xor2-encoding,none-such".to_owned(),
         "--label=thanos_ruler_replica=\"pod-0\"".to_owned(),
         "--alert.label-drop=thanos_ruler_replica".to_owned(),
         "--log.level=info".to_owned(),

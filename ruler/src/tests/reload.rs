@@ -63,7 +63,6 @@ async fn wrong_flags_and_files_are_refused_with_all_mistakes() {
     check(
         &[
             "--eval-interval=0s",
-            "--enable-feature=none-such",
             "--query=ftp://x",
             "--alert.query-template={{.X}}",
             "--alert.relabel-config=- action: x",
@@ -75,7 +74,6 @@ async fn wrong_flags_and_files_are_refused_with_all_mistakes() {
         &[
             "rule 1 \"r\"",
             "--eval-interval=0s",
-            "--enable-feature=none-such",
             "--query=ftp://x",
             "--alert.query-template",
             "--alert.relabel-config: line 1",
