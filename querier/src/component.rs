@@ -23,7 +23,7 @@ use crate::fanout::{FanoutMetrics, ProxyOptions, ProxyStore};
 use crate::lists::Lists;
 use crate::memory;
 use crate::metrics::{QueryMemory, StoreNodes};
-use crate::query::{ActiveQueries, Driver, QueryGate, QueryMetrics};
+use crate::query::{ActiveQueries, Driver, QueryGate, QueryMetrics, SHARED_BYTES};
 use crate::query_server::{QueryDefaults, QueryServer};
 
 pub(crate) const ROLE: RoleInfo = RoleInfo {
@@ -142,7 +142,8 @@ fn driver(config: &Config, stores: &ProxyStore, total: TotalBudget, registry: &m
     let engine = engine_options(config, total);
     registry.register_collector(Box::new(QueryMemory(engine.total.clone())));
     let propagate = args.propagate_matchers == Propagate::Auto;
-    Driver::new(stores.clone(), engine, propagate, gate, args.max_concurrent_select, metrics)
+    let driver = Driver::new(stores.clone(), engine, propagate, gate, args.max_concurrent_select, metrics);
+    driver.sharing_selects(SHARED_BYTES)
 }
 
 fn active_queries(config: &Config) -> Result<ActiveQueries, RoleError> {

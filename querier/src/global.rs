@@ -16,7 +16,7 @@ use crate::endpoints::{DnsMetrics, EndpointAddress, EndpointOptions, EndpointSet
 use crate::fanout::StoreFilter;
 use crate::grpc_client::GrpcClientArgs;
 use crate::local::QueryEngine;
-use crate::query::{Driver, Question};
+use crate::query::{Driver, Question, SHARED_BYTES};
 
 /// The flags that name stores.
 #[derive(Clone, Debug, clap::Args)]
@@ -106,9 +106,6 @@ impl CheckedGlobalQueryArgs {
         shown.map(|(flag, value)| (flag.to_owned(), value)).collect()
     }
 }
-
-/// Bytes of answers to selects that are kept for equal selects of other queries. They count towards the memory of all queries.
-const SHARED_BYTES: u64 = 64 << 20;
 
 /// The answer to a query.
 #[derive(Clone, Debug)]
@@ -203,6 +200,7 @@ impl GlobalQueries {
             max_resolution: Duration::ZERO,
             timeout,
             analyze: false,
+            allows_shared: true,
         };
         let answer = self.driver.ask(question, |answer, _, _| {
             let output = answer.output;

@@ -33,6 +33,7 @@ pub(crate) use gate::{QueryGate, QueryMetrics};
 pub(crate) use lookback::DynamicLookback;
 pub(crate) use planner::Planner;
 pub(crate) use question::Question;
+pub(crate) use shared::SHARED_BYTES;
 use shared::SharedSelects;
 
 /// Cancels a query when dropped: its engine and all its feeds.
@@ -87,8 +88,7 @@ impl Driver {
         }
     }
 
-    /// The same driver, which keeps answers to selects of up to `most_bytes` for a few seconds, and uses them for equal selects. All
-    /// its questions must be asked for one tenant.
+    /// The same driver, which keeps answers of up to `most_bytes` to selects of questions that share them, for a few seconds.
     pub(crate) fn sharing_selects(mut self, most_bytes: u64) -> Self {
         self.shared = Some(Arc::new(SharedSelects::new(self.engine.total.clone(), most_bytes)));
         self
@@ -137,6 +137,9 @@ impl Driver {
     ) -> Result<T, AskError> {
         let kind = if question.step.is_some() { "range" } else { "instant" };
         let began = Instant::now();
+        if let Some(shared) = &self.shared {
+            shared.forget_old();
+        }
         let written = self.ask_until(question, began, write).await;
         self.metrics.observe(kind, began.elapsed(), written.as_ref().ok().map(|(_, cost)| cost));
         written.map(|(written, _)| written)
@@ -240,7 +243,8 @@ impl Attempt {
     /// warnings, or an error, that name their store.
     fn evaluate_readable(&self, query: Query) -> Result<(QueryAnswer, Budget), AskError> {
         let budget = query.budget().clone();
-        match self.evaluate(query, self.driver.stores.clone(), self.driver.shared.clone()) {
+        let shared = self.driver.shared.clone().filter(|_| self.question.shares_selects());
+        match self.evaluate(query, self.driver.stores.clone(), shared) {
             Err(AskError::Query(QueryError::Decode(_))) => {
                 let query = self.driver.plan_here(&self.question, self.interrupt.clone())?;
                 let budget = query.budget().clone();

@@ -90,6 +90,7 @@ impl QueryServer {
             max_resolution,
             timeout: timeout.min(defaults.timeout),
             analyze: false,
+            allows_shared: false,
         })
     }
 }

@@ -156,6 +156,7 @@ impl Api {
                 .map_or(self.defaults.timeout, |t| t.min(self.defaults.timeout)),
             // As in Thanos, no other value enables it.
             analyze: matches!(params.get("analyze"), Some("true" | "1")),
+            allows_shared: params.get("share_selects") == Some("true"),
         })
     }
 

@@ -18,6 +18,11 @@ impl StoreFilter {
         Self { selectors }
     }
 
+    /// Whether every store may be asked.
+    pub(crate) fn allows_all(&self) -> bool {
+        self.selectors.is_empty()
+    }
+
     /// Whether the store with this name may be asked.
     pub fn allows(&self, name: &str) -> bool {
         let matches = |selector: &Vec<Matcher>| {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fanout::{Awaited, Fanout, FanoutEvent, ProxyStore, ReadAhead, StoreFilter, StoreReport};
 use crate::memory;
-use crate::query::shared::{Recording, SharedAnswer, SharedSelects};
+use crate::query::shared::{Recording, SharedAnswer, SharedKey, SharedSelects};
 
 /// Batches that a feed reads ahead of the engine, each of at most 64 series or about 1 MiB.
 const AHEAD: usize = 2;
@@ -159,8 +159,8 @@ impl Feeds {
         let (queue, messages) = mpsc::channel(AHEAD);
         let (stores, filter, budget) = (&self.stores, &self.filter, &self.budget);
         let _runtime = self.runtime.enter();
-        let shared = self.shared.as_ref();
-        if let Some(answer) = shared.and_then(|shared| shared.find(request)) {
+        let shared = self.shared.as_ref().map(|shared| (shared, SharedKey::new(request, &self.context)));
+        if let Some(answer) = shared.as_ref().and_then(|(shared, key)| shared.find(key)) {
             let (budget, cancel) = (budget.clone(), self.cancel.clone());
             self.runtime.spawn(async move {
                 cancel.run_until_cancelled(repeat(&answer, &budget, &queue)).await;
@@ -168,7 +168,7 @@ impl Feeds {
             *slot = FeedSlot::Open(messages);
             return true;
         }
-        let recording = shared.map(|shared| shared.record(request.clone()));
+        let recording = shared.map(|(shared, key)| shared.record(key));
         let selected = self
             .context
             .clone()

@@ -35,9 +35,16 @@ pub(crate) struct Question {
     pub(crate) timeout: Duration,
     /// Whether to measure each operator.
     pub(crate) analyze: bool,
+    /// Whether selects may be answered as they were answered to another question a few seconds ago.
+    pub(crate) allows_shared: bool,
 }
 
 impl Question {
+    /// Whether selects are shared with other questions. Those of some stores only are not.
+    pub(super) fn shares_selects(&self) -> bool {
+        self.allows_shared && self.stores.allows_all()
+    }
+
     pub(super) fn params(&self, interrupt: Interrupt) -> QueryParams {
         QueryParams {
             start: self.start,

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use budget::{Budget, BudgetLimits, Interrupt, Reservation, TotalBudget};
+use model::Matcher;
+use runtime::CallContext;
 use series::SelectedSeries;
 use storeapi::SeriesRequest;
 use tokio::time::Instant;
@@ -14,6 +16,27 @@ use crate::fanout::StoreReport;
 /// An answer is used again for this time. A select of another instant is another request, so this only bounds memory, and how long
 /// a sample that comes late is not seen by the rest of its group.
 const KEPT_FOR: Duration = Duration::from_secs(10);
+/// Bytes of all answers that are kept. They count towards the memory of all queries.
+pub(crate) const SHARED_BYTES: u64 = 64 << 20;
+
+/// A select of all stores, and for which tenant.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SharedKey {
+    request: SeriesRequest,
+    tenant: Option<String>,
+    enforced: Option<Matcher>,
+}
+
+impl SharedKey {
+    /// The key of a request that is sent in this context.
+    pub(crate) fn new(request: &SeriesRequest, context: &CallContext) -> Self {
+        Self {
+            request: request.clone(),
+            tenant: context.tenant().map(str::to_owned),
+            enforced: context.enforced().cloned(),
+        }
+    }
+}
 
 /// Complete answers, the newest last. Their memory counts towards that of all queries.
 #[derive(Debug)]
@@ -26,7 +49,7 @@ pub(crate) struct SharedSelects {
 
 #[derive(Debug)]
 struct Kept {
-    request: SeriesRequest,
+    key: SharedKey,
     answer: Arc<SharedAnswer>,
     since: Instant,
 }
@@ -42,7 +65,7 @@ pub(crate) struct SharedAnswer {
 /// An answer that is being read.
 pub(crate) struct Recording {
     shared: Arc<SharedSelects>,
-    request: SeriesRequest,
+    key: SharedKey,
     answer: SharedAnswer,
 }
 
@@ -52,22 +75,28 @@ impl SharedSelects {
         Self { total, most_bytes, kept: Mutex::default() }
     }
 
-    /// The answer to an equal request a short time ago.
-    pub(crate) fn find(&self, request: &SeriesRequest) -> Option<Arc<SharedAnswer>> {
+    /// The answer to an equal select a short time ago.
+    pub(crate) fn find(&self, key: &SharedKey) -> Option<Arc<SharedAnswer>> {
+        self.forget_old();
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().find(|one| one.key == *key).map(|one| Arc::clone(&one.answer))
+    }
+
+    /// Frees the memory of answers that are too old to be used again.
+    pub(crate) fn forget_old(&self) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         while kept.front().is_some_and(|oldest| oldest.since.elapsed() > KEPT_FOR) {
             kept.pop_front();
         }
-        kept.iter().find(|one| one.request == *request).map(|one| Arc::clone(&one.answer))
     }
 
-    /// Begins to record the answer to a request.
-    pub(crate) fn record(self: &Arc<Self>, request: SeriesRequest) -> Recording {
+    /// Begins to record the answer to a select.
+    pub(crate) fn record(self: &Arc<Self>, key: SharedKey) -> Recording {
         // A budget of its own: one that was exceeded does not serve others.
         let budget = Budget::new(&self.total, BudgetLimits::bytes(self.most_bytes / 4), Interrupt::new());
         let memory = Reservation::new(&budget);
         let answer = SharedAnswer { batches: Vec::new(), reports: Vec::new(), memory };
-        Recording { shared: Arc::clone(self), request, answer }
+        Recording { shared: Arc::clone(self), key, answer }
     }
 }
 
@@ -91,7 +120,7 @@ impl Recording {
         {
             bytes -= oldest.answer.memory.bytes();
         }
-        kept.push_back(Kept { request: self.request, answer: Arc::new(self.answer), since: Instant::now() });
+        kept.push_back(Kept { key: self.key, answer: Arc::new(self.answer), since: Instant::now() });
     }
 }
 
@@ -107,12 +136,16 @@ mod tests {
         vec![SelectedSeries { labels: labels(&[("job", job)]), replicas: Vec::new() }]
     }
 
-    fn of_metric(name: &str) -> SeriesRequest {
-        SeriesRequest { matchers: vec![model::Matcher::equal("__name__", name)], ..up() }
+    fn of(request: &SeriesRequest) -> SharedKey {
+        SharedKey::new(request, &CallContext::default())
     }
 
-    fn keep(shared: &Arc<SharedSelects>, request: SeriesRequest, job: &str) {
-        shared.record(request).add(&series(job)).expect("a small answer").finish(&[]);
+    fn of_metric(name: &str) -> SharedKey {
+        of(&SeriesRequest { matchers: vec![Matcher::equal("__name__", name)], ..up() })
+    }
+
+    fn keep(shared: &Arc<SharedSelects>, key: SharedKey, job: &str) {
+        shared.record(key).add(&series(job)).expect("a small answer").finish(&[]);
     }
 
     fn total() -> TotalBudget {
@@ -123,14 +156,27 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_is_found_for_an_equal_request_until_it_is_old() {
         let shared = Arc::new(SharedSelects::new(total(), 1 << 20));
-        keep(&shared, up(), "a");
-        assert_eq!(shared.find(&up()).unwrap().batches, [series("a")]);
-        assert!(
-            shared.find(&SeriesRequest { without_replica_labels: vec!["r".to_owned()], ..up() }).is_none()
-        );
+        keep(&shared, of(&up()), "a");
+        assert_eq!(shared.find(&of(&up())).unwrap().batches, [series("a")]);
+        let other = SeriesRequest { without_replica_labels: vec!["r".to_owned()], ..up() };
+        assert!(shared.find(&of(&other)).is_none());
         tokio::time::advance(KEPT_FOR + Duration::from_millis(1)).await;
-        assert!(shared.find(&up()).is_none());
+        shared.forget_old();
         assert_eq!(shared.total.reserved_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_only_for_its_tenant() {
+        let shared = Arc::new(SharedSelects::new(total(), 1 << 20));
+        let of_tenant = |tenant: &str, enforced: Option<&str>| {
+            let enforced = enforced.map(|value| Matcher::equal("tenant_id", value));
+            SharedKey::new(&up(), &CallContext::default().with_tenant(tenant.into(), enforced))
+        };
+        keep(&shared, of_tenant("a", Some("a")), "a");
+        assert!(shared.find(&of_tenant("a", Some("a"))).is_some());
+        for other in [of_tenant("b", Some("b")), of_tenant("a", Some("b")), of_tenant("a", None), of(&up())] {
+            assert!(shared.find(&other).is_none(), "{other:?}");
+        }
     }
 
     #[tokio::test]
@@ -143,6 +189,6 @@ mod tests {
         }
         assert!(shared.find(&of_metric("1")).is_none());
         assert!(shared.find(&of_metric("2")).is_some());
-        assert!(shared.record(up()).add(&series("a job with a long name")).is_none());
+        assert!(shared.record(of(&up())).add(&series("a job with a long name")).is_none());
     }
 }

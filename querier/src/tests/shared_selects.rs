@@ -8,6 +8,7 @@ use storeapi::PartialResponse;
 use super::*;
 use crate::fanout::StoreFilter;
 use crate::query::{Driver, Question};
+use crate::tests::web::{post, querier};
 use crate::{LocalQueryArgs, QueryEngine};
 
 #[derive(clap::Parser)]
@@ -17,7 +18,7 @@ struct Command {
 }
 
 /// Counts the requests to a store.
-struct Counted(Scripted, Arc<AtomicUsize>);
+struct Counted(Arc<dyn Store>, Arc<AtomicUsize>);
 
 #[tonic::async_trait]
 impl Store for Counted {
@@ -45,7 +46,7 @@ fn driver(frames: Vec<Result<SeriesFrame, StoreError>>) -> (Driver, Arc<AtomicUs
     let all = SeriesFrame::Series(vec![series("a", 2.0), series("b", 3.0)]);
     let script = std::iter::once(Ok(all)).chain(frames).collect();
     let requests = Arc::new(AtomicUsize::new(0));
-    let store = Counted(Scripted::new(script), Arc::clone(&requests));
+    let store = Counted(Arc::new(Scripted::new(script)), Arc::clone(&requests));
     let stores = proxy(vec![local("s", Arc::new(store))], ProxyOptions::default());
     let command: Command = clap::Parser::try_parse_from(["x"]).unwrap();
     let engine = QueryEngine::new(command.args.check(vec![]).unwrap(), &mut Registry::default());
@@ -70,6 +71,7 @@ async fn ask(driver: &Driver, text: &str, at: i64) -> (f64, usize) {
         max_resolution: Duration::ZERO,
         timeout: Duration::from_secs(20),
         analyze: false,
+        allows_shared: true,
     };
     let answer = driver.ask(question, |answer, _, _| Ok((answer.output.value, answer.warnings.len())));
     let (value, warnings) = answer.await.unwrap();
@@ -107,4 +109,24 @@ async fn an_answer_that_is_partial_is_not_used_again() {
         assert_eq!(ask(&driver, "sum(up)", 1_500).await, (5.0, 1));
         assert_eq!(requests.load(Ordering::SeqCst), asked);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_over_http_share_selects_only_if_they_ask_for_it() {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let store = Counted(memory(&[("cluster", "eu")], &["a", "b"]), Arc::clone(&requests));
+    let querier = querier(&[serve(Arc::new(store)).await], &[]).await;
+    let time = START / 1000 + 60;
+    let asked = async |aggregation: &str, more: &str| {
+        let before = requests.load(Ordering::SeqCst);
+        let form = format!("time={time}&query={aggregation}(last_over_time(up[1m])){more}");
+        let answer = post(&querier, "/api/v1/query", &form).await;
+        assert_eq!(answer.json()["data"]["result"].as_array().map(Vec::len), Some(1), "{}", answer.body);
+        requests.load(Ordering::SeqCst) - before
+    };
+    let (shares, some) = ("&share_selects=true", "&storeMatch[]=%7B__address__%3D~%22.%2B%22%7D");
+    assert_eq!([asked("sum", "").await, asked("max", "").await], [1, 1]);
+    assert_eq!([asked("sum", shares).await, asked("max", shares).await], [1, 0]);
+    assert_eq!(asked("min", "").await, 1, "a query of a user");
+    assert_eq!(asked("min", &format!("{shares}{some}")).await, 1, "a query of some stores");
 }

@@ -1,18 +1,20 @@
 //! Queriers over HTTP: one of them answers.
 //!
-//! They are asked in random order, those that failed a short time ago last. One that does not answer gets only its share of the time, so
+//! Which one is asked first depends on the instant, so that the rules of a group ask the same one, which then reads series that they share
+//! once. Those that failed a short time ago are asked last. One that does not answer gets only its share of the time, so
 //! that the next one can still be asked.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
 use httpclient::{DnsCounters, HttpClient, HttpEndpoints, HttpEndpointsConfig, HttpError};
+use model::Timestamp;
 use promapi::{AnswerError, WithWarnings, parse_instant_answer};
 use promql::{SampleValue, VectorSample};
-use rand::seq::SliceRandom;
 use rules::PartialResponse;
 use runtime::Shutdown;
 use tokio::time::{Instant, timeout_at};
@@ -79,19 +81,18 @@ impl HttpQueriers {
         futures::future::join_all(runs).await;
     }
 
-    /// The queriers, in the order in which they are asked.
-    fn order(&self) -> Vec<(String, HttpClient)> {
+    /// The queriers, in the order in which they are asked at an instant.
+    fn order(&self, at: Timestamp) -> Vec<(String, HttpClient)> {
         let mut all: Vec<(String, HttpClient)> = Vec::new();
         for group in self.groups.iter() {
             all.extend(group.urls().iter().map(|url| (url.clone(), group.client().clone())));
         }
-        all.shuffle(&mut rand::rng());
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         failed.retain(|_, at| at.elapsed() < AVOIDED_FOR);
         let mut seen = std::collections::HashSet::new();
         all.retain(|(url, _)| seen.insert(url.clone()));
-        // The order is random among those that have failed, and among the others.
-        all.sort_by_key(|(url, _)| failed.contains_key(url));
+        // Groups have different instants, so that all queriers are asked equally often.
+        all.sort_by_cached_key(|(url, _)| (failed.contains_key(url), order_hash(url, at)));
         all
     }
 
@@ -99,7 +100,7 @@ impl HttpQueriers {
     /// Why each querier has no answer.
     pub(crate) async fn query(&self, query: &RuleQuery) -> Result<SourceAnswer, String> {
         let deadline = Instant::now() + query.timeout;
-        let order = self.order();
+        let order = self.order(query.at);
         let count = order.len();
         let mut causes = Vec::new();
         for (at, (url, client)) in order.into_iter().enumerate() {
@@ -162,6 +163,13 @@ impl HttpQueriers {
         let parsed = parsed.map_err(|_| Failure::of_server("the answer could not be read".to_owned()))?;
         accept(parsed.map_err(|why| Failure::of_server(why.to_string()))?, query.partial_response)
     }
+}
+
+/// A number that orders queriers differently at each instant.
+fn order_hash(url: &str, at: Timestamp) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (url, at.as_millis()).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// An answer that is good enough for the rule.

@@ -6,7 +6,7 @@ use rules::PartialResponse;
 
 use crate::source::{LOOKBACK, RuleQuery};
 
-/// The query as a form. `is_plain` leaves out the parameters of Thanos.
+/// The query as a form. `is_plain` leaves out the parameters that Prometheus does not know.
 pub(super) fn form(query: &RuleQuery, is_plain: bool) -> String {
     let mut form = url::form_urlencoded::Serializer::new(String::new());
     form.append_pair("query", &query.text);
@@ -19,6 +19,8 @@ pub(super) fn form(query: &RuleQuery, is_plain: bool) -> String {
         form.append_pair("dedup", "true");
         let is_partial = query.partial_response == PartialResponse::Warn;
         form.append_pair("partial_response", if is_partial { "true" } else { "false" });
+        // Known to our querier only: rules of a group often read the same series.
+        form.append_pair("share_selects", "true");
     }
     form.finish()
 }
@@ -46,11 +48,14 @@ mod tests {
         };
         let expected = "query=a+%2B+b&time=1.500&timeout=30000ms";
         assert_eq!(form(&query, true), expected);
-        assert_eq!(form(&query, false), format!("{expected}&dedup=true&partial_response=false"));
+        assert_eq!(
+            form(&query, false),
+            format!("{expected}&dedup=true&partial_response=false&share_selects=true")
+        );
         let warn = RuleQuery { partial_response: PartialResponse::Warn, has_fixed_lookback: true, ..query };
         assert_eq!(
             form(&warn, false),
-            format!("{expected}&lookback_delta=300s&dedup=true&partial_response=true")
+            format!("{expected}&lookback_delta=300s&dedup=true&partial_response=true&share_selects=true")
         );
     }
 }

@@ -126,6 +126,30 @@ async fn another_querier_is_asked_and_strategies_are_passed_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_rules_of_an_instant_ask_one_querier_and_every_querier_is_asked() {
+    let dir = TempDir::new().unwrap();
+    let rules: Vec<String> = (0..5).map(|n| format!("{{record: r{n}, expr: up}}")).collect();
+    let text = format!("groups: [{{name: g, interval: 100ms, rules: [{}]}}]", rules.join(", "));
+    write_rules(dir.path(), &text);
+    let answer = Behaviour::Answers(vec![("a", 1.0)], vec![]);
+    let queriers = [FakeQuerier::start(answer.clone()).await, FakeQuerier::start(answer).await];
+    let role = start(dir.path(), &[&queriers[0].flag(), &queriers[1].flag()]).await;
+    let mut instants: [std::collections::BTreeSet<String>; 2] = Default::default();
+    until("each querier has answered at three instants", async || {
+        for (querier, instants) in queriers.iter().zip(&mut instants) {
+            for form in querier.requests() {
+                assert!(form.contains(&("share_selects".to_owned(), "true".to_owned())), "{form:?}");
+                instants.extend(form.into_iter().filter(|(name, _)| name == "time").map(|(_, at)| at));
+            }
+        }
+        instants.iter().all(|instants| instants.len() >= 3)
+    })
+    .await;
+    assert!(instants[0].is_disjoint(&instants[1]), "{instants:?}");
+    stop(role).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_partial_answer_fails_under_abort_and_counts_under_warn() {
     let dir = TempDir::new().unwrap();
     write_rules(dir.path(), RULES);
