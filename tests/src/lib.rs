@@ -1,5 +1,6 @@
 //! Shared by system tests and benchmarks: processes of the real program and of Prometheus, and their resource usage.
 
+mod alertmanager;
 mod cluster;
 pub mod container;
 mod control_group;
@@ -8,9 +9,10 @@ mod process;
 mod prometheus;
 mod trust;
 
+pub use alertmanager::{AlertLabels, Fault, FaultyAlertmanager, Notifications, alertmanager};
 pub use cluster::{Deletion, ObjectId, PodView, Programs, World};
 pub use control_group::ControlGroup;
 pub use http::{get, percent_encode, post_form};
 pub use process::{Process, Usage, free_port, isthmus, wait_for};
 pub use prometheus::{Prometheus, openmetrics_blocks};
-pub use trust::{Cluster, Mesh, Reach};
+pub use trust::{Cluster, Mesh, Reach, create_token};

@@ -159,7 +159,12 @@ fn join(
     gateway(dir, cluster.name, &yaml, free_port(), Some(&token))
 }
 
-fn create_token(state: &Path, cluster: &str, observability: SocketAddr, out: &Path) {
+/// Creates a token with which a cluster of the environment `testing` joins at an address, and writes it to a file. `state` is the state
+/// directory of the issuer.
+///
+/// # Panics
+/// If it cannot be created.
+pub fn create_token(state: &Path, cluster: &str, observability: SocketAddr, out: &Path) {
     run(&[
         "pki",
         "token",

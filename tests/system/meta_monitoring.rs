@@ -14,12 +14,14 @@ use std::fs;
 use std::net::SocketAddr;
 
 use serde_json::Value;
-use tests::{Process, get, wait_for};
+use tests::{Process, alertmanager, get, wait_for};
 
-use crate::meta_monitoring::causes::{Refusing, check_damage, check_load, check_stolen_ca};
+use crate::meta_monitoring::causes::{
+    Refusing, check_damage, check_load, check_planted_root, check_slow_compaction, check_stolen_ca,
+};
 use crate::meta_monitoring::files::{damaged_segment, exchange, flip_bit, quick_rules, replaced};
 use crate::meta_monitoring::grafana::check_grafana;
-use crate::meta_monitoring::world::{PATIENCE, World, alertmanager};
+use crate::meta_monitoring::world::{PATIENCE, World};
 
 /// A file of rules that cannot be evaluated, because both sides have several series.
 const FAILING: &str = "groups: [{name: failing, rules: [{record: x, expr: up * on () up}]}]\n";
@@ -64,6 +66,8 @@ fn shipped_alerts_fire_when_their_cause_happens_and_end_when_it_is_healed() {
     world.wait_for_alerts(&[]);
     check_damage(&world);
     check_load(&world);
+    check_slow_compaction(&world);
+    check_planted_root(&world);
     check_stolen_ca(&world);
 
     println!("each ruler is killed, which the other one notices");
@@ -128,7 +132,7 @@ fn check_alertmanager(world: &World, mut process: Process, at: SocketAddr) {
     let garbage = Refusing::start(at);
     world.wait_for_alerts(&["AlertsDropped", "AlertmanagerUnreachable"]);
     garbage.stop();
-    let _again = alertmanager(&world.dir, at);
+    let _again = alertmanager(&world.dir, at, None);
     world.wait_for_alerts(&[]);
     wait_for("one alert in Alertmanager after its restart", PATIENCE, is_one);
 }

@@ -1,19 +1,19 @@
 //! Causes of alerts that are made at once: damage, load, and a server that is not an Alertmanager.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use tests::{Process, free_port, get, isthmus, percent_encode, post_form, wait_for};
+use tests::{Process, create_token, free_port, get, isthmus, percent_encode, post_form, wait_for};
 
-use crate::meta_monitoring::files::{exchange, quick_rules, replaced};
+use crate::meta_monitoring::files::{exchange, generate_blocks, quick_rules, replaced};
 use crate::meta_monitoring::world::{PATIENCE, World};
 
 /// Damage in a bucket, a disk that is not mounted, and a mistake in a configuration, all at once.
@@ -84,6 +84,73 @@ pub(crate) fn check_load(world: &World) {
     world.wait_for_alerts(&[]);
 }
 
+/// A compactor that is stopped in the middle of a job holds the lease of a group, so that the other one leaves its blocks.
+pub(crate) fn check_slow_compaction(world: &World) {
+    println!(
+        "blocks wait for a merge, because another compactor has the lease of their group and does nothing"
+    );
+    let leases = world.dir.join("bucket/isthmus/lease");
+    let locks = || -> BTreeSet<PathBuf> {
+        let entries =
+            fs::read_dir(&leases).into_iter().flatten().map(|entry| entry.expect("an entry").path());
+        entries.filter(|path| path.extension().is_some_and(|extension| extension == "lock")).collect()
+    };
+    let before = locks();
+    add_blocks(world, "2025-01-01T00:00:00Z");
+    let lock = wait_for("a merge", PATIENCE, || {
+        locks().difference(&before).next().cloned().ok_or_else(|| "no lease".to_owned())
+    });
+    let file = File::options().append(true).open(&lock).expect("the lock of the lease");
+    // The compactor has it until the first merge is done.
+    file.lock().expect("the lock");
+    add_blocks(world, "2025-03-01T00:00:00Z");
+    world.wait_for_alerts(&["CompactorBehind"]);
+    drop(file);
+    world.wait_for_alerts(&[]);
+}
+
+/// Adds two blocks to the bucket that are to be merged, each at once.
+fn add_blocks(world: &World, start: &str) {
+    let made = world.dir.join("made");
+    generate_blocks(&made, &["--blocks=2", "--label=cluster=\"busy\"", "--start", start]);
+    for entry in fs::read_dir(&made).expect("a folder") {
+        let from = entry.expect("an entry").path();
+        let name = from.file_name().expect("a name");
+        fs::rename(&from, world.dir.join("bucket").join(name)).expect("a block");
+    }
+}
+
+/// A thief has the state of the issuer, and lets it offer a root of his own.
+pub(crate) fn check_planted_root(world: &World) {
+    println!("a root that no root in use has signed is planted in the state of the issuer");
+    let dir = world.dir.join("planter");
+    fs::create_dir(&dir).expect("a folder");
+    let (own, passphrase) = (|name: &str| dir.join(name).display().to_string(), dir.join("passphrase"));
+    fs::write(&passphrase, "only a test\n").expect("a file");
+    let pki = |args: &[String]| {
+        let roots = [
+            "--trust-domain=test.isthmus".to_owned(),
+            format!("--root-out={}", own("roots")),
+            format!("--root-passphrase-file={}", passphrase.display()),
+        ];
+        let output =
+            Command::new(isthmus()).arg("pki").args(args).args(roots).output().expect("isthmus runs");
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    pki(&["init".to_owned(), format!("--state={}", own("state"))]);
+    let theirs = world.dir.join("mesh/pki");
+    let mut sign = vec!["bundle".to_owned(), "sign".to_owned(), format!("--out={}", own("planted.pem"))];
+    sign.push(format!("--bundle={}", own("state/bundle.pem")));
+    let root = |label: &str| format!("--add={}", theirs.join(format!("roots/root-{label}.pem")).display());
+    sign.extend(["active", "standby"].map(root));
+    pki(&sign);
+    let (bundle, planted) = (theirs.join("state/bundle.pem"), dir.join("planted.pem"));
+    exchange(&bundle, &planted);
+    world.wait_for_alerts(&["TrustBundleRefused"]);
+    exchange(&bundle, &planted);
+    world.wait_for_alerts(&[]);
+}
+
 /// A thief has the state of the issuer, and with it the key of the issuing CA: he signs a certificate, and connects with it.
 pub(crate) fn check_stolen_ca(world: &World) {
     println!("the key of the issuing CA is stolen and used");
@@ -93,13 +160,7 @@ pub(crate) fn check_stolen_ca(world: &World) {
     copy_folder(&world.dir.join("mesh/pki/state"), &state);
     let own = free_port();
     let token = dir.join("token");
-    let output = Command::new(isthmus())
-        .args(["pki", "token", "create", "--cluster=eu-1", "--environment=testing"])
-        .args([format!("--state={}", state.display()), format!("--address={own}")])
-        .arg(format!("--out={}", token.display()))
-        .output()
-        .expect("isthmus runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    create_token(&state, "eu-1", own, &token);
     let issuer = format!("role: observability\ndata_dir: issuer\npki: {{state: state}}\nlisten: {own}\n");
     let issuer = thief(&dir, "issuer", &issuer, None, true);
     let member = format!("role: cluster\ndata_dir: member\ntargets: [{{name: x, address: '{own}'}}]\n");

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::{Cluster, Mesh, Process, Reach, free_port, get, isthmus, percent_encode, post_form, wait_for};
+use tests::{
+    Cluster, Mesh, Process, Reach, alertmanager, free_port, get, isthmus, percent_encode, post_form, wait_for,
+};
 
 use crate::meta_monitoring::files::{damaged_block, generate_blocks, quick_rules, write_rules};
 
@@ -135,7 +136,7 @@ impl World {
         args.extend(stores.iter().map(|part| format!("--endpoint-strict={}", part.grpc)));
         querier.start(&args);
         let at = free_port();
-        let alertmanager = alertmanager(dir, at).map(|process| (process, at));
+        let alertmanager = alertmanager(dir, at, None).map(|process| (process, at));
         write_rules(dir, &quick_rules());
         for (ruler, replica) in rulers.iter_mut().zip(["a", "b"]) {
             ruler.start(&ruler_args(dir, replica, querier.http, alertmanager.as_ref().map(|own| own.1)));
@@ -243,24 +244,4 @@ pub(crate) fn ruler_args(
     ];
     args.extend(alertmanager.map(|at| format!("--alertmanagers.url=http://{at}")));
     args
-}
-
-/// Starts a real Alertmanager at this address; none, after a line, if it is not installed.
-pub(crate) fn alertmanager(dir: &Path, at: SocketAddr) -> Option<Process> {
-    let program = Path::new("prometheus-alertmanager");
-    if Command::new(program).arg("--version").output().is_err() {
-        println!("skipped: alerts are not sent (no prometheus-alertmanager on the PATH)");
-        return None;
-    }
-    let config = dir.join("alertmanager.yml");
-    fs::write(&config, "route: {receiver: none}\nreceivers: [{name: none}]\n").expect("a file");
-    let args = [
-        format!("--config.file={}", config.display()),
-        format!("--storage.path={}", dir.join("alertmanager-data").display()),
-        format!("--web.listen-address={at}"),
-        "--cluster.listen-address=".to_owned(),
-    ];
-    let mut process = Process::start(program, &args, &dir.join("alertmanager.log"));
-    process.wait_ready("alertmanager", at);
-    Some(process)
 }
