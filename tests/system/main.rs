@@ -25,6 +25,7 @@ mod ports;
 mod rendered_world;
 mod restarts;
 mod ruler_over_mesh;
+mod ruler_process;
 mod rulers;
 mod scraper;
 mod shipped_rules;

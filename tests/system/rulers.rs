@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tests::{Process, free_port, get, isthmus, percent_encode, wait_for};
+use tests::{FaultyAlertmanager, Process, free_port, get, isthmus, percent_encode, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -221,7 +221,11 @@ impl Drop for SmallDisk {
 
 #[test]
 fn rules_go_on_in_memory_while_the_disk_is_full() {
-    let world = Rulers::new();
+    let mut world = Rulers::new();
+    let receiver = FaultyAlertmanager::start();
+    let each_second = "  - {alert: Second, expr: 'count_values(\"n\", floor(vector(time())))'}\n";
+    std::fs::write(world.dir.path().join("rules.yaml"), format!("{RULES}{each_second}")).expect("rules");
+    world.rulers[0].args.push(format!("--alertmanagers.url=http://{}", receiver.address()));
     let ruler = &world.rulers[0];
     let data = world.dir.path().join("a");
     let Some(disk) = SmallDisk::mount(&data) else { return };
@@ -241,6 +245,12 @@ fn rules_go_on_in_memory_while_the_disk_is_full() {
         _ => Ok(()),
     });
     until_rule(ruler, "recorded", "health", "ok");
+    let full_since = SystemTime::UNIX_EPOCH.elapsed().expect("a clock").as_secs();
+    wait_for("an alert that began while the disk is full", LIMIT, || {
+        let taken = receiver.taken();
+        let newest = taken.iter().filter_map(|alert| alert.get("n")?.parse::<u64>().ok()).max();
+        if newest > Some(full_since) { Ok(()) } else { Err(format!("{newest:?}")) }
+    });
     let in_memory = ruler.samples("recorded[1h]").expect("an answer");
     std::fs::remove_file(&filler).expect("room");
     wait_for("the log to be written again", LIMIT, || match unlogged()? {
