@@ -74,7 +74,7 @@ impl Directory {
         clusters.retain(|name, _| {
             let is_registered = names.contains(name);
             if !is_registered {
-                self.metrics.cluster(name, None);
+                self.metrics.cluster_removed(name);
                 published.set_cluster(name, Vec::new());
             }
             is_registered
@@ -85,6 +85,7 @@ impl Directory {
                 // Labels were checked against the old environment, so the old state is dropped.
                 let new = ClusterState::new(cluster.clone(), environment.clone(), *joined);
                 published.set_cluster(cluster, new.entries());
+                self.metrics.cluster_registered(cluster);
                 self.metrics.cluster(cluster, new.is_connected());
                 clusters.insert(cluster.clone(), new);
             } else if let Some(known) = clusters.get_mut(cluster)

@@ -1,4 +1,6 @@
-//! The metrics of the gateway, registered by value.
+//! The metrics of the gateway, registered by value. `peers` has those of each peer.
+
+mod peers;
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
@@ -13,14 +15,12 @@ use prometheus_client::{
 };
 use runtime::Registry;
 
-use crate::policy::MeshMethod;
+use crate::metrics::peers::PeerFamilies;
+pub(crate) use crate::metrics::peers::{GaugeGuard, PeerMetrics};
 
 /// All metric families of the gateway; the same for both roles.
 pub(crate) struct GatewayMetrics {
-    connections: Family<ConnectionLabels, Gauge>,
-    requests: Family<ProxiedRequestLabels, Counter>,
-    streams: Family<PeerLabels, Gauge>,
-    bytes: Family<BytesLabels, Counter>,
+    peers: PeerFamilies,
     handshake_failures: Family<ReasonLabels, Counter>,
     fallbacks: Family<PeerLabels, Counter>,
     certificate_expiry: Gauge<f64, AtomicU64>,
@@ -39,16 +39,9 @@ pub(crate) struct GatewayMetrics {
     clusters: Family<PeerLabels, Gauge>,
     target_healthy: Family<TargetLabels, Gauge>,
     access_lines_dropped: Counter,
-    member_limits: Family<MemberLimitLabels, Counter>,
     peer_round_trip: Family<PeerLabels, Gauge<f64, AtomicU64>>,
     peer_expiry: Family<PeerLabels, Gauge<f64, AtomicU64>>,
     clones: Counter,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct MemberLimitLabels {
-    peer: String,
-    limit: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -57,27 +50,8 @@ struct TargetLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ConnectionLabels {
-    peer: String,
-    transport: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ProxiedRequestLabels {
-    peer: String,
-    method: &'static str,
-    code: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct PeerLabels {
     peer: String,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct BytesLabels {
-    peer: String,
-    direction: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -99,26 +73,7 @@ impl GatewayMetrics {
     /// Registers the families.
     pub(crate) fn new(registry: &mut Registry) -> Arc<Self> {
         let metrics = Self::unregistered();
-        registry.register(
-            "isthmus_gateway_connections",
-            "Connections with an open control session, by the peer's cluster and transport",
-            metrics.connections.clone(),
-        );
-        registry.register(
-            "isthmus_gateway_requests",
-            "Requests forwarded or rejected, by the peer's cluster, method and gRPC code",
-            metrics.requests.clone(),
-        );
-        registry.register(
-            "isthmus_gateway_streams",
-            "Running requests, by the peer's cluster",
-            metrics.streams.clone(),
-        );
-        registry.register(
-            "isthmus_gateway_bytes",
-            "Bytes of requests and responses without framing, by the peer's cluster and direction",
-            metrics.bytes.clone(),
-        );
+        metrics.peers.register(registry);
         registry.register(
             "isthmus_gateway_handshake_failures",
             "Connections that could not be established, by reason",
@@ -180,11 +135,6 @@ impl GatewayMetrics {
             metrics.access_lines_dropped.clone(),
         );
         registry.register(
-            "isthmus_gateway_member_limits_reached",
-            "How often a cluster has reached a limit of what it may take, by limit",
-            metrics.member_limits.clone(),
-        );
-        registry.register(
             "isthmus_gateway_peer_round_trip_seconds",
             "Round-trip time to a connected cluster, as QUIC measures it; absent over TCP",
             metrics.peer_round_trip.clone(),
@@ -240,10 +190,7 @@ impl GatewayMetrics {
     /// Families that are not registered, for tests.
     pub(crate) fn unregistered() -> Arc<Self> {
         Arc::new(Self {
-            connections: Family::default(),
-            requests: Family::default(),
-            streams: Family::default(),
-            bytes: Family::default(),
+            peers: PeerFamilies::default(),
             handshake_failures: Family::default(),
             fallbacks: Family::default(),
             certificate_expiry: Gauge::default(),
@@ -262,7 +209,6 @@ impl GatewayMetrics {
             clusters: Family::default(),
             target_healthy: Family::default(),
             access_lines_dropped: Counter::default(),
-            member_limits: Family::default(),
             peer_round_trip: Family::default(),
             peer_expiry: Family::default(),
             clones: Counter::default(),
@@ -271,22 +217,12 @@ impl GatewayMetrics {
 
     /// Counts a connection until the returned guard is dropped.
     pub(crate) fn connection(&self, peer: &Name, transport: Transport) -> GaugeGuard {
-        let labels = ConnectionLabels { peer: peer.to_string(), transport: transport.as_str() };
-        GaugeGuard::new(self.connections.get_or_create_owned(&labels))
+        self.peers.connection(peer, transport)
     }
 
-    /// The counters of requests with one peer. They are owned, because borrowing two counters of one family in one
-    /// expression would deadlock.
-    pub(crate) fn peer(self: &Arc<Self>, peer: &Name) -> PeerMetrics {
-        let name = peer.to_string();
-        let direction = |direction| BytesLabels { peer: name.clone(), direction };
-        PeerMetrics {
-            streams: self.streams.get_or_create_owned(&PeerLabels { peer: name.clone() }),
-            received: self.bytes.get_or_create_owned(&direction("received")),
-            sent: self.bytes.get_or_create_owned(&direction("sent")),
-            requests: self.requests.clone(),
-            peer: name,
-        }
+    /// The counters of requests with one peer.
+    pub(crate) fn peer(&self, peer: &Name) -> PeerMetrics {
+        self.peers.peer(peer)
     }
 
     pub(crate) fn handshake_failed(&self, reason: &'static str) {
@@ -307,7 +243,19 @@ impl GatewayMetrics {
         }
     }
 
-    /// Notes whether a cluster is connected; `None` if it is not registered any more, or has not joined yet.
+    /// Counts for a cluster that is registered.
+    pub(crate) fn cluster_registered(&self, cluster: &Name) {
+        self.peers.registered(cluster);
+    }
+
+    /// Removes all series of a cluster that is not registered any more.
+    pub(crate) fn cluster_removed(&self, cluster: &Name) {
+        self.cluster(cluster, None);
+        self.peer_gone(cluster);
+        self.peers.removed(cluster);
+    }
+
+    /// Notes whether a cluster is connected; `None` if it has not joined yet.
     pub(crate) fn cluster(&self, cluster: &Name, is_connected: Option<bool>) {
         let labels = PeerLabels { peer: cluster.to_string() };
         match is_connected {
@@ -378,7 +326,7 @@ impl GatewayMetrics {
     }
 
     pub(crate) fn member_limited(&self, peer: &Name, limit: &'static str) {
-        self.member_limits.get_or_create(&MemberLimitLabels { peer: peer.to_string(), limit }).inc();
+        self.peers.member_limited(peer, limit);
     }
 
     /// The counter of lines of the access log that could not be written.
@@ -405,45 +353,4 @@ impl GatewayMetrics {
 
 fn result(ok: bool) -> &'static str {
     if ok { "success" } else { "failure" }
-}
-
-/// Adds one to a gauge until it is dropped.
-pub(crate) struct GaugeGuard(Gauge);
-
-impl GaugeGuard {
-    fn new(gauge: Gauge) -> Self {
-        gauge.inc();
-        Self(gauge)
-    }
-}
-
-impl Drop for GaugeGuard {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
-/// The counters of requests with one peer; clones share them.
-#[derive(Clone)]
-pub(crate) struct PeerMetrics {
-    streams: Gauge,
-    /// Bytes received from the peer.
-    pub(crate) received: Counter,
-    /// Bytes sent to the peer.
-    pub(crate) sent: Counter,
-    requests: Family<ProxiedRequestLabels, Counter>,
-    peer: String,
-}
-
-impl PeerMetrics {
-    /// Counts a running request until the returned guard is dropped.
-    pub(crate) fn count_running(&self) -> GaugeGuard {
-        GaugeGuard::new(self.streams.clone())
-    }
-
-    /// Counts a request that has finished.
-    pub(crate) fn request_done(&self, method: Option<MeshMethod>, code: &'static str) {
-        let method = method.map_or("unknown", MeshMethod::name);
-        self.requests.get_or_create(&ProxiedRequestLabels { peer: self.peer.clone(), method, code }).inc();
-    }
 }
