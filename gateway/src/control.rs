@@ -17,6 +17,8 @@ use std::time::{Duration, SystemTime};
 
 use proto::isthmus::mesh::v1::Hello;
 
+use crate::transport::PeerClock;
+
 /// Time limit for the peer's hello.
 pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a cluster repeats its targets to a gateway that does not accept single ones, which takes them for a sign of life.
@@ -45,8 +47,11 @@ pub(crate) fn skew(hello: &Hello, now: SystemTime) -> Option<Duration> {
     (apart > CLOCK_SKEW_WARNING).then_some(apart)
 }
 
-/// Logs the peer of a new session, and a warning if the clocks differ.
-pub(crate) fn log_hello(hello: &Hello, peer: &mesh::Peer, now: SystemTime) {
+/// Logs the peer of a new session, and a warning if the clocks differ. Notes the difference.
+pub(crate) fn log_hello(hello: &Hello, peer: &mesh::Peer, clock: &PeerClock, now: SystemTime) {
+    if let Some(theirs) = hello.time.and_then(|time| SystemTime::try_from(time).ok()) {
+        clock.note(theirs, now);
+    }
     let version = crate::peer_text::bounded(&hello.version);
     tracing::info!(%peer, version, "a session was opened");
     if let Some(apart) = skew(hello, now) {

@@ -40,6 +40,9 @@ pub(crate) struct PeerReport {
     /// As QUIC measures it; absent on TCP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) round_trip_seconds: Option<f64>,
+    /// How far the peer's clock was ahead of ours when the connection was opened; negative if it was behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) clock_ahead_seconds: Option<f64>,
     /// Running requests.
     pub(crate) streams: usize,
     pub(crate) certificate_not_after: String,

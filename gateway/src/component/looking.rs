@@ -43,10 +43,11 @@ pub fn forbid_fragments(socket: &UdpSocket) -> io::Result<()> {
 }
 
 /// Asks the gateway that runs with this data directory for a report: `status`, `peers`, `targets` or `certs`, as documented for its
-/// admin socket.
+/// admin socket, or for a `connect-test`.
 ///
 /// # Errors
 /// One line that says what to do.
 pub async fn ask_running(data_dir: &Path, report: &str) -> Result<Value, String> {
-    admin::client::ask(data_dir, Method::GET, &format!("/v1/{report}")).await
+    let method = if report == "connect-test" { Method::POST } else { Method::GET };
+    admin::client::ask(data_dir, method, &format!("/v1/{report}")).await
 }

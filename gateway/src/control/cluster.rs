@@ -23,7 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::control::{
     HEARTBEAT, HELLO_TIMEOUT, hello, log_hello, report::TargetReport, verdicts::TargetVerdicts,
 };
-use crate::{peer_text::bounded, task, trust::held::HeldTrust};
+use crate::{peer_text::bounded, task, transport::PeerClock, trust::held::HeldTrust};
 
 /// Messages that may wait for a slow observability gateway; with more, the session waits.
 const OUTGOING: usize = 4;
@@ -163,9 +163,11 @@ impl Control for ClusterControl {
         request: Request<Streaming<FromObservability>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let peer = Peer::of(request.extensions());
+        let clock = request.extensions().get::<PeerClock>().cloned().unwrap_or_default();
         let incoming = request.into_inner();
         let (outgoing, messages) = mpsc::channel(OUTGOING);
-        let session = ClusterSession { control: self.clone(), peer, incoming, outgoing, certificate: None };
+        let session =
+            ClusterSession { control: self.clone(), peer, clock, incoming, outgoing, certificate: None };
         task::spawn(session.run());
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
@@ -174,6 +176,7 @@ impl Control for ClusterControl {
 struct ClusterSession {
     control: ClusterControl,
     peer: Peer,
+    clock: PeerClock,
     incoming: Streaming<FromObservability>,
     outgoing: mpsc::Sender<Result<FromCluster, Status>>,
     /// Receives the answer to the certificate request that is pending.
@@ -201,7 +204,7 @@ impl ClusterSession {
         let Some(FromObservabilityMessage::Hello(theirs)) = first.and_then(|first| first.message) else {
             return Err(Status::failed_precondition("the first message must be a hello"));
         };
-        log_hello(&theirs, &self.peer, SystemTime::now());
+        log_hello(&theirs, &self.peer, &self.clock, SystemTime::now());
         let mut targets = self.control.sessions.targets.clone();
         if theirs.trust {
             self.send(ToObservability::Trust(self.control.trust.report(""))).await?;

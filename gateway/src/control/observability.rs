@@ -125,7 +125,7 @@ impl ObservabilityControl {
         progress: &watch::Sender<ConnectionProgress>,
     ) -> String {
         let link = client.link().clone();
-        let opening = tokio::time::timeout(HELLO_TIMEOUT, open(cluster, &client, &link.peer())).await;
+        let opening = tokio::time::timeout(HELLO_TIMEOUT, open(cluster, &client)).await;
         let mut session = match opening {
             Ok(Ok(session)) => session,
             Ok(Err(why)) => {

@@ -7,7 +7,6 @@ use std::{
 
 use http::{Response, Uri};
 use identity::Name;
-use mesh::Peer;
 use proto::isthmus::mesh::v1::{
     FromCluster, FromObservability, control_client::ControlClient,
     from_cluster::Message as FromClusterMessage, from_observability::Message as ToCluster,
@@ -55,11 +54,8 @@ impl ObservabilitySession {
     }
 }
 
-pub(super) async fn open(
-    cluster: &Name,
-    client: &MeshClient,
-    peer: &Peer,
-) -> Result<ObservabilitySession, String> {
+pub(super) async fn open(cluster: &Name, client: &MeshClient) -> Result<ObservabilitySession, String> {
+    let link = client.link();
     let (outgoing, messages) = mpsc::channel(4);
     let first = FromObservability { message: Some(ToCluster::Hello(hello(SystemTime::now(), ""))) };
     outgoing.try_send(first).map_err(|error| error.to_string())?;
@@ -76,7 +72,7 @@ pub(super) async fn open(
     let Some(FromClusterMessage::Hello(theirs)) = first.and_then(|first| first.message) else {
         return Err("the first message is not a hello".to_owned());
     };
-    log_hello(&theirs, peer, SystemTime::now());
+    log_hello(&theirs, &link.peer(), link.clock(), SystemTime::now());
     let (instance, trusts) = (theirs.instance, theirs.trust);
     Ok(ObservabilitySession { outgoing, incoming, instance, trusts, round_trip, refused: BTreeMap::new() })
 }

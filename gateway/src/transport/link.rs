@@ -16,8 +16,10 @@ use mesh::{Peer, Transport};
 use tokio::sync::watch;
 
 use crate::transport::{
+    end::{CloseReason, ConnectionEnd},
     error::{ConnectionFailure, of_quic},
     guard::PeerGuard,
+    peer_clock::PeerClock,
 };
 use crate::{clock::sleep_until, task};
 
@@ -33,71 +35,6 @@ struct CancelledRequests {
     count: u32,
 }
 
-/// Why this side closes a connection. A QUIC peer receives the reason.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CloseReason {
-    /// The connection is no longer needed.
-    Done,
-    /// This gateway stops.
-    Shutdown,
-    /// The peer's certificate expired.
-    Expired,
-    /// The peer is not authorised.
-    Denied,
-    /// The peer violated the protocol or a limit.
-    Misbehaved,
-    /// The owner of the cluster has paused it.
-    Paused,
-}
-
-impl CloseReason {
-    /// The application error code on QUIC. `Done` is HTTP/3's H3_NO_ERROR; HTTP/3 does not use the other codes.
-    fn code(self) -> u32 {
-        match self {
-            Self::Done => 0x100,
-            Self::Shutdown => 0x1500,
-            Self::Expired => 0x1501,
-            Self::Denied => 0x1502,
-            Self::Misbehaved => 0x1503,
-            Self::Paused => 0x1504,
-        }
-    }
-
-    fn reason(self) -> &'static str {
-        match self {
-            Self::Done => "the connection is no longer needed",
-            Self::Shutdown => "shutting down",
-            Self::Expired => "the certificate has expired",
-            Self::Denied => "the peer is not authorised",
-            Self::Misbehaved => "the peer violated the protocol",
-            Self::Paused => "the owner of the cluster has paused it",
-        }
-    }
-}
-
-/// How a connection ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ConnectionEnd {
-    /// This side closed it.
-    Here(CloseReason),
-    /// The peer or the network ended it.
-    There {
-        /// The class of the failure.
-        failure: ConnectionFailure,
-        /// The reason in one line, without the peer's name.
-        reason: String,
-    },
-}
-
-impl fmt::Display for ConnectionEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Here(close) => f.write_str(close.reason()),
-            Self::There { reason, .. } => f.write_str(reason),
-        }
-    }
-}
-
 /// A handle on a connection. Clones are cheap. A handle does not keep the connection open.
 #[derive(Clone)]
 pub struct MeshLink {
@@ -111,6 +48,7 @@ struct LinkState {
     remote: SocketAddr,
     dialled: bool,
     since: Instant,
+    clock: PeerClock,
     streams: AtomicUsize,
     cancelled: Mutex<CancelledRequests>,
     max_cancelled_streams: u32,
@@ -140,6 +78,7 @@ impl MeshLink {
                 remote,
                 dialled,
                 since: Instant::now(),
+                clock: PeerClock::default(),
                 streams: AtomicUsize::new(0),
                 cancelled: Mutex::new(CancelledRequests { since: Instant::now(), count: 0 }),
                 max_cancelled_streams,
@@ -190,6 +129,11 @@ impl MeshLink {
     /// Time since the connection was established.
     pub fn age(&self) -> Duration {
         self.shared.since.elapsed()
+    }
+
+    /// The peer's clock, once its hello was received.
+    pub(crate) fn clock(&self) -> &PeerClock {
+        &self.shared.clock
     }
 
     /// The current round-trip time as QUIC measures it; `None` on TCP.

@@ -60,7 +60,7 @@ pub(in crate::transport) async fn serve(
 }
 
 /// Serves one HTTP/2 connection with `handler` until it ends. On a connection of the mesh, each request carries the
-/// [`mesh::Peer`] in its extensions and is counted.
+/// [`mesh::Peer`] and its [`PeerClock`](crate::transport::PeerClock) in its extensions and is counted.
 ///
 /// # Errors
 /// When the connection breaks or the peer violates HTTP/2.
@@ -76,8 +76,9 @@ pub(crate) fn serve_connection(
     let peer = link.as_ref().map(MeshLink::peer);
     let service = service_fn(move |request: http::Request<Incoming>| {
         let mut request = request.map(Body::from);
-        if let Some(peer) = &peer {
+        if let (Some(peer), Some(link)) = (&peer, &link) {
             request.extensions_mut().insert(peer.clone());
+            request.extensions_mut().insert(link.clock().clone());
         }
         let mut guard = link.as_ref().map(MeshLink::count_served);
         let answer = handler.handle(request);

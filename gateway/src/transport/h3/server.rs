@@ -12,8 +12,8 @@ use crate::transport::h3::{
     body::{ReceivedBody, SendHalf, send_body},
 };
 use crate::transport::{
-    CloseReason, ConnectionEnd, ConnectionFailure, Handler, MeshLink, StreamError, StreamErrorKind,
-    TransportSettings, error::words_of_connection, link::ServedGuard,
+    CloseReason, ConnectionEnd, ConnectionFailure, Handler, MeshLink, PeerClock, StreamError,
+    StreamErrorKind, TransportSettings, error::words_of_connection, link::ServedGuard,
 };
 use mesh::Peer;
 
@@ -45,12 +45,13 @@ pub(in crate::transport) async fn serve(
             });
         }
     };
-    let peer = link.peer();
+    let (peer, clock) = (link.peer(), link.clock().clone());
     loop {
         match connection.accept().await {
             Ok(Some(resolver)) => {
                 let stopped = accepted.take().unwrap_or_else(|| Box::pin(std::future::pending()));
-                let request = answer(resolver, peer.clone(), handler.clone(), settings.handshake_timeout);
+                let from = (peer.clone(), clock.clone());
+                let request = answer(resolver, from, handler.clone(), settings.handshake_timeout);
                 task::spawn(unless_stopped(stopped, request, link.count_served()));
             }
             Ok(None) => return link.close(CloseReason::Done),
@@ -76,7 +77,7 @@ async fn unless_stopped(
 
 async fn answer(
     resolver: Resolver,
-    peer: Peer,
+    (peer, clock): (Peer, PeerClock),
     handler: Arc<dyn Handler>,
     head_timeout: Duration,
 ) -> Result<(), StreamError> {
@@ -90,6 +91,7 @@ async fn answer(
     let (mut send, receive) = stream.split();
     let mut request = head.map(|()| ReceivedBody::new(receive, ()).into_body());
     request.extensions_mut().insert(peer);
+    request.extensions_mut().insert(clock);
     let answered = respond(request, &*handler, &mut send).await;
     if let Err(error) = &answered {
         send.reset(error.h3_code().into());
