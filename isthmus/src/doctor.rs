@@ -13,6 +13,7 @@ mod objects;
 mod other_side;
 mod ports;
 mod reach;
+mod servers;
 mod subject;
 
 use std::ffi::OsString;
@@ -85,10 +86,14 @@ async fn examine(subject: &Subject) -> Vec<Finding> {
     findings.push(descriptors::check());
     findings.push(memory::check(runtime::available_memory()));
     findings.extend(certificates::check(subject, now));
-    findings.extend(names::check(subject).await);
+    findings.extend(names::check(&[&subject.peers[..], &subject.stores].concat()).await);
     findings.extend(reach::check(&subject.peers, subject.transport).await);
     findings.extend(reach::check_issuer(subject).await);
-    findings.extend(reach::check_stores(&subject.stores).await);
+    let resolver = runtime::DnsResolver::system();
+    let (looked_up, found) = servers::look_up(&subject.lookups, &resolver).await;
+    findings.extend(looked_up);
+    findings.extend(reach::check_stores(&[&subject.stores[..], &found].concat()).await);
+    findings.extend(servers::check(&subject.servers, &resolver).await);
     findings.extend(clocks::check(&subject.clocks));
     if let Some(bucket) = &subject.bucket {
         findings.extend(objects::check(bucket).await);

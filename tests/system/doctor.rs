@@ -71,7 +71,7 @@ fn a_gateway_is_examined_before_it_starts_and_while_it_runs() {
         return;
     }
     let dir = tempfile::tempdir().expect("a folder");
-    let mesh = Mesh::start(&dir.path().join("mesh"), "auto", &[]);
+    let mut mesh = Mesh::start(&dir.path().join("mesh"), "auto", &[]);
     let token = mesh.token("eu-1", "eu-1.token");
     // A Prometheus with the labels of another cluster.
     let labels = [("cluster", "us-1"), ("environment", "testing"), ("replica", "0")];
@@ -123,10 +123,23 @@ fn a_gateway_is_examined_before_it_starts_and_while_it_runs() {
     found.has("ok", "other side", "1 connections");
     found.has("ok", "certificates", "spiffe://test.isthmus/cluster/eu-1/gateway, valid until ");
 
+    found.has("ok", "clock", "agrees with the one of spiffe://test.isthmus/cluster/observability/gateway");
+
     println!("people get a table");
     let output = Command::new(isthmus()).arg("doctor").args(&gateway).output().expect("isthmus runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.starts_with("SEVERITY  CHECK") && text.contains("critical  other side"), "{text}");
+
+    println!("without the other side: each attempt to connect says why");
+    mesh.observability.kill();
+    let not_connected = format!("this gateway is not connected: {} tcp: ", mesh.address);
+    wait_for("the loss of the connection", PATIENCE, || {
+        let found = doctor(&gateway);
+        let is_named = found.lines.iter().any(|(severity, check, text)| {
+            severity == "critical" && check == "other side" && text.starts_with(&not_connected)
+        });
+        if is_named { Ok(()) } else { Err(format!("{:#?}", found.lines)) }
+    });
 
     println!("after its end: the token is that of another issuer, and no process listens");
     assert_eq!(running.terminate(), Some(0));
@@ -157,6 +170,28 @@ fn a_command_line_with_mistakes_is_examined_as_far_as_possible() {
     let output =
         Command::new(isthmus()).args(["doctor", "query", "--nonsense"]).output().expect("isthmus runs");
     assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+#[test]
+fn the_queriers_and_alertmanagers_of_a_ruler_are_asked() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let http = free_port();
+    let args =
+        words(&["query", &format!("--http-address={http}"), &format!("--grpc-address={}", free_port())]);
+    let mut querier = Process::start(&isthmus(), &args, &dir.path().join("log"));
+    querier.wait_ready("querier", http);
+    let found = doctor(&words(&[
+        "rule",
+        &format!("--query=http://{http}"),
+        &format!("--alertmanagers.url=http://someone:secret@{http}/alertmanager"),
+        "--alertmanagers.url=dnssrv+http://_am._tcp.no-such-service.invalid",
+        "--http-address=127.0.0.1:0",
+        "--grpc-address=127.0.0.1:0",
+    ]));
+    found.has("ok", "queriers", &format!("http://{http}: is ready"));
+    found.has("warning", "Alertmanagers", &format!("http://{http}/alertmanager: answers 404"));
+    found.has("critical", "DNS", "dnssrv+_am._tcp.no-such-service.invalid: ");
+    assert!(!format!("{found:?}").contains("secret"), "{found:?}");
 }
 
 #[test]

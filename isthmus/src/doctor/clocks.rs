@@ -12,7 +12,7 @@ use time::format_description::well_known::Rfc2822;
 
 use crate::doctor::finding::Finding;
 
-const CHECK: &str = "clock";
+pub(super) const CHECK: &str = "clock";
 
 /// Gateways warn from this difference on.
 const NOTICED: Duration = Duration::from_secs(30);

@@ -6,19 +6,17 @@ use std::time::{Duration, Instant};
 use tokio::net::lookup_host;
 
 use crate::doctor::finding::Finding;
-use crate::doctor::subject::Subject;
 
-const CHECK: &str = "DNS";
+pub(super) const CHECK: &str = "DNS";
 
 /// Time limit of a look-up.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A look-up that takes longer delays each new connection.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// Looks each host up that the role connects to.
-pub(super) async fn check(subject: &Subject) -> Vec<Finding> {
-    let hosts: BTreeSet<&str> =
-        subject.peers.iter().chain(&subject.stores).map(|address| host(address)).collect();
+/// Looks up the host of each address, `HOST:PORT`, that the role connects to.
+pub(super) async fn check(addresses: &[String]) -> Vec<Finding> {
+    let hosts: BTreeSet<&str> = addresses.iter().map(|address| host(address)).collect();
     let mut findings = Vec::new();
     for host in hosts.into_iter().filter(|host| host.parse::<std::net::IpAddr>().is_err()) {
         findings.push(check_one(host).await);
@@ -33,18 +31,14 @@ fn host(address: &str) -> &str {
 
 async fn check_one(host: &str) -> Finding {
     let began = Instant::now();
-    let failed = |why: String| {
-        let advice = "check the name, /etc/resolv.conf, and the network policy for port 53";
-        Finding::critical(CHECK, format!("{host}: {why}; {advice}"))
-    };
     match tokio::time::timeout(TIMEOUT, lookup_host((host, 0))).await {
-        Err(_) => failed(format!("no answer within {} s", TIMEOUT.as_secs())),
-        Ok(Err(error)) => failed(error.to_string()),
+        Err(_) => failed(host, &format!("no answer within {} s", TIMEOUT.as_secs())),
+        Ok(Err(error)) => failed(host, &error.to_string()),
         Ok(Ok(addresses)) => {
             let addresses: BTreeSet<String> = addresses.map(|address| address.ip().to_string()).collect();
             let list = addresses.into_iter().collect::<Vec<_>>().join(", ");
             match (list.is_empty(), began.elapsed()) {
-                (true, _) => failed("has no address".to_owned()),
+                (true, _) => failed(host, "has no address"),
                 (_, took) if took >= SLOW => Finding::warning(
                     CHECK,
                     format!(
@@ -58,6 +52,12 @@ async fn check_one(host: &str) -> Finding {
     }
 }
 
+/// A name without an answer.
+pub(super) fn failed(name: &str, why: &str) -> Finding {
+    let advice = "check the name, /etc/resolv.conf, and the network policy for port 53";
+    Finding::critical(CHECK, format!("{name}: {why}; {advice}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,16 +65,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_without_an_address_is_critical() {
-        let subject = |address: &str| Subject { peers: vec![address.to_owned()], ..Subject::default() };
-        let findings = check(&subject("localhost:1")).await;
+        let findings = check(&["localhost:1".to_owned()]).await;
         assert!(
             findings[0].severity == Severity::Ok && findings[0].text.contains("127.0.0.1"),
             "{findings:?}"
         );
-        let findings = check(&subject("no-such-host.invalid:1")).await;
+        let findings = check(&["no-such-host.invalid:1".to_owned()]).await;
         assert!(findings[0].severity == Severity::Critical, "{findings:?}");
         assert!(findings[0].text.starts_with("no-such-host.invalid: "), "{findings:?}");
-        assert!(check(&subject("127.0.0.1:1")).await.is_empty());
+        assert!(check(&["127.0.0.1:1".to_owned()]).await.is_empty());
         assert_eq!(host("[::1]:10"), "::1");
     }
 }

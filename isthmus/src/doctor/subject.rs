@@ -14,12 +14,13 @@ use runtime::{ConfigMistakes, ListenAddress};
 use crate::doctor::finding::Finding;
 use crate::doctor::objects::Buckets;
 use crate::doctor::ports::Port;
+use crate::doctor::servers::ServerKind;
 
 /// The roles with a gateway.
 const WITH_GATEWAY: [&str; 2] = ["gateway", "agent"];
 /// The roles that only read their bucket.
 const READERS: [&str; 1] = ["store"];
-/// The flags with addresses of stores and queriers. Addresses with a way to look them up (`dnssrv+`) are left out.
+/// The flags with addresses of stores and queriers.
 const STORES: [&str; 6] =
     ["endpoint", "endpoint-strict", "endpoint-group", "endpoint-group-strict", "gateway", "store"];
 
@@ -37,6 +38,10 @@ pub(super) struct Subject {
     pub(super) proxy: ProxyConfig,
     /// The stores of this side, `HOST:PORT`.
     pub(super) stores: Vec<String>,
+    /// Addresses of stores with a way to look them up, such as `dnssrv+_grpc._tcp.stores.example`.
+    pub(super) lookups: Vec<String>,
+    /// HTTP servers: what they are, the port if the URL has none, and the URL.
+    pub(super) servers: Vec<(ServerKind, u16, String)>,
     pub(super) token: Option<JoinToken>,
     /// Data directory of a gateway.
     pub(super) data_dir: Option<PathBuf>,
@@ -104,8 +109,14 @@ impl Subject {
         }
         let certificate = line.value("grpc-server-tls-cert").map(PathBuf::from);
         self.certificates.extend(certificate.map(|file| ("--grpc-server-tls-cert", file)));
-        let stores = STORES.iter().flat_map(|flag| line.values(flag));
-        self.stores.extend(stores.filter(|address| !address.contains('+')));
+        let (lookups, stores): (Vec<_>, Vec<_>) =
+            STORES.iter().flat_map(|flag| line.values(flag)).partition(|address| address.contains('+'));
+        (self.stores, self.lookups) = (stores, lookups);
+        if line.name == "rule" {
+            let of_flag =
+                |(flag, kind, port)| line.values(flag).into_iter().map(move |url| (kind, port, url));
+            self.servers.extend(ServerKind::FLAGS.into_iter().flat_map(of_flag));
+        }
         for url in line.values("prometheus.url") {
             if let Some(authority) = url.strip_prefix("http://") {
                 self.stores

@@ -67,11 +67,7 @@ impl HttpAddress {
     ///
     /// # Errors
     /// DNS gives no answer.
-    pub(super) async fn resolve(
-        &self,
-        resolver: &DnsResolver,
-        default_port: u16,
-    ) -> Result<Vec<String>, String> {
+    pub async fn resolve(&self, resolver: &DnsResolver, default_port: u16) -> Result<Vec<String>, String> {
         let Some(lookup) = self.lookup else { return Ok(vec![self.to_string()]) };
         let port = self.port.unwrap_or(default_port);
         let mut found = match lookup {
