@@ -21,11 +21,14 @@ pub const BUNDLE_METHODS: [&str; 5] = ["Info", "Series", "LabelNames", "LabelVal
 
 /// Annotations of the Secret with a token, which are not secret.
 mod annotations {
-    /// The id of the token, as `pki token list` prints it.
+    /// The ids of the tokens, as `pki token list` prints them, with commas between them.
     pub(super) const TOKEN_ID: &str = "isthmus/token-id";
-    /// When the token ends.
+    /// When the tokens end.
     pub(super) const TOKEN_END: &str = "isthmus/token-expires-at";
 }
+
+/// Most gateways for which one bundle can be made. A cluster with more of them makes another bundle.
+pub(crate) const MAX_GATEWAYS: u8 = 8;
 
 /// Name of the file, or of the key of a Secret, with the token.
 const TOKEN_FILE: &str = "token";
@@ -48,12 +51,25 @@ pub(crate) struct ClusterBundle<'a> {
     pub(crate) trust_domain: &'a TrustDomain,
     pub(crate) cluster: &'a Name,
     pub(crate) environment: &'a str,
+    /// The token of the first gateway.
     pub(crate) token: &'a JoinToken,
-    /// When the token ends, in UTC.
+    /// Those of the gateways beside it. Each token works once, so each gateway has one of its own.
+    pub(crate) more_tokens: &'a [JoinToken],
+    /// When the tokens end, in UTC.
     pub(crate) expires_at: String,
 }
 
 impl ClusterBundle<'_> {
+    /// All tokens, in the order of the gateways.
+    fn tokens(&self) -> impl Iterator<Item = &JoinToken> {
+        std::iter::once(self.token).chain(self.more_tokens)
+    }
+
+    /// How many gateways the bundle starts.
+    fn gateways(&self) -> usize {
+        1 + self.more_tokens.len()
+    }
+
     /// The files of the bundle in a format.
     pub(crate) fn files(&self, format: BundleFormat) -> Vec<BundleFile> {
         match format {
@@ -75,10 +91,14 @@ impl BundleFormat {
     ///
     /// # Errors
     /// What is permitted.
-    pub(crate) fn check(self, environment: &str) -> Result<(), PkiError> {
+    pub(crate) fn check(self, environment: &str, gateways: u8) -> Result<(), PkiError> {
         match self {
             Self::Kubernetes => kubernetes::check_environment(environment),
-            Self::Helm | Self::Systemd | Self::Compose => Ok(()),
+            Self::Helm => Ok(()),
+            Self::Systemd | Self::Compose if gateways == 1 => Ok(()),
+            Self::Systemd | Self::Compose => Err(PkiError::Usage(format!(
+                "--gateways {gateways}: a machine has one gateway; make a bundle for each machine"
+            ))),
         }
     }
 }

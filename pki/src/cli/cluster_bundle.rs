@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::{
     authority::utc,
     cli::{output::CommandOutput, state::StateArgs, token::NewTokenArgs},
-    cluster_bundle::{BundleFile, BundleFormat, ClusterBundle, Expected, FoundBundle, examine},
+    cluster_bundle::{BundleFile, BundleFormat, ClusterBundle, Expected, FoundBundle, MAX_GATEWAYS, examine},
     error::PkiError,
     inventory::{Inventory, StateDir},
     issuer::{Issuer, NewToken},
@@ -37,6 +37,9 @@ pub struct ClusterBundleArgs {
     /// What the owner of the cluster applies it with
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "kubernetes")]
     format: BundleFormat,
+    /// Gateways of the cluster (kubernetes and helm), 1 to 8: each gets a token of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_GATEWAYS)))]
+    gateways: u8,
     /// File (kubernetes) or folder (all others) for the bundle, which must not exist or be empty; a bundle for kubernetes is printed
     /// without it
     #[arg(long, value_name = "PATH")]
@@ -89,7 +92,7 @@ fn create(args: &ClusterBundleArgs, output: &mut CommandOutput<'_>, now: SystemT
     let new = args.token.checked()?;
     // Everything that can be wrong, before there is a token.
     issuer.check_new_token(&new)?;
-    args.format.check(&new.environment)?;
+    args.format.check(&new.environment, args.gateways)?;
     match &args.out {
         Some(out) => check_free(out, args.format)?,
         None if args.format.is_one_file() && !args.state.json => {}
@@ -106,11 +109,14 @@ fn create(args: &ClusterBundleArgs, output: &mut CommandOutput<'_>, now: SystemT
         return report(args, &new, &names, &expires_at, output);
     }
     let token = issuer.create_token(&new, now)?;
+    let more = (1..args.gateways).map(|_| issuer.create_token(&new, now));
+    let more_tokens = more.collect::<Result<Vec<_>, _>>()?;
     let bundle = ClusterBundle {
         trust_domain: issuer.trust_domain(),
         cluster: &new.cluster,
         environment: &new.environment,
         token: &token,
+        more_tokens: &more_tokens,
         expires_at: expires_at.clone(),
     };
     let (apart, mut files): (Vec<_>, Vec<_>) =
@@ -168,12 +174,19 @@ fn report(
     if args.state.json {
         return output.object(json!({
             "dry_run": args.dry_run, "cluster": new.cluster.as_str(), "environment": new.environment,
-            "expires_at": expires_at, "files": files,
+            "gateways": args.gateways, "expires_at": expires_at, "files": files,
         }));
     }
     let would = if args.dry_run { "would write: " } else { "" };
     files.iter().try_for_each(|file| output.line(&format!("{would}{file}")))?;
-    output.line(&format!("The token in it joins cluster {} once, until {expires_at}.", new.cluster))
+    let joins = match args.gateways {
+        1 => format!("The token in it joins cluster {} once", new.cluster),
+        several => format!(
+            "The {several} tokens in it join {several} gateways of cluster {}, each once",
+            new.cluster
+        ),
+    };
+    output.line(&format!("{joins}, until {expires_at}."))
 }
 
 pub(super) fn verify(

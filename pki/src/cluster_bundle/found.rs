@@ -157,8 +157,11 @@ impl FoundBundle {
     }
 }
 
-fn described(id: &Value, expires_at: &Value) -> Option<TokenDescription> {
-    Some(TokenDescription { id: id.as_str()?.to_owned(), expires_at: expires_at.as_str()?.to_owned() })
+/// The tokens that a bundle was written with; several ids have commas between them.
+fn described(ids: &Value, expires_at: &Value) -> Vec<TokenDescription> {
+    let (Some(ids), Some(expires_at)) = (ids.as_str(), expires_at.as_str()) else { return Vec::new() };
+    let describe = |id: &str| TokenDescription { id: id.to_owned(), expires_at: expires_at.to_owned() };
+    ids.split(',').map(describe).collect()
 }
 
 fn file_name(path: &Path) -> String {

@@ -1,15 +1,20 @@
 //! Bundles for Kubernetes: the objects themselves, or values for the Helm chart.
 //!
 //! The objects are those that the chart `isthmus-client` renders with the values of a bundle. `kubernetes.yaml` has them with the
-//! [`PLACEHOLDERS`] in place of the values; a test renders the chart again and compares.
+//! [`PLACEHOLDERS`] in place of the values, and `kubernetes-gateways.yaml` those of several gateways; a test renders the chart again
+//! and compares.
 
 use crate::{
     cluster_bundle::{BundleFile, ClusterBundle, annotations, text::quoted},
     error::PkiError,
 };
 
-/// What the chart renders.
+/// What the chart renders for one gateway.
 const OBJECTS: &str = include_str!("kubernetes.yaml");
+/// What it renders for several: they are spread over nodes, and not all stopped at once.
+const OBJECTS_OF_SEVERAL: &str = include_str!("kubernetes-gateways.yaml");
+/// How many gateways were rendered there.
+const RENDERED_GATEWAYS: &str = "replicas: 9999";
 
 /// Values with which `kubernetes.yaml` was rendered: cluster, environment and trust domain.
 const PLACEHOLDERS: [&str; 3] =
@@ -17,9 +22,6 @@ const PLACEHOLDERS: [&str; 3] =
 
 /// Name of the Secret, as the chart expects it.
 const SECRET: &str = "isthmus-join";
-/// The token of the first gateway in it.
-const SECRET_KEY: &str = "token-0";
-
 /// Refuses an environment that cannot be written into the objects, where it is in texts with different quotes.
 ///
 /// # Errors
@@ -36,8 +38,11 @@ pub(super) fn check_environment(environment: &str) -> Result<(), PkiError> {
 /// One file that `kubectl apply` takes, and the Secret apart from it.
 pub(super) fn kubernetes(bundle: &ClusterBundle<'_>) -> Vec<BundleFile> {
     let values = [bundle.cluster.as_str(), bundle.environment, bundle.trust_domain.as_str()];
-    let objects =
-        PLACEHOLDERS.iter().zip(values).fold(OBJECTS.to_owned(), |text, (from, to)| text.replace(from, to));
+    let objects = match bundle.gateways() {
+        1 => OBJECTS.to_owned(),
+        several => OBJECTS_OF_SEVERAL.replace(RENDERED_GATEWAYS, &format!("replicas: {several}")),
+    };
+    let objects = PLACEHOLDERS.iter().zip(values).fold(objects, |text, (from, to)| text.replace(from, to));
     let head = format!(
         "# Cluster {} joins the mesh of {}: kubectl apply --server-side --namespace NAMESPACE --filename THIS_FILE\n",
         bundle.cluster, bundle.trust_domain
@@ -48,6 +53,10 @@ pub(super) fn kubernetes(bundle: &ClusterBundle<'_>) -> Vec<BundleFile> {
 /// A values file for the chart `isthmus-client`, and the Secret that it names.
 pub(super) fn helm(bundle: &ClusterBundle<'_>) -> Vec<BundleFile> {
     let ClusterBundle { cluster, expires_at, .. } = bundle;
+    let gateways = match bundle.gateways() {
+        1 => String::new(),
+        several => format!("gateway:\n  replicas: {several}\n"),
+    };
     let values = format!(
         "# Cluster {cluster}: kubectl apply --server-side --namespace NAMESPACE --filename secret.yaml
 # and, before {expires_at}: helm install isthmus isthmus-client --namespace NAMESPACE --values values.yaml
@@ -56,7 +65,7 @@ environment: {}
 trustDomain: {}
 join:
   existingSecret: {SECRET}
-",
+{gateways}",
         quoted(cluster.as_str()),
         quoted(bundle.environment),
         quoted(bundle.trust_domain.as_str()),
@@ -64,25 +73,35 @@ join:
     vec![BundleFile::open("values.yaml", values), BundleFile::secret("secret.yaml", secret(bundle))]
 }
 
-/// The Secret can be deleted after the gateway has joined.
+/// The Secret can be deleted after the gateways have joined. It has the labels of the other objects, so that what is left of a release is
+/// found by them.
 fn secret(bundle: &ClusterBundle<'_>) -> String {
+    let ids: Vec<String> = bundle.tokens().map(crate::token::JoinToken::id).collect();
+    let keys: String = bundle
+        .tokens()
+        .enumerate()
+        .map(|(at, token)| format!("  token-{at}: {}\n", quoted(token.to_text().expose())))
+        .collect();
     format!(
         "---
 apiVersion: v1
 kind: Secret
 metadata:
   name: {SECRET}
+  labels:
+    app.kubernetes.io/name: isthmus-client
+    app.kubernetes.io/instance: isthmus-client
+    app.kubernetes.io/component: gateway
+    app.kubernetes.io/part-of: isthmus
   annotations:
     {}: {}
     {}: {}
 type: Opaque
 stringData:
-  {SECRET_KEY}: {}
-",
+{keys}",
         annotations::TOKEN_ID,
-        quoted(&bundle.token.id()),
+        quoted(&ids.join(",")),
         annotations::TOKEN_END,
         quoted(&bundle.expires_at),
-        quoted(bundle.token.to_text().expose()),
     )
 }

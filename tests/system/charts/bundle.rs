@@ -4,14 +4,19 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::Value;
 use tests::{Mesh, isthmus};
 
+use crate::charts::objects::{list, name, parse, title};
 use crate::charts::render::{documents, helm};
 use crate::charts::tools;
 use crate::workspace::root;
 
-/// What the program has inside, rendered with these values.
-const EMBEDDED: &str = "pki/src/cluster_bundle/kubernetes.yaml";
+/// What the program has inside for one gateway and for several, rendered with these values and the placeholders.
+const EMBEDDED: [(&str, &[&str]); 2] = [
+    ("pki/src/cluster_bundle/kubernetes.yaml", &[]),
+    ("pki/src/cluster_bundle/kubernetes-gateways.yaml", &["--set", "gateway.replicas=9999"]),
+];
 const PLACEHOLDERS: [&str; 3] = [
     "cluster=placeholder-cluster",
     "environment=placeholder-environment",
@@ -44,35 +49,76 @@ fn the_objects_of_a_cluster_bundle_are_those_of_the_chart() {
     let Some(tools) = tools::folder() else { return };
     let set: Vec<&str> = PLACEHOLDERS.iter().flat_map(|value| ["--set-string", value]).collect();
     let release = |args: &[&str]| helm(&tools, "v37", "isthmus-client", args).expect("the chart is rendered");
-    let fresh = objects(&release(&set));
-    let file = root().join(EMBEDDED);
-    if std::env::var_os("ISTHMUS_REGENERATE").is_some() {
-        fs::write(&file, &fresh).expect("a file");
+    for (file, more) in EMBEDDED {
+        let fresh = objects(&release(&[&set[..], more].concat()));
+        if std::env::var_os("ISTHMUS_REGENERATE").is_some() {
+            fs::write(root().join(file), &fresh).expect("a file");
+        }
+        let embedded = fs::read_to_string(root().join(file)).expect("the objects");
+        assert!(embedded == fresh, "{file} is outdated; run ISTHMUS_REGENERATE=1 ./tests/run");
     }
-    let embedded = fs::read_to_string(&file).expect("the objects");
-    assert!(embedded == fresh, "{EMBEDDED} is outdated; run ISTHMUS_REGENERATE=1 ./tests/run");
 
     println!("a bundle in both formats: the values give the same objects");
     let dir = tempfile::tempdir().expect("a folder");
     let mesh = Mesh::start(&dir.path().join("mesh"), "auto", &[]);
-    let (values, objects_file) = (dir.path().join("helm"), dir.path().join("eu-1.yaml"));
-    write_bundle(&mesh, "helm", &values);
-    write_bundle(&mesh, "kubernetes", &objects_file);
-    let values = values.join("values.yaml").display().to_string();
-    let of_chart = without_checksums(&objects(&release(&["--values", &values])));
-    let of_program = fs::read_to_string(&objects_file).expect("a bundle");
-    let of_program: Vec<String> = documents(&of_program).collect();
-    let (secret, of_program) = of_program.split_first().expect("objects");
-    assert!(secret.contains("kind: Secret") && secret.contains("name: isthmus-join"), "{secret}");
-    let of_program: String = of_program.iter().map(|object| format!("---\n{object}")).collect();
-    assert_eq!(without_checksums(&of_program), of_chart);
+    for gateways in ["1", "3"] {
+        let file = |name: &str| dir.path().join(format!("{name}-{gateways}"));
+        let (values, objects_file) = (file("helm"), file("kubernetes"));
+        write_bundle(&mesh, "helm", gateways, &values);
+        write_bundle(&mesh, "kubernetes", gateways, &objects_file);
+        let values = values.join("values.yaml").display().to_string();
+        let of_chart = without_checksums(&objects(&release(&["--values", &values])));
+        let of_program = fs::read_to_string(&objects_file).expect("a bundle");
+        let of_program: Vec<String> = documents(&of_program).collect();
+        let (secret, of_program) = of_program.split_first().expect("objects");
+        assert!(secret.contains("kind: Secret") && secret.contains("name: isthmus-join"), "{secret}");
+        let of_program: String = of_program.iter().map(|object| format!("---\n{object}")).collect();
+        assert_eq!(without_checksums(&of_program), of_chart, "{gateways}");
+    }
 }
 
-fn write_bundle(mesh: &Mesh, format: &str, out: &Path) {
+/// `kubectl delete --filename` leaves the claims of StatefulSets, which have the data. The page for their owners names the labels.
+#[test]
+fn all_that_a_cluster_leaves_behind_has_the_labels_of_the_page() {
+    let page = fs::read_to_string(root().join("docs/cluster-owner.md")).expect("the page");
+    let command = "kubectl delete persistentvolumeclaims,secrets --namespace NAMESPACE --selector app.kubernetes.io/instance=isthmus-client";
+    assert!(page.contains(command), "{command}");
+    let labels_of = |metadata: &Value, title: &str| {
+        assert_eq!(metadata["labels"]["app.kubernetes.io/instance"], "isthmus-client", "{title}");
+    };
+    for (file, _) in EMBEDDED {
+        let text = fs::read_to_string(root().join(file)).expect("the objects");
+        let mut claims = Vec::new();
+        for object in parse(&text) {
+            labels_of(&object["metadata"], &title(&object));
+            for claim in list(&object, "spec.volumeClaimTemplates") {
+                labels_of(&claim["metadata"], &title(&object));
+                claims.push(format!("{}-{}", text_at(claim), name(&object)));
+            }
+        }
+        claims.sort();
+        assert_eq!(claims, ["data-isthmus-client-gateway", "data-isthmus-client-scraper"], "{file}");
+        assert!(claims.iter().all(|claim| page.contains(&format!("{claim}-0"))), "{claims:?}");
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let mesh = Mesh::start(&dir.path().join("mesh"), "auto", &[]);
+    let file = dir.path().join("bundle");
+    write_bundle(&mesh, "kubernetes", "1", &file);
+    let objects = parse(&fs::read_to_string(&file).expect("a bundle"));
+    objects.iter().for_each(|object| labels_of(&object["metadata"], &title(object)));
+    assert!(objects.iter().any(|object| object["kind"] == "Secret"));
+}
+
+fn text_at(claim: &Value) -> &str {
+    claim["metadata"]["name"].as_str().unwrap_or_default()
+}
+
+fn write_bundle(mesh: &Mesh, format: &str, gateways: &str, out: &Path) {
     let (state, address) = (mesh.pki_state().display().to_string(), mesh.address.to_string());
     let output = Command::new(isthmus())
         .args(["pki", "cluster", "bundle", "--cluster=eu-1", "--environment=production", "--state", &state])
-        .args(["--address", &address, "--format", format, "--out", &out.display().to_string()])
+        .args(["--address", &address, "--format", format, "--gateways", gateways])
+        .args(["--out", &out.display().to_string()])
         .output()
         .expect("isthmus runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

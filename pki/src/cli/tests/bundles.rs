@@ -108,6 +108,69 @@ fn verify_says_what_a_bundle_of_each_format_does() {
 }
 
 #[test]
+fn each_gateway_of_a_bundle_has_a_token_of_its_own() {
+    for format in ["kubernetes", "helm"] {
+        let test = TestPki::new();
+        let (state, out) = (test.state(), test.dir.path().join(format));
+        let line =
+            ["cluster", "bundle", "--state", state.to_str().unwrap(), "--format", format, "--gateways", "3"];
+        let about = ["--cluster", "eu-1", "--environment", "production", "--address", "gw.example:10943"];
+        let (code, printed) = pki(&[&line[..], &about, &["--out", out.to_str().unwrap()]].concat());
+        assert_eq!(code, 0, "{printed}");
+        assert!(
+            printed.contains("The 3 tokens in it join 3 gateways of cluster eu-1, each once, until 2"),
+            "{printed}"
+        );
+        let text: String = files(&out).iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+        for key in ["token-0: ", "token-1: ", "token-2: ", "replicas: 3"] {
+            assert_eq!(text.matches(key).count(), 1, "{key}: {text}");
+        }
+        assert!(!text.contains("9999") && !text.contains("placeholder"), "{text}");
+        let tokens = object(&["token", "list", "--json", "--state", state.to_str().unwrap()]);
+        let ids: Vec<&str> =
+            tokens["tokens"].as_array().unwrap().iter().map(|t| t["id"].as_str().unwrap()).collect();
+        assert_eq!(ids.len(), 3);
+        // Each is described, so that `verify` knows its end.
+        let (code, printed) = verify(&out, &[]);
+        assert_eq!(code, 0, "{printed}");
+        for id in &ids {
+            assert!(printed.contains(&format!("{id} can be used once, until 2")), "{id}: {printed}");
+        }
+        // One that was revoked is named.
+        assert_eq!(pki(&["token", "revoke", ids[1], "--state", state.to_str().unwrap()]).0, 0);
+        refused(&out, &["--state", state.to_str().unwrap()], &format!("{} is revoked", ids[1]));
+    }
+}
+
+#[test]
+fn a_bundle_for_a_machine_has_one_gateway() {
+    let test = TestPki::new();
+    let (state, out) = (test.state(), test.dir.path().join("eu-1"));
+    for (format, gateways, expected) in [
+        ("systemd", "2", "make a bundle for each machine"),
+        ("compose", "3", "make a bundle for each machine"),
+    ] {
+        let line = [
+            "cluster",
+            "bundle",
+            "--state",
+            state.to_str().unwrap(),
+            "--format",
+            format,
+            "--gateways",
+            gateways,
+        ];
+        let about = ["--cluster", "eu-1", "--environment", "production", "--address", "gw.example:10943"];
+        let (code, printed) = pki(&[&line[..], &about, &["--out", out.to_str().unwrap()]].concat());
+        assert!(code == 2 && printed.contains(expected), "{code} {printed}");
+        assert!(
+            object(&["token", "list", "--json", "--state", state.to_str().unwrap()])["tokens"]
+                == serde_json::json!([])
+        );
+    }
+}
+
+#[test]
 fn the_secret_part_is_kept_apart() {
     for format in formats() {
         let test = TestPki::new();
