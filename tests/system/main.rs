@@ -22,6 +22,7 @@ mod meta_monitoring;
 mod migration;
 mod operator;
 mod ports;
+mod removal;
 mod rendered_world;
 mod restarts;
 mod ruler_over_mesh;
