@@ -14,4 +14,5 @@ mod objects;
 mod render;
 mod rendering;
 pub(crate) mod tools;
+mod trust_domains;
 mod values;
