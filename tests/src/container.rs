@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::network::Network;
 use crate::process::{Process, isthmus};
 
 /// Sets the root up and becomes the program. Its arguments: the root, `UID:GID`, the number of mounts, three for each mount
@@ -26,7 +27,9 @@ done
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 mount -o remount,bind,ro "$root"
-exec chroot --userspec="$user" "$root" /bin/isthmus "$@"
+# The capabilities are those that this line itself needs; another user than root has none of them.
+exec setpriv --no-new-privs --inh-caps=-all --bounding-set=-all,+sys_chroot,+setuid,+setgid \
+  chroot --userspec="$user" "$root" /bin/isthmus "$@"
 "#;
 
 /// The files of the image, written by `deploy/container/rootfs`.
@@ -72,7 +75,7 @@ impl<'a> Container<'a> {
         Self { image, user: format!("{user}:{group}"), mounts: Vec::new(), namespace: None }
     }
 
-    /// Mounts a folder read-only at a place, which must exist in no other mount.
+    /// Mounts a folder, or a file over one of the image, read-only at a place, which must exist in no other mount.
     pub fn with(mut self, folder: &Path, place: &str) -> Self {
         self.mounts.push((folder.to_owned(), place.to_owned(), "ro"));
         self
@@ -113,7 +116,9 @@ impl<'a> Container<'a> {
         let places = self.mounts.iter().map(|(_, place, _)| place.as_str()).chain(["/proc", "/dev"]);
         for place in places {
             let place = self.image.root.join(place.trim_start_matches('/'));
-            fs::create_dir_all(&place).expect("a place for a mount");
+            if !place.exists() {
+                fs::create_dir_all(&place).expect("a place for a mount");
+            }
         }
     }
 
@@ -162,66 +167,4 @@ pub fn stop(container: &mut Process) -> Option<i32> {
     rustix::process::kill_process(id.expect("a process id"), rustix::process::Signal::TERM)
         .expect("a signal");
     container.wait_end()
-}
-
-/// A network with a loopback device and nothing else. It is removed when dropped.
-pub struct Network {
-    name: String,
-}
-
-impl Network {
-    /// Creates it. If that is not possible, prints that `what` is skipped.
-    pub fn create(name: &str, what: &str) -> Option<Self> {
-        let name = format!("isthmus-{name}-{}", std::process::id());
-        let ip = |args: &[&str]| {
-            Command::new("ip").args(args).output().is_ok_and(|output| output.status.success())
-        };
-        if !ip(&["netns", "add", &name]) {
-            println!("skipped: {what} (no network namespace can be created here)");
-            return None;
-        }
-        let network = Self { name };
-        assert!(ip(&["-n", &network.name, "link", "set", "lo", "up"]), "no loopback device");
-        Some(network)
-    }
-
-    /// The words before a command that runs in this network.
-    fn prefix(&self) -> Vec<String> {
-        ["ip", "netns", "exec", &self.name].map(str::to_owned).to_vec()
-    }
-
-    /// Starts a program of this machine in the network.
-    ///
-    /// # Panics
-    /// If it cannot be started.
-    pub fn start(&self, program: &str, args: &[String], log: &Path) -> Process {
-        let mut line = self.prefix();
-        line.push(program.to_owned());
-        line.extend_from_slice(args);
-        Process::start(Path::new(&line[0]), &line[1..], log)
-    }
-
-    /// Sends an HTTP request to a port of loopback in the network. Returns the answer, with its head.
-    ///
-    /// # Errors
-    /// The port cannot be reached.
-    pub fn request(&self, port: u16, method: &str, path: &str) -> Result<String, String> {
-        let script = format!(
-            "exec 3<>/dev/tcp/127.0.0.1/{port} && printf '%s %s HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' \"$1\" \"$2\" >&3 && cat <&3"
-        );
-        let mut line = self.prefix();
-        line.extend(["bash", "-c", &script, "bash", method, path].map(str::to_owned));
-        let output = Command::new(&line[0]).args(&line[1..]).output().map_err(|error| error.to_string())?;
-        match output.status.success() {
-            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
-        }
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        // It stays only if a process is left in it.
-        drop(Command::new("ip").args(["netns", "del", &self.name]).output());
-    }
 }

@@ -5,14 +5,18 @@ mod cluster;
 pub mod container;
 mod control_group;
 mod http;
+mod network;
 mod process;
 mod prometheus;
+mod service_manager;
 mod trust;
 
 pub use alertmanager::{AlertLabels, Fault, FaultyAlertmanager, Notifications, alertmanager};
 pub use cluster::{Deletion, ObjectId, PodView, Programs, World};
 pub use control_group::ControlGroup;
 pub use http::{get, percent_encode, post_form};
+pub use network::{Network, Switch};
 pub use process::{Process, Usage, free_port, isthmus, wait_for};
 pub use prometheus::{Prometheus, openmetrics_blocks};
+pub use service_manager::ServiceManager;
 pub use trust::{Cluster, Mesh, Reach, create_token};

@@ -11,6 +11,7 @@ mod circles;
 mod cluster;
 mod cluster_bundles;
 mod compactor;
+mod compose;
 mod containers;
 mod dashboards;
 mod docs;

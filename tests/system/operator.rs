@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::container::{Container, Image, Network, stop};
-use tests::{Process, Prometheus, wait_for};
+use tests::container::{Container, Image, stop};
+use tests::{Network, Process, Prometheus, wait_for};
 
 /// The versions of Thanos at which the operator changes its arguments, as numbers: 0.29 is 29.
 const VERSIONS: [u32; 9] = [20, 21, 24, 29, 30, 37, 38, 39, 42];

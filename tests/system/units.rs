@@ -6,14 +6,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tests::{free_port, isthmus};
+use tests::{ServiceManager, free_port, isthmus, wait_for};
 
 /// The highest exposure that `systemd-analyze security` may find, in tenths.
 const MAX_EXPOSURE: &str = "15";
 
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd")
+}
+
 fn units() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd");
-    let files = fs::read_dir(folder).expect("the folder of the units");
+    let files = fs::read_dir(folder()).expect("the folder of the units");
     let mut units: Vec<PathBuf> = files.map(|file| file.expect("a file").path()).collect();
     units.retain(|path| path.extension().is_some_and(|extension| extension == "service"));
     units.sort();
@@ -127,4 +130,63 @@ fn the_service_manager_is_told_of_start_reload_and_stop() {
     rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("a signal");
     until("STOPPING=1");
     assert!(role.wait().expect("its end").success());
+}
+
+const PROMETHEUS: &str = "global: {scrape_interval: 200ms, external_labels: {cluster: eu-1, environment: testing, replica: a}}\n\
+    scrape_configs: [{job_name: self, static_configs: [{targets: ['127.0.0.1:10902']}]}]\n";
+const QUERY: &str = "ISTHMUS_QUERY_ARGS=\"--endpoint=127.0.0.1:10901 --http-address=127.0.0.1:10912 --grpc-address=127.0.0.1:10911\"\n";
+
+/// systemd itself starts the units, with everything that they forbid.
+#[test]
+fn the_program_works_in_its_units() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let files = [("prometheus.yml", PROMETHEUS), ("query.env", QUERY)];
+    let Some(systemd) = ServiceManager::start(dir.path(), &folder(), &files, "units under systemd") else {
+        return;
+    };
+    let log = |unit: &str| fs::read_to_string(dir.path().join("var/log").join(unit)).unwrap_or_default();
+    let (scrape, query, store) = ("isthmus-scrape.service", "isthmus-query.service", "isthmus-store.service");
+    for unit in [scrape, query] {
+        let (started, said) = systemd.systemctl(&["start", unit]);
+        assert!(started, "{unit}: {said}: {}", log(unit));
+        let id = systemd.property(unit, "MainPID");
+        let status = systemd.exec(&["cat", &format!("/proc/{id}/status")]);
+        let status = String::from_utf8_lossy(&status.stdout).into_owned();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+            line.split_whitespace().next().unwrap_or_default().to_owned()
+        };
+        assert_ne!(field("Uid:"), "0", "{unit}: {status}");
+        assert_eq!((field("NoNewPrivs:"), field("Seccomp:")), ("1".to_owned(), "2".to_owned()), "{unit}");
+        assert_eq!(field("CapBnd:"), "0000000000000000", "{unit}");
+    }
+    println!("the querier reads the scraper, which writes into its state directory and nowhere else");
+    wait_for("a sample", Duration::from_secs(30), || {
+        let answer = systemd.get(10912, "/api/v1/query?query=up");
+        if answer.contains("\"1\"]") { Ok(()) } else { Err(answer) }
+    });
+    let written = systemd.exec(&["find", "/var/lib/private/isthmus", "-type", "f", "-user", "root"]);
+    assert!(written.status.success() && written.stdout.is_empty(), "{written:?}");
+    let wal = systemd.exec(&["ls", "/var/lib/private/isthmus/scrape/wal"]);
+    assert!(wal.status.success() && !wal.stdout.is_empty(), "{wal:?}");
+
+    println!("it reloads, and stops in order");
+    let (reloaded, said) = systemd.systemctl(&["reload", scrape]);
+    assert!(reloaded, "{said}: {}", log(scrape));
+    assert_eq!(systemd.property(scrape, "ActiveState"), "active");
+    for unit in [query, scrape] {
+        let (stopped, said) = systemd.systemctl(&["stop", unit]);
+        assert!(stopped, "{unit}: {said}");
+        assert_eq!(systemd.property(unit, "Result"), "success", "{unit}: {}", log(unit));
+        assert!(!log(unit).contains("level=error"), "{unit}: {}", log(unit));
+    }
+
+    println!("a wrong configuration is not tried again");
+    let (started, _) = systemd.systemctl(&["start", store]);
+    assert!(!started && log(store).contains("bucket.yaml"), "{}", log(store));
+    assert_eq!(systemd.property(store, "ExecMainStatus"), "2", "{}", log(store));
+    assert_eq!(
+        (&*systemd.property(store, "ActiveState"), &*systemd.property(store, "NRestarts")),
+        ("failed", "0")
+    );
 }
