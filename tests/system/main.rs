@@ -17,6 +17,7 @@ mod dashboards;
 mod docs;
 mod doctor;
 mod drain;
+mod earlier_release;
 mod end_to_end;
 mod install;
 mod meta_monitoring;

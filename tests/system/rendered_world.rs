@@ -16,7 +16,9 @@ use serde_json::Value;
 use tests::{Deletion, ObjectId, PodView, Programs, isthmus};
 
 use crate::rendered_world::queries::{Answer, ask, ask_until, replicas};
-use crate::rendered_world::setup::{EU_1, LIMIT, NAMESPACE, OBSERVABILITY, Rendered, SCRAPERS, US_1};
+use crate::rendered_world::setup::{
+    EU_1, LIMIT, NAMESPACE, OBSERVABILITY, PREVIOUS, Rendered, SCRAPERS, US_1,
+};
 
 #[test]
 fn rendered_charts_answer_survive_kills_and_are_upgraded_without_losing_a_query() {
@@ -65,6 +67,11 @@ fn previous_release_is_upgraded_one_cluster_at_a_time() {
     // New gateways and scrapers meet an old observability cluster, then a new one meets old gateways and scrapers.
     for (kube, values) in [("eu-1", EU_1), ("observability", OBSERVABILITY), ("us-1", US_1)] {
         upgrade(&rendered, kube, values);
+        wait_whole(&rendered);
+    }
+    println!("and back: the objects of the earlier revision are applied, as by `helm rollback`");
+    for (kube, values) in [("us-1", US_1), ("observability", OBSERVABILITY), ("eu-1", EU_1)] {
+        upgrade(&rendered, kube, &format!("{values}{PREVIOUS}"));
         wait_whole(&rendered);
     }
 }

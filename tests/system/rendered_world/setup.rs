@@ -43,7 +43,7 @@ pub(crate) const SCRAPERS: usize = 3;
 const ROOTS: [&str; 4] = ["--root-out", "roots", "--root-passphrase-file", "passphrase"];
 
 /// The image of the previous program.
-const PREVIOUS: &str = "image: {tag: previous}\n";
+pub(crate) const PREVIOUS: &str = "image: {tag: previous}\n";
 
 /// The running clusters.
 pub(crate) struct Rendered {

@@ -1,0 +1,80 @@
+//! Folders of an earlier release: this program reads what is in them and works on in them, and after a rollback the earlier one does.
+//!
+//! `tests/recorded` has folders of every role as an earlier release left them. With `ISTHMUS_PREVIOUS_BIN`, folders of that program are
+//! given to this one and back to it, and the other way round. `rendered_world.rs` has the same for what programs send each other.
+
+mod folders;
+mod mesh;
+mod role;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tests::isthmus;
+
+use crate::earlier_release::folders::{Age, Folders};
+use crate::workspace::root;
+
+/// The folders of a release, named after its version and its commit.
+const RECORDED: &str = "tests/recorded/0.1.0-69120d7";
+
+#[test]
+fn folders_that_an_earlier_release_left_are_read_and_used() {
+    let dir = tempfile::tempdir().expect("a folder");
+    copy(&root().join(RECORDED), dir.path());
+    let folders = Folders::load(dir.path());
+    folders.are_used(&isthmus(), Age::Expired);
+    println!("and once more, now that this program has written into them");
+    folders.are_used(&isthmus(), Age::Fresh);
+}
+
+#[test]
+fn folders_are_used_by_both_releases_in_turn() {
+    let Some(previous) = previous("folders of both releases in turn") else { return };
+    let present = isthmus();
+    for (first, second) in [(&previous, &present), (&present, &previous)] {
+        println!("{} first, then {}", first.display(), second.display());
+        let dir = tempfile::tempdir().expect("a folder");
+        let folders = Folders::fill(first, dir.path());
+        for program in [second, first, second] {
+            println!("{}", program.display());
+            folders.are_used(program, Age::Fresh);
+        }
+    }
+}
+
+/// Writes the folders that `ISTHMUS_PREVIOUS_BIN` leaves into `ISTHMUS_RECORD`, for `tests/recorded`.
+#[test]
+#[ignore = "records the folders of a release"]
+fn folders_of_a_release_are_recorded() {
+    let to = std::env::var_os("ISTHMUS_RECORD").expect("ISTHMUS_RECORD names a folder");
+    let program = previous("the record").expect("ISTHMUS_PREVIOUS_BIN names the program of the release");
+    fs::create_dir_all(&to).expect("a folder");
+    drop(Folders::fill(&program, Path::new(&to)));
+}
+
+/// The program of the previous release; without it, prints that `what` is skipped.
+fn previous(what: &str) -> Option<PathBuf> {
+    let previous = std::env::var_os("ISTHMUS_PREVIOUS_BIN").map(PathBuf::from);
+    if previous.is_none() {
+        println!("skipped: {what} (ISTHMUS_PREVIOUS_BIN does not name the program of the previous release)");
+    }
+    previous
+}
+
+/// Copies a folder; the files of a checkout may have any mode, and those of the PKI are private.
+fn copy(from: &Path, to: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::create_dir_all(to).expect("a folder");
+    fs::set_permissions(to, fs::Permissions::from_mode(0o700)).expect("a mode");
+    for entry in fs::read_dir(from).unwrap_or_else(|error| panic!("{}: {error}", from.display())) {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::write(&target, fs::read(entry.path()).expect("a file")).expect("a file");
+            fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).expect("a mode");
+        }
+    }
+}
