@@ -8,6 +8,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
+use crate::words;
+
 /// A TCP connection with or without TLS.
 ///
 /// It is an enum, so that what is built on connections (HTTP, above all) is compiled once and not once for each kind.
@@ -49,7 +51,7 @@ impl AsyncRead for TcpOrTls {
     ) -> Poll<io::Result<()>> {
         match &mut *self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf).map_err(words::of_read),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::*;
 
@@ -121,6 +122,34 @@ async fn refusal(server: ServerTlsOptions, client: ClientTlsOptions) -> (String,
     let (server, client) = load(server, client);
     let (served, connected) = meet(&server, &client).await;
     (served.unwrap_err().to_string(), connected.unwrap_err().to_string())
+}
+
+/// A program that is killed ends its TCP connections, and says nothing to TLS before.
+#[tokio::test]
+async fn the_end_of_a_killed_peer_is_said_in_words() {
+    let files = Files::new();
+    let pair = files.issue("server", "store.example");
+    let (server, client) = load(files.server(&pair, None), files.client());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let connecting = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let serve = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = server.current().accept(stream).await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), 1);
+        // Only the socket is closed.
+        drop(stream);
+    };
+    let connect = async {
+        let stream = client.connect("store.example", connecting).await.unwrap();
+        let mut stream = TcpOrTls::from(stream);
+        stream.write_u8(1).await.unwrap();
+        stream.flush().await.unwrap();
+        stream.read_u8().await.unwrap_err()
+    };
+    let ((), error) = tokio::join!(serve, connect);
+    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    let expected = "the connection ended suddenly: the peer was killed, or something between cut it";
+    assert_eq!(error.to_string(), expected);
 }
 
 #[tokio::test]

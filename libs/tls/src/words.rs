@@ -28,6 +28,17 @@ pub(crate) fn in_words(peer: &str, error: io::Error) -> io::Error {
     io::Error::new(kind, text)
 }
 
+/// An error of reading. A peer that is killed ends TCP without ending TLS before; rustls' own text for that links to its manual.
+pub(crate) fn of_read(error: io::Error) -> io::Error {
+    match error.kind() {
+        kind @ io::ErrorKind::UnexpectedEof => {
+            let text = "the connection ended suddenly: the peer was killed, or something between cut it";
+            io::Error::new(kind, text)
+        }
+        _ => error,
+    }
+}
+
 pub(crate) fn timed_out(peer: &str) -> io::Error {
     let limit = HANDSHAKE_TIMEOUT.as_secs();
     let text = format!("the {peer} did not complete the TLS handshake within {limit} s");
