@@ -177,10 +177,10 @@ fn endpoint_options(config: &Config, registry: &mut Registry) -> EndpointOptions
         gateway_labels: args.labels.gateway(),
         info_interval: args.info_timeout,
         dns_interval: args.discovery.dns_interval,
-        resolver: None,
         dns_metrics: DnsMetrics::new(registry),
         client_metrics: client_metrics(registry),
         unhealthy_timeout: args.unhealthy_timeout,
+        ..EndpointOptions::default()
     }
 }
 

@@ -14,6 +14,8 @@ mod fixed;
 mod group;
 mod message;
 mod options;
+mod repeatable;
+mod routes;
 mod selector;
 
 use std::collections::BTreeSet;
@@ -33,6 +35,7 @@ use fixed::{EndpointOrigin, FixedSource};
 use group::EndpointGroup;
 use mesh::ChannelOptions;
 pub(crate) use options::{DnsMetrics, EndpointOptions};
+use routes::GatewayRoutes;
 use runtime::Shutdown;
 pub(crate) use selector::StoreSelector;
 use storeapi::{
@@ -99,7 +102,9 @@ impl EndpointSet {
     /// Keeps the set up to date until shutdown. Calls `first_round` when each source was tried once.
     pub(crate) async fn run(self, first_round: impl FnOnce(), shutdown: Shutdown) {
         let work = async {
-            let followers = self.gateways.iter().map(|(address, group)| directory::follow(address, group));
+            let (routes, patience) = (GatewayRoutes::default(), self.options.patience());
+            let followers = self.gateways.iter();
+            let followers = followers.map(|(at, group)| directory::follow(at, group, &routes, patience));
             let follow = futures::future::join_all(followers);
             let mut files = files(&self.options.files);
             self.apply_files(files.scan());

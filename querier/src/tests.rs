@@ -4,6 +4,7 @@ mod configured;
 mod directory;
 mod discovery;
 mod fanout;
+mod gateways;
 mod heavy;
 mod hidden;
 mod liars;

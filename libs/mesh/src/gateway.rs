@@ -6,7 +6,7 @@
 use std::{
     error::Error as StdError,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -14,6 +14,7 @@ use std::{
 use http::{HeaderValue, Request, Response, Uri, header};
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::Instant;
 use tonic::{ConnectError, body::Body};
 use tower::{Layer, Service};
 
@@ -23,6 +24,7 @@ use crate::connector::Connector;
 use crate::error::ChannelError;
 use crate::resend::{Resend, ResendLayer};
 use crate::window::{StreamWindow, WindowedConnections};
+use crate::words::transport_words;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -40,15 +42,16 @@ pub struct Gateway {
 
 impl Gateway {
     /// The gateway whose local gRPC port is at `address` (`host:port`). It is connected to with the first request, and again after
-    /// a connection is lost. Must be called within a Tokio runtime.
+    /// a connection is lost; for `patience` after a loss, requests wait while it cannot be reached, because it may be restarting.
+    /// Must be called within a Tokio runtime.
     ///
     /// # Errors
     /// `address` is not of the form `host:port`.
-    pub fn new(address: &str, options: &ChannelOptions) -> Result<Self, ChannelError> {
+    pub fn new(address: &str, options: &ChannelOptions, patience: Duration) -> Result<Self, ChannelError> {
         let uri = crate::channel::server_uri(address, options)?;
         let connections = WindowedConnections::of(|window, note| {
             let connector = Connector::new(options.tls.clone(), note);
-            ResendLayer.layer(SharedConnection::new(uri.clone(), connector, window))
+            ResendLayer.layer(SharedConnection::new(uri.clone(), connector, window, patience))
         });
         Ok(Self { address: address.into(), options: options.clone(), connections })
     }
@@ -87,8 +90,11 @@ pub fn via_with(
     target: &Authority,
     options: &ChannelOptions,
 ) -> Result<Channel, ChannelError> {
-    Ok(Gateway::new(gateway, options)?.target(target))
+    Ok(Gateway::new(gateway, options, Duration::ZERO)?.target(target))
 }
+
+/// Time between two attempts to reach a gateway that may be restarting.
+const RESTART_RETRY: Duration = Duration::from_millis(50);
 
 /// An HTTP/2 connection that is opened when it is needed, and again after a loss. Requests keep their authority. Clones share it.
 #[derive(Clone)]
@@ -98,13 +104,29 @@ struct ConnectionState {
     uri: Uri,
     connector: Connector,
     builder: Builder<TokioExecutor>,
-    current: Mutex<Option<SendRequest<Body>>>,
+    patience: Duration,
+    current: Mutex<Current>,
     /// Held while connecting, so that requests that wait share one attempt.
     connecting: tokio::sync::Mutex<()>,
 }
 
+/// The last connection, and the last attempt that failed.
+#[derive(Default)]
+struct Current {
+    connection: Option<OpenedConnection>,
+    /// When the last attempt to connect failed, and why.
+    failed: Option<(Instant, String)>,
+}
+
+#[derive(Clone)]
+struct OpenedConnection {
+    sender: SendRequest<Body>,
+    /// When it ended.
+    ended: Arc<OnceLock<Instant>>,
+}
+
 impl SharedConnection {
-    fn new(uri: Uri, connector: Connector, window: StreamWindow) -> Self {
+    fn new(uri: Uri, connector: Connector, window: StreamWindow, patience: Duration) -> Self {
         let mut builder = Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
@@ -117,43 +139,74 @@ impl SharedConnection {
             .keep_alive_while_idle(true)
             // As for other channels: any bound would be reached one day.
             .max_local_error_reset_streams(None);
-        let (current, connecting) = (Mutex::new(None), tokio::sync::Mutex::new(()));
-        Self(Arc::new(ConnectionState { uri, connector, builder, current, connecting }))
+        let (current, connecting) = (Mutex::default(), tokio::sync::Mutex::new(()));
+        Self(Arc::new(ConnectionState { uri, connector, builder, patience, current, connecting }))
     }
 
     fn open(&self) -> Option<SendRequest<Body>> {
-        let current = self.0.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current.as_ref().filter(|sender| !sender.is_closed()).cloned()
+        let current = self.0.current();
+        let sender = current.connection.as_ref().map(|connection| &connection.sender);
+        sender.filter(|sender| !sender.is_closed()).cloned()
     }
 
     async fn sender(&self) -> Result<SendRequest<Body>, BoxError> {
         if let Some(open) = self.open() {
             return Ok(open);
         }
+        let asked = Instant::now();
         let _one_at_a_time = self.0.connecting.lock().await;
         if let Some(open) = self.open() {
             return Ok(open);
         }
-        let sender = match tokio::time::timeout(Limits::CONNECT_TIMEOUT, self.connect()).await {
-            Ok(connected) => connected?,
-            Err(_) => return Err(timed_out(Limits::CONNECT_TIMEOUT)),
+        let give_up = {
+            let current = self.0.current();
+            if let Some((at, why)) = &current.failed
+                && *at >= asked
+            {
+                return Err(ConnectError(why.clone().into()).into());
+            }
+            let last = current.connection.as_ref();
+            last.map(|last| last.ended.get().copied().unwrap_or(asked) + self.0.patience)
         };
-        *self.0.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender.clone());
-        Ok(sender)
+        loop {
+            let error = match tokio::time::timeout(Limits::CONNECT_TIMEOUT, self.connect()).await {
+                Ok(Ok(connection)) => {
+                    let sender = connection.sender.clone();
+                    self.0.current().connection = Some(connection);
+                    return Ok(sender);
+                }
+                Ok(Err(error)) => error,
+                Err(_) => timed_out(Limits::CONNECT_TIMEOUT),
+            };
+            if give_up.is_none_or(|give_up| Instant::now() >= give_up) {
+                self.0.current().failed = Some((Instant::now(), transport_words(&*error)));
+                return Err(error);
+            }
+            tokio::time::sleep(RESTART_RETRY).await;
+        }
     }
 
-    async fn connect(&self) -> Result<SendRequest<Body>, BoxError> {
+    async fn connect(&self) -> Result<OpenedConnection, BoxError> {
         let mut connector = self.0.connector.clone();
         let io = connector.call(self.0.uri.clone()).await.map_err(ConnectError)?;
         let (sender, connection) =
             self.0.builder.handshake(io).await.map_err(|error| ConnectError(error.into()))?;
+        let opened = OpenedConnection { sender, ended: Arc::default() };
+        let ended = opened.ended.clone();
         // It ends with the last sender, or when the connection is lost. Requests then fail by themselves.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to a gateway was lost");
             }
+            ended.get_or_init(Instant::now);
         });
-        Ok(sender)
+        Ok(opened)
+    }
+}
+
+impl ConnectionState {
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,8 +1,10 @@
+mod restart;
 mod tls;
 
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use compression::{ServerCompression, ServerCompressionLayer};
@@ -250,7 +252,7 @@ async fn all_targets_of_a_gateway_share_a_connection() {
             });
         }
     });
-    let gateway = Gateway::new(&address.to_string(), &ChannelOptions::default()).unwrap();
+    let gateway = Gateway::new(&address.to_string(), &ChannelOptions::default(), Duration::ZERO).unwrap();
     let asked = (0..50).map(|i| {
         let target: Authority = format!("store-{i}.eu-1").parse().unwrap();
         check(gateway.target(&target), "x")

@@ -6,11 +6,11 @@ use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
 use mesh::{Channel, ChannelError};
 use tonic::body::Body;
-use tonic::{Code, Status};
-use tower::{Service, ServiceExt};
+use tower::Service;
+
+use crate::endpoints::repeatable::{RepeatableRequest, is_unavailable};
 
 /// Replicas that are tried for one request, as in Thanos.
 const ATTEMPTS: usize = 3;
@@ -72,28 +72,15 @@ impl Service<Request<Body>> for Balanced {
                 let first = first % channels.len();
                 channels.rotate_left(first);
             }
-            let (parts, body) = request.into_parts();
-            // Requests to stores are small.
-            let body = body.collect().await?.to_bytes();
+            let request = RepeatableRequest::read(request).await?;
             let mut last = Err(ChannelError::unavailable("no address of this group is known"));
             for (_, channel) in channels.into_iter().take(ATTEMPTS) {
-                let request = Request::from_parts(parts.clone(), Body::new(Full::new(body.clone())));
-                last = channel.oneshot(request).await;
+                last = request.send(channel).await;
                 if !is_unavailable(&last) {
                     break;
                 }
             }
             last
         })
-    }
-}
-
-/// Whether another replica may answer: this one cannot be reached, or says that it is not available.
-fn is_unavailable(answer: &Result<Response<Body>, ChannelError>) -> bool {
-    match answer {
-        Ok(answer) => {
-            Status::from_header_map(answer.headers()).is_some_and(|s| s.code() == Code::Unavailable)
-        }
-        Err(error) => error.is_retryable(),
     }
 }

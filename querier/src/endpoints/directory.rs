@@ -10,23 +10,25 @@ use storeapi::{info_from_wire, labels_from_wire};
 
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::group::EndpointGroup;
+use crate::endpoints::routes::{GatewayRoute, GatewayRoutes};
 
 /// First and maximum delay before the directory is requested again. The delay doubles.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// Maximum size of a message. Gateways send about 1 MiB; those of earlier versions, the whole directory.
 const SNAPSHOT_BYTES: usize = 64 << 20;
 
-/// Watches the directory of the gateway at `address` forever.
+/// Watches the directory of the gateway at `address` forever. `routes` are those of all gateways. After the gateway has closed its
+/// connections, requests wait for it for `patience`.
 ///
 /// While the gateway is unreachable its stores stay known: requests for them fail visibly.
-pub(super) async fn follow(address: &str, group: &EndpointGroup) {
+pub(super) async fn follow(address: &str, group: &EndpointGroup, routes: &GatewayRoutes, patience: Duration) {
     let opened = mesh::direct_with(address, group.channel())
-        .and_then(|channel| Ok((channel, mesh::Gateway::new(address, group.channel())?)));
+        .and_then(|channel| Ok((channel, mesh::Gateway::new(address, group.channel(), patience)?)));
     let (channel, targets) = match opened {
         Ok(opened) => opened,
         Err(error) => return group.write().unknown = Some(error.to_string()),
     };
-    let gateway = AnnouncingGateway { address, channel, targets };
+    let gateway = AnnouncingGateway { address, channel, targets: routes.add(&targets, group) };
     let mut pause = BACKOFF.0;
     loop {
         let outcome = watch(&gateway, group, &mut pause).await;
@@ -48,7 +50,7 @@ struct AnnouncingGateway<'a> {
     /// For requests to the gateway itself.
     channel: mesh::Channel,
     /// For requests to its targets, which share connections.
-    targets: mesh::Gateway,
+    targets: GatewayRoute,
 }
 
 async fn watch(
@@ -115,8 +117,10 @@ fn endpoint(
     }
     let known = group.read().endpoints.get(entry.name.as_str()).cloned();
     let endpoint = known.unwrap_or_else(|| {
-        let channel =
-            target.map_or_else(|_| gateway.channel.clone(), |target| gateway.targets.target(&target));
+        let channel = match target {
+            Ok(target) => gateway.targets.channel(&target),
+            Err(_) => gateway.channel.clone(),
+        };
         Arc::new(Endpoint::new(&entry.name, group.counted(channel), true, group.labels()))
     });
     update(&endpoint, entry);

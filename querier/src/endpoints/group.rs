@@ -52,6 +52,11 @@ impl EndpointGroup {
         Self { metrics, ..self }
     }
 
+    /// Whether it has a healthy endpoint of this name.
+    pub(super) fn has_healthy(&self, name: &str) -> bool {
+        self.read().endpoints.get(name).is_some_and(|endpoint| endpoint.state().last_error.is_none())
+    }
+
     /// The channel to an endpoint, whose requests are counted.
     pub(super) fn counted(&self, channel: Channel) -> Channel {
         match &self.metrics {

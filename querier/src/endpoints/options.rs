@@ -25,6 +25,8 @@ pub(crate) struct EndpointOptions {
     pub(crate) file_interval: Duration,
     /// Local gRPC addresses of the gateways whose directories are watched.
     pub(crate) gateways: Vec<String>,
+    /// How long requests wait for the only gateway after it has closed its connections.
+    pub(crate) gateway_patience: Duration,
     /// How endpoints and gateways are reached.
     pub(crate) channel: ChannelOptions,
     /// Limits on the labels that endpoints given by flags or files send.
@@ -55,6 +57,7 @@ impl Default for EndpointOptions {
             files: Vec::new(),
             file_interval: Duration::from_secs(300),
             gateways: Vec::new(),
+            gateway_patience: Duration::from_secs(5),
             channel: ChannelOptions::default(),
             selector: None,
             endpoint_labels: LabelLimits::OFF,
@@ -70,6 +73,12 @@ impl Default for EndpointOptions {
 }
 
 impl EndpointOptions {
+    /// How long requests wait for a gateway that has closed its connections: it may be restarting. With several gateways, another
+    /// one is asked at once instead.
+    pub(super) fn patience(&self) -> Duration {
+        if self.gateways.len() == 1 { self.gateway_patience } else { Duration::ZERO }
+    }
+
     /// The options with each address once. It is strict if it was given as strict once.
     pub(super) fn without_repetitions(mut self) -> Self {
         let mut once: Vec<EndpointSpec> = Vec::with_capacity(self.endpoints.len());

@@ -32,7 +32,7 @@ impl wire::directory_server::Directory for FakeGateway {
 
 /// Serves the directory, and `store` for all other requests, in a separate runtime. Dropping the runtime
 /// closes all connections of the gateway.
-fn gateway(
+pub(super) fn gateway(
     store: Arc<dyn Store>,
     snapshots: watch::Receiver<wire::DirectorySnapshot>,
 ) -> (String, tokio::runtime::Runtime) {
@@ -51,7 +51,7 @@ fn gateway(
     (address, runtime)
 }
 
-async fn entry(name: &str, store: &dyn Store, bound: &[(&str, &str)]) -> wire::DirectoryEntry {
+pub(super) async fn entry(name: &str, store: &dyn Store, bound: &[(&str, &str)]) -> wire::DirectoryEntry {
     wire::DirectoryEntry {
         name: name.to_owned(),
         healthy: true,
@@ -68,11 +68,12 @@ pub(super) fn endpoint(address: &str) -> EndpointSpec {
     EndpointSpec { address: address.parse().unwrap(), strict: false, replicas: false }
 }
 
-fn set(endpoints: &[String], gateways: &[String]) -> EndpointSet {
+pub(super) fn set(endpoints: &[String], gateways: &[String]) -> EndpointSet {
     EndpointSet::new(EndpointOptions {
         endpoints: endpoints.iter().map(|e| endpoint(e)).collect(),
         gateways: gateways.to_vec(),
         info_interval: Duration::from_millis(50),
+        gateway_patience: Duration::from_millis(50),
         ..EndpointOptions::default()
     })
 }

@@ -18,10 +18,10 @@ use super::{check, routes};
 use crate::*;
 
 /// A CA, and certificates that it issued for `localhost`, in a folder.
-struct Files(TempDir);
+pub(super) struct Files(TempDir);
 
 impl Files {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let files = Self(tempfile::tempdir().unwrap());
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, files.0.path().display().to_string());
@@ -43,7 +43,7 @@ impl Files {
         self.0.path().join(name)
     }
 
-    fn client(&self) -> ClientTlsOptions {
+    pub(super) fn client(&self) -> ClientTlsOptions {
         ClientTlsOptions {
             ca: Some(self.path("ca.pem").into()),
             identity: Some((self.path("client.pem").into(), self.path("client.key").into())),
