@@ -59,6 +59,9 @@ pub(crate) struct TargetReport {
     pub(crate) healthy: bool,
     /// Why it is not healthy; empty otherwise.
     pub(crate) error: String,
+    /// The addresses that were tried, each with its error, if no connection could be opened. Only in the cluster that owns it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) tried: String,
     /// Why the observability side does not read it, although it is healthy here; empty otherwise.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) refused: String,

@@ -240,7 +240,8 @@ fn targets_text(targets: &[TargetReport]) -> String {
         let state = match (target.healthy, target.refused.as_str()) {
             (true, "") => "healthy".to_owned(),
             (true, reason) => format!("not read by the observability side: {reason}"),
-            (false, _) => target.error.clone(),
+            (false, _) if target.tried.is_empty() => target.error.clone(),
+            (false, _) => format!("{} (tried {})", target.error, target.tried),
         };
         let mut row = vec![target.name.clone(), state, target.labels.join(" ")];
         if has_addresses {
@@ -327,10 +328,20 @@ mod tests {
             address: Some("127.0.0.1:1".into()),
             healthy: true,
             error: String::new(),
+            tried: String::new(),
             refused: "has no external labels".into(),
             labels: vec![],
             last_check: None,
         };
+        let unreachable = TargetReport {
+            healthy: false,
+            error: "connect: refused".into(),
+            tried: "[::1]:1: refused, 127.0.0.1:1: refused".into(),
+            refused: String::new(),
+            ..target.clone()
+        };
+        let text = targets_text(&[unreachable]).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains("(tried [::1]:1: refused, 127.0.0.1:1: refused)"), "{text}");
         let text = targets_text(&[target]);
         assert!(text.contains("not read by the observability side: has no external labels"), "{text}");
         assert!(targets_text(&[]).contains("no cluster has joined yet"));

@@ -63,12 +63,13 @@ pub(super) fn own_targets(
         let offer = inbound.offer();
         let report = |target: &Target| {
             let name: Name = target.name.parse().ok()?;
-            let address = offer.targets.get(&name)?.address().to_string();
+            let client = offer.targets.get(&name)?;
             Some(TargetReport {
                 name: target.name.clone(),
-                address: Some(address),
+                address: Some(client.address().to_string()),
                 healthy: target.healthy,
                 error: target.last_error.clone(),
+                tried: client.tried(),
                 refused: verdicts.refused(&name).unwrap_or_default(),
                 labels: label_texts(target.info.as_ref()),
                 last_check: target.last_check.and_then(|time| SystemTime::try_from(time).ok()).map(rfc3339),
@@ -88,6 +89,7 @@ pub(super) fn all_targets(
             address: None,
             healthy: entry.healthy,
             error: entry.last_error.clone(),
+            tried: String::new(),
             refused: String::new(),
             labels: label_texts(entry.info.as_ref()),
             last_check: entry.last_check.and_then(|time| SystemTime::try_from(time).ok()).map(rfc3339),

@@ -7,7 +7,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::{FutureExt, TryFutureExt, future::BoxFuture};
@@ -77,6 +77,29 @@ struct CurrentConnection {
     sender: Option<Http2Sender>,
     /// How many connections there were before this one.
     number: u64,
+    /// The last attempt to connect, if it failed.
+    failed: Option<FailedAttempt>,
+}
+
+#[derive(Clone)]
+struct FailedAttempt {
+    at: Instant,
+    failure: ConnectFailure,
+}
+
+/// Why no connection could be opened.
+#[derive(Clone, Debug)]
+struct ConnectFailure {
+    /// Without addresses, which must not leave this cluster.
+    why: String,
+    /// Each address that was tried, with its error.
+    tried: String,
+}
+
+impl From<String> for ConnectFailure {
+    fn from(why: String) -> Self {
+        Self { why, tried: String::new() }
+    }
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -179,20 +202,40 @@ impl TargetClient {
         if let Some(current) = self.current() {
             return Ok(current);
         }
+        let asked = Instant::now();
         let _one_at_a_time = self.connecting.lock().await;
         if let Some(current) = self.current() {
             return Ok(current);
         }
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await;
-        let sender = connecting
-            .unwrap_or_else(|_| Err(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())))
-            .map_err(|error| Status::unavailable(format!("connect: {error}")))?;
+        // Requests that waited for an attempt share its outcome.
+        let unavailable = |failure: &ConnectFailure| Status::unavailable(format!("connect: {}", failure.why));
+        if let Some(failed) = self.lock().failed.as_ref().filter(|failed| failed.at >= asked) {
+            return Err(unavailable(&failed.failure));
+        }
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await;
+        let late = || Err(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()).into());
         let mut current = self.lock();
-        *current = CurrentConnection { sender: Some(sender.clone()), number: current.number + 1 };
-        Ok((sender, current.number))
+        match connected.unwrap_or_else(|_| late()) {
+            Ok(sender) => {
+                let number = current.number + 1;
+                *current = CurrentConnection { sender: Some(sender.clone()), number, failed: None };
+                Ok((sender, number))
+            }
+            Err(failure) => {
+                let status = unavailable(&failure);
+                current.failed = Some(FailedAttempt { at: Instant::now(), failure });
+                Err(status)
+            }
+        }
     }
 
-    async fn connect(&self) -> Result<Http2Sender, String> {
+    /// The addresses that the last attempt to connect has tried, each with its error, for the owner of the cluster; empty if it
+    /// succeeded, or if there is none but the configured address.
+    pub(crate) fn tried(&self) -> String {
+        self.lock().failed.as_ref().map(|failed| failed.failure.tried.clone()).unwrap_or_default()
+    }
+
+    async fn connect(&self) -> Result<Http2Sender, ConnectFailure> {
         let resolved = tokio::net::lookup_host(self.address.as_str()).await;
         // The system's text for a failed lookup does not always mention the name.
         let resolved = resolved.map_err(|error| format!("resolving the host name failed: {error}"))?;
@@ -247,7 +290,7 @@ impl Service<Request<Body>> for TargetService {
 }
 
 /// Connects to the first address that answers, except addresses that are never a target.
-async fn connect_to_first(addresses: impl Iterator<Item = SocketAddr>) -> Result<TcpStream, String> {
+async fn connect_to_first(addresses: impl Iterator<Item = SocketAddr>) -> Result<TcpStream, ConnectFailure> {
     let (never, possible): (Vec<_>, Vec<_>) = addresses.partition(|address| is_never_a_target(&address.ip()));
     let failed = match race(possible, TcpStream::connect).await {
         Ok(stream) => {
@@ -256,108 +299,17 @@ async fn connect_to_first(addresses: impl Iterator<Item = SocketAddr>) -> Result
         }
         Err(failed) => failed,
     };
-    Err(match (failed.last(), never.is_empty()) {
+    let why = match (failed.last(), never.is_empty()) {
         (Some((_, error)), _) => error.to_string(),
         (None, true) => "the host name has no address".to_owned(),
         (None, false) => {
             "the host name resolves to a link-local, multicast or unspecified address, which cannot be a target"
                 .to_owned()
         }
-    })
+    };
+    let tried = failed.iter().map(|(address, error)| format!("{address}: {error}"));
+    Err(ConnectFailure { why, tried: tried.collect::<Vec<_>>().join(", ") })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_name_that_resolves_to_a_metadata_service_is_not_connected_to() {
-        let addresses = ["169.254.169.254:80", "[fe80::1]:80", "0.0.0.0:80", "[::ffff:169.254.169.254]:80"];
-        let addresses = addresses.map(|address| address.parse().unwrap());
-        let error = connect_to_first(addresses.into_iter()).await.unwrap_err();
-        assert!(error.contains("cannot be a target"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn the_error_of_an_unreachable_target_does_not_contain_its_address() {
-        // Bound but not listening, so that nothing answers on this port.
-        let taken = tokio::net::TcpSocket::new_v4().unwrap();
-        taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = taken.local_addr().unwrap().to_string();
-        let target = ClusterTarget {
-            name: "scraper-0".parse().unwrap(),
-            address: address.parse().unwrap(),
-            tls: None,
-        };
-        let client = Arc::new(TargetClient::new(&target));
-        let status = client.call(Request::new(Body::empty())).await.unwrap_err();
-        assert_eq!(status.code(), tonic::Code::Unavailable);
-        assert!(
-            status.message().starts_with("connect: ") && !status.message().contains("127.0.0.1"),
-            "{status}"
-        );
-    }
-
-    /// A server whose answers are empty, with a certificate for `localhost` of the CA in `folder`.
-    async fn serve_tls(folder: &std::path::Path) -> u16 {
-        let mut params = rcgen::CertificateParams::default();
-        params.distinguished_name.push(rcgen::DnType::CommonName, folder.display().to_string());
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let key = rcgen::KeyPair::generate().unwrap();
-        std::fs::write(folder.join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
-        let issuer = rcgen::Issuer::new(params, key);
-        let key = rcgen::KeyPair::generate().unwrap();
-        let params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
-        let (cert, private) = (folder.join("server.pem"), folder.join("server.key"));
-        std::fs::write(&cert, params.signed_by(&key, &issuer).unwrap().pem()).unwrap();
-        std::fs::write(&private, key.serialize_pem()).unwrap();
-        let tls =
-            tls::ServerTlsOptions::new(cert, private, None, tls::TlsVersion::Tls13).load().unwrap().value;
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let tls = tls.clone();
-                tokio::spawn(async move {
-                    let Ok(stream) = tls.accept(stream).await else { return };
-                    let service = hyper::service::service_fn(|_| async {
-                        Ok::<_, std::convert::Infallible>(Response::new(Body::empty()))
-                    });
-                    let server = hyper::server::conn::http2::Builder::new(BoxingExecutor);
-                    let _ = server.serve_connection(hyper_util::rt::TokioIo::new(stream), service).await;
-                });
-            }
-        });
-        port
-    }
-
-    #[tokio::test]
-    async fn a_target_with_tls_is_reached_and_refusals_say_why() {
-        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let port = serve_tls(folder.path()).await;
-        serve_tls(other.path()).await;
-        let call = async |ca: Option<std::path::PathBuf>| {
-            let tls = ca.map(|ca| ClientTlsOptions {
-                ca: Some(ca.into()),
-                identity: None,
-                server_name: None,
-                skip_verify: false,
-                min_version: tls::TlsVersion::Tls13,
-                alpn: vec![b"h2"],
-            });
-            let (name, address) =
-                ("scraper-0".parse().unwrap(), format!("localhost:{port}").parse().unwrap());
-            let client = Arc::new(TargetClient::new(&ClusterTarget { name, address, tls }));
-            let uri = format!("{}://localhost/thanos.Store/Series", client.scheme());
-            let answer = client.call(Request::post(uri).body(Body::empty()).unwrap()).await;
-            answer.map(|answer| answer.status().as_u16()).map_err(|status| status.message().to_owned())
-        };
-        assert_eq!(call(Some(folder.path().join("ca.pem"))).await, Ok(200));
-        let distrusted = call(Some(other.path().join("ca.pem"))).await.unwrap_err();
-        assert_eq!(distrusted, "connect: the server's certificate is not signed by a trusted CA");
-        let missing = call(Some(folder.path().join("none"))).await.unwrap_err();
-        assert!(missing.starts_with("connect: tls: ") && missing.contains("cannot be read"), "{missing}");
-        let plain = call(None).await.unwrap_err();
-        assert!(plain.ends_with("; it never answered, check whether it expects TLS"), "{plain}");
-    }
-}
+mod tests;
