@@ -99,6 +99,13 @@ fn rules_over_the_mesh_record_every_cluster_and_fail_by_name_without_one() {
     mesh.clusters[0].kill();
     // In the first evaluation, the query may hang, and the rules after it are left out.
     until_health(http, "err", "eu-1");
+    wait_for("a warning of the other gateway", PATIENCE, || {
+        let log = mesh.observability.output();
+        let is_it = |line: &str| {
+            line.contains("the cluster is not connected any more") && line.to_lowercase().contains("warn")
+        };
+        if log.lines().any(is_it) { Ok(()) } else { Err(log) }
+    });
 
     println!("it comes back: the rules go on");
     mesh.start_again(0);

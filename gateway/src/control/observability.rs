@@ -109,9 +109,14 @@ impl ObservabilityControl {
             }
             Err(error) => error.reason,
         };
-        self.directory.session_closed(&cluster, SessionId(link.id()), &why);
-        if let Some(suppressed) = budget.log() {
-            tracing::info!(peer = %link.peer(), why, age = ?link.age(), suppressed, "a connection has ended");
+        let was_last = self.directory.session_closed(&cluster, SessionId(link.id()), &why);
+        let Some(suppressed) = budget.log() else { return };
+        let (peer, age) = (link.peer(), link.age());
+        match was_last && why != ConnectionEnd::Here(CloseReason::Shutdown).to_string() {
+            true => {
+                tracing::warn!(%peer, why, ?age, suppressed, "the cluster is not connected any more, queries lack its data")
+            }
+            false => tracing::info!(%peer, why, ?age, suppressed, "a connection has ended"),
         }
     }
 

@@ -106,6 +106,14 @@ impl ClusterState {
         (self.joined || is_connected).then_some(is_connected)
     }
 
+    /// Whether nothing is missing that it had before this gateway started: a session has reported a check of all its targets.
+    pub(super) fn is_known(&self) -> bool {
+        let is_checked = |target: &TargetState| target.last_check.is_some();
+        let has_reported =
+            |session: &SessionState| session.has_named && session.targets.values().all(is_checked);
+        !self.joined || self.sessions.values().any(has_reported)
+    }
+
     pub(super) fn environment(&self) -> &str {
         &self.environment
     }
@@ -165,14 +173,14 @@ impl ClusterState {
     }
 
     /// Removes a session. Its targets stay as lost ones, except those of another session, and those that its gateway has
-    /// removed meanwhile.
-    pub(super) fn close(&mut self, session: SessionId, why: &str) {
-        let Some(ended) = self.sessions.remove(&session) else { return };
+    /// removed meanwhile. Returns whether no session is left.
+    pub(super) fn close(&mut self, session: SessionId, why: &str) -> bool {
+        let Some(ended) = self.sessions.remove(&session) else { return false };
         self.last_error = bounded(why);
         let succeeded =
             self.sessions.values().any(|other| other.has_named && other.instance == ended.instance);
         if succeeded {
-            return;
+            return false;
         }
         let since = Instant::now();
         for (name, state) in ended.targets {
@@ -180,6 +188,7 @@ impl ClusterState {
                 self.lost.insert(name, LostTarget { state, instance: ended.instance.clone(), since });
             }
         }
+        self.sessions.is_empty()
     }
 
     pub(super) fn connecting_failed(&mut self, why: &str) {

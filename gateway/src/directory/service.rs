@@ -49,9 +49,13 @@ impl Watcher {
         if let Some(message) = self.pending.pop_front() {
             return Some(message);
         }
-        if self.sent.is_some() {
-            tokio::time::sleep(LEAST_SNAPSHOT_INTERVAL).await;
-            self.versions.changed().await.ok()?;
+        match self.sent {
+            // A watcher that comes from another gateway, or from before a restart, keeps what it knows meanwhile.
+            None => self.directory.settled().await,
+            Some(_) => {
+                tokio::time::sleep(LEAST_SNAPSHOT_INTERVAL).await;
+                self.versions.changed().await.ok()?;
+            }
         }
         self.versions.borrow_and_update();
         let since = if self.takes_changes { self.sent.unwrap_or(0) } else { 0 };

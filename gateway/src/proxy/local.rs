@@ -121,8 +121,13 @@ impl OutboundProxy {
         let body = body.to_bytes();
         let mut first_failure = None;
         loop {
-            let sessions = self.sessions(target)?;
-            let lease = self.connections.pick(target.cluster(), &sessions).ok_or_else(|| {
+            let mut lease = self.connections.pick(target.cluster(), &self.sessions(target)?);
+            if lease.is_none() {
+                // This gateway may just have started.
+                self.directory.settled().await;
+                lease = self.connections.pick(target.cluster(), &self.sessions(target)?);
+            }
+            let lease = lease.ok_or_else(|| {
                 let why =
                     first_failure.take().unwrap_or_else(|| "none of its gateways is connected".to_owned());
                 Status::unavailable(format!("{target}: cluster {} is not connected: {why}", target.cluster()))

@@ -31,8 +31,9 @@ use crate::transport::{
 
 /// Time between two attempts to reach a port that refuses datagrams.
 const QUIC_AGAIN: Duration = Duration::from_millis(200);
-/// After a connection that lasted this long, the wait before the next attempt starts at its minimum again.
-const GOOD_AFTER: Duration = Duration::from_secs(10);
+/// After a connection that lasted this long, the wait before the next attempt starts at its minimum again. A peer that is restarted
+/// several times is reached at once each time, and one that ends connections at once is not flooded.
+const GOOD_AFTER: Duration = Duration::from_secs(2);
 
 /// The peer to dial.
 #[derive(Debug, Clone)]
