@@ -29,6 +29,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const CONFIRMATION: Duration = Duration::from_secs(1);
 /// Least time between two polls while requests find a target unavailable.
 const SUSPICIOUS_INTERVAL: Duration = Duration::from_millis(250);
+/// Time between two reports of a round. Most rounds finish earlier, and are reported as a whole.
+const PUBLISHED: Duration = Duration::from_millis(250);
 /// Largest answer in bytes. A store lists the label sets of all its blocks.
 const MAX_INFO_BYTES: usize = 1 << 20;
 
@@ -115,9 +117,7 @@ impl Poller {
             .collect();
         let mut answers: FuturesUnordered<_> =
             offer.targets.iter().map(|(name, client)| poll(name.clone(), client.clone())).collect();
-        let mut slow = false;
-        let quick = tokio::time::sleep(Duration::from_millis(250));
-        tokio::pin!(quick);
+        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + PUBLISHED, PUBLISHED);
         loop {
             tokio::select! {
                 answer = answers.next() => {
@@ -136,15 +136,8 @@ impl Poller {
                         Some(target) => *target = answer,
                         None => present.push(answer),
                     }
-                    if slow {
-                        self.publish(&present);
-                    }
                 }
-                // Most rounds finish within 250 ms and are published as one message.
-                () = &mut quick, if !slow => {
-                    slow = true;
-                    self.publish(&present);
-                }
+                _ = ticks.tick() => self.publish(&present),
             }
         }
         self.publish(&present);
