@@ -19,4 +19,4 @@ pub use network::{Network, Switch};
 pub use process::{Process, Usage, free_port, isthmus, wait_for};
 pub use prometheus::{Prometheus, openmetrics_blocks};
 pub use service_manager::ServiceManager;
-pub use trust::{Cluster, Mesh, Reach, create_token};
+pub use trust::{Cluster, Mesh, Reach, create_token, create_trust_domain};

@@ -14,6 +14,14 @@ pub enum Reach {
     DialsOut,
     /// The observability gateway.
     IsDialled,
+    /// Both of them, so that there are two connections.
+    Both,
+}
+
+impl Reach {
+    fn is_dialled(self) -> bool {
+        self != Self::DialsOut
+    }
 }
 
 /// A client cluster that joins the mesh.
@@ -67,22 +75,15 @@ impl Mesh {
     /// # Panics
     /// If a process does not become ready in time.
     pub fn start(dir: &Path, transport: &str, clusters: &[Cluster]) -> Self {
-        let state = dir.join("pki/state");
-        let passphrase = dir.join("passphrase");
-        fs::create_dir_all(dir.join("pki")).expect("a folder");
-        fs::write(&passphrase, "only a test\n").expect("a file");
-        run(&[
-            "pki",
-            "init",
-            "--trust-domain",
-            "test.isthmus",
-            "--state",
-            &text(&state),
-            "--root-out",
-            &text(&dir.join("pki/roots")),
-            "--root-passphrase-file",
-            &text(&passphrase),
-        ]);
+        Self::start_with(dir, transport, clusters, "")
+    }
+
+    /// The same with `more` in the configuration of each cluster.
+    ///
+    /// # Panics
+    /// If a process does not become ready in time.
+    pub fn start_with(dir: &Path, transport: &str, clusters: &[Cluster], more: &str) -> Self {
+        let state = create_trust_domain(dir);
         let (mesh, grpc) = (free_port(), free_port());
         let listening: Vec<SocketAddr> = clusters.iter().map(|_| free_port()).collect();
         let mut yaml = format!(
@@ -90,7 +91,7 @@ impl Mesh {
              listen: {mesh}\nclusters:\n",
             state.display()
         );
-        for (cluster, at) in clusters.iter().zip(&listening).filter(|(c, _)| c.reach == Reach::IsDialled) {
+        for (cluster, at) in clusters.iter().zip(&listening).filter(|(c, _)| c.reach.is_dialled()) {
             yaml.push_str(&format!("  - {{name: {}, dial: ['{at}']}}\n", cluster.name));
         }
         let own = gateway(dir, "observability", &yaml, grpc, None);
@@ -98,7 +99,7 @@ impl Mesh {
         let commands: Vec<GatewayCommand> = clusters
             .iter()
             .zip(&listening)
-            .map(|(cluster, at)| join(dir, &state, transport, cluster, *at, mesh))
+            .map(|(cluster, at)| join(dir, &state, transport, cluster, *at, mesh, more))
             .collect();
         let clusters = commands.iter().map(GatewayCommand::start).collect();
         Self { observability, clusters, grpc, http: own.http, commands, dir: dir.to_owned(), address: mesh }
@@ -145,13 +146,18 @@ fn join(
     cluster: &Cluster,
     listen: SocketAddr,
     observability: SocketAddr,
+    more: &str,
 ) -> GatewayCommand {
     let token = dir.join(format!("{}.token", cluster.name));
     create_token(state, cluster.name, observability, &token);
     let mut yaml = format!("role: cluster\ndata_dir: {}\ntransport: {transport}\n", cluster.name);
-    if cluster.reach == Reach::IsDialled {
+    if cluster.reach.is_dialled() {
         yaml.push_str(&format!("listen: {listen}\n"));
     }
+    if cluster.reach == Reach::Both {
+        yaml.push_str(&format!("dial: ['{observability}']\n"));
+    }
+    yaml.push_str(more);
     yaml.push_str("targets:\n");
     for (name, address) in &cluster.targets {
         yaml.push_str(&format!("  - {{name: {name}, address: '{address}'}}\n"));
@@ -159,8 +165,31 @@ fn join(
     gateway(dir, cluster.name, &yaml, free_port(), Some(&token))
 }
 
-/// Creates a token with which a cluster of the environment `testing` joins at an address, and writes it to a file. `state` is the state
-/// directory of the issuer.
+/// Creates a trust domain in `dir`, and returns the state directory of its issuer.
+///
+/// # Panics
+/// If it cannot be created.
+pub fn create_trust_domain(dir: &Path) -> PathBuf {
+    let state = dir.join("pki/state");
+    let passphrase = dir.join("passphrase");
+    fs::create_dir_all(dir.join("pki")).expect("a folder");
+    fs::write(&passphrase, "only a test\n").expect("a file");
+    run(&[
+        "pki",
+        "init",
+        "--trust-domain",
+        "test.isthmus",
+        "--state",
+        &text(&state),
+        "--root-out",
+        &text(&dir.join("pki/roots")),
+        "--root-passphrase-file",
+        &text(&passphrase),
+    ]);
+    state
+}
+
+/// Creates a token in `out` with which a cluster of the environment `testing` joins at `observability`.
 ///
 /// # Panics
 /// If it cannot be created.

@@ -21,8 +21,10 @@ const MIB: f64 = (1 << 20) as f64;
 /// Bytes that one bulk stream transfers in one round.
 const STREAM_BYTES: usize = 512 << 20;
 const START: Duration = Duration::from_secs(30);
-/// Must be lower than the number of streams that a cluster's gateway allows per peer.
-const IDLE_STREAMS: usize = 400;
+/// More than a cluster serves by default (500), and than one connection has (512): the gateways of this measurement have two
+/// connections, and [`IDLE_POLICY`]. Envoy's limits are in its configuration, and it opens connections as it needs them.
+const IDLE_STREAMS: usize = 1_000;
+const IDLE_POLICY: &str = "policy: {max_concurrent_requests: 1100}\n";
 /// Streams beside which small calls are measured.
 const BESIDE_STREAMS: usize = 16;
 
@@ -71,7 +73,8 @@ pub(crate) fn run(report: &mut BenchReport) {
     let channel = mesh::direct(&address.to_string()).expect("an address");
     let mut ways = vec![Way { name: "direct", channel, gateways: Vec::new(), _mesh: None, _envoys: None }];
     for transport in ["tcp", "quic"] {
-        ways.push(through_gateways(&dir.path().join(transport), transport, address));
+        let folder = dir.path().join(transport);
+        ways.push(through_gateways(&folder, transport, address, Reach::IsDialled));
     }
     let race = Race { bench: "mesh", runtime: &runtime, ways };
     race.wait();
@@ -94,13 +97,13 @@ pub(crate) fn run_versus(report: &mut BenchReport) {
     let (_source, address) = start_source(dir.path());
     let runtime = Runtime::new().expect("a runtime");
     let _inside = runtime.enter();
-    let ways = || -> Vec<Way> {
+    let ways = |reach| -> Vec<Way> {
         let fresh = tempfile::tempdir_in(dir.path()).expect("a folder").keep();
-        let gateways =
-            ["tcp", "quic"].map(|transport| through_gateways(&fresh.join(transport), transport, address));
+        let gateways = ["tcp", "quic"]
+            .map(|transport| through_gateways(&fresh.join(transport), transport, address, reach));
         std::iter::once(through_envoys(&program, &fresh.join("envoy"), address)).chain(gateways).collect()
     };
-    let race = Race { bench: "mesh-vs-envoy", runtime: &runtime, ways: ways() };
+    let race = Race { bench: "mesh-vs-envoy", runtime: &runtime, ways: ways(Reach::IsDialled) };
     race.wait();
     bulk(report, &race, "8 streams of 64 KiB messages", 64 << 10, 8);
     unary(report, &race, 1, 2_000);
@@ -109,13 +112,13 @@ pub(crate) fn run_versus(report: &mut BenchReport) {
     drop(race);
     let mut idle = vec![Vec::new(); 3];
     for _ in 0..ROUNDS {
-        let race = Race { bench: "mesh-vs-envoy", runtime: &runtime, ways: ways() };
+        let race = Race { bench: "mesh-vs-envoy", runtime: &runtime, ways: ways(Reach::Both) };
         race.wait();
         for (values, way) in idle.iter_mut().zip(&race.ways) {
             values.push(idle_stream(&runtime, way));
         }
     }
-    let race = Race { bench: "mesh-vs-envoy", runtime: &runtime, ways: ways() };
+    let race = Race { bench: "mesh-vs-envoy", runtime: &runtime, ways: ways(Reach::Both) };
     for at in 0..race.ways.len() {
         report.add(&race.row(at, "idle stream, both proxies", "KiB", &idle));
     }
@@ -145,14 +148,11 @@ fn through_envoys(program: &Path, dir: &Path, source: SocketAddr) -> Way {
     Way { name: "envoy", channel, gateways, _mesh: None, _envoys: Some(pair) }
 }
 
-fn through_gateways(dir: &Path, transport: &'static str, source: SocketAddr) -> Way {
+fn through_gateways(dir: &Path, transport: &'static str, source: SocketAddr, reach: Reach) -> Way {
     std::fs::create_dir_all(dir).expect("a folder");
-    let cluster = Cluster {
-        name: source::CLUSTER,
-        reach: Reach::IsDialled,
-        targets: vec![("source".to_owned(), source)],
-    };
-    let mesh = Mesh::start(dir, transport, &[cluster]);
+    let cluster = Cluster { name: source::CLUSTER, reach, targets: vec![("source".to_owned(), source)] };
+    let more = if reach == Reach::Both { IDLE_POLICY } else { "" };
+    let mesh = Mesh::start_with(dir, transport, &[cluster], more);
     let target = format!("source.{}", source::CLUSTER).parse().expect("a target's name");
     let channel = mesh::via(&mesh.grpc.to_string(), &target).expect("an address");
     let gateways = vec![mesh.observability.id(), mesh.clusters[0].id()];
@@ -280,18 +280,18 @@ fn memory(report: &mut BenchReport, runtime: &Runtime, dir: &Path, source: Socke
     for transport in ["tcp", "quic"] {
         let (mut held, mut idle) = ([Vec::new(), Vec::new()], Vec::new());
         for round in 0..ROUNDS {
-            let fresh = |what: &str| {
-                let way =
-                    through_gateways(&dir.join(format!("{what}-{transport}-{round}")), transport, source);
+            let fresh = |what: &str, reach| {
+                let folder = dir.join(format!("{what}-{transport}-{round}"));
+                let way = through_gateways(&folder, transport, source, reach);
                 wait_for("an answer of fresh gateways", START, || {
                     runtime.block_on(label_names(&way.channel))
                 });
                 runtime.block_on(read_stream(&way.channel, 64 << 10, 16));
                 way
             };
-            let grown = stalled(runtime, &fresh("stalled"));
+            let grown = stalled(runtime, &fresh("stalled", Reach::IsDialled));
             held.iter_mut().zip(grown).for_each(|(values, grown)| values.push(grown));
-            idle.push(idle_stream(runtime, &fresh("idle")));
+            idle.push(idle_stream(runtime, &fresh("idle", Reach::Both)));
         }
         for (side, values) in ["observability", "cluster"].iter().zip(held) {
             let name = format!("mesh/{transport}/stalled reader, held by the {side} gateway");
