@@ -37,7 +37,8 @@ fn restart_under_load(scene: &mut Scene, roles: &[&str], transport: &str) -> Vec
     let (restarts, seed) = (number("ISTHMUS_RESTARTS", 2), number("ISTHMUS_SEED", 1));
     let pause = number("ISTHMUS_PAUSE_MILLISECONDS", 0);
     let mut random = Random(seed);
-    let load = Load::start(scene.queriers(), scene.questions(), RATE);
+    let questions = scene.questions();
+    let load = Load::start(scene.queriers(), questions.clone(), RATE);
     let mut failed = Vec::new();
     for name in roles {
         let (begun, mut slowest) = (Instant::now(), Duration::ZERO);
@@ -49,6 +50,7 @@ fn restart_under_load(scene: &mut Scene, roles: &[&str], transport: &str) -> Vec
             role.programs[which].restart();
             slowest = slowest.max(restarted.elapsed());
             scene.wait_whole();
+            scene.wait_without_warnings(&questions);
         }
         let Outcome { asked, second, warned, slowest: query, failed: lost } = load.so_far();
         println!(

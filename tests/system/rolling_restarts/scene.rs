@@ -174,6 +174,15 @@ impl Scene {
         }
     }
 
+    /// Waits until no querier has a warning: every replica answers again.
+    pub(super) fn wait_without_warnings(&self, questions: &[Question]) {
+        for querier in self.queriers() {
+            for question in questions {
+                wait_for("an answer without warnings", PATIENCE, || result(querier, &question.path));
+            }
+        }
+    }
+
     /// Queries whose answers are known and do not change: of the sidecars, and of the stores and the rulers if there are any.
     pub(super) fn questions(&self) -> Vec<Question> {
         let querier = self.queriers()[0];
