@@ -10,9 +10,9 @@ use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
 
 use crate::{
     bundle::{BundleError, TrustBundle},
-    crypto::crypto_provider,
     files::{read_private, write_private},
-    pem::push_pem,
+    pem::{self, push_pem},
+    secret::Secret,
     spiffe::SpiffeId,
     verify::{LeafCertificate, MAX_CHAIN_LEN, PeerIdentity, RefusedCertificate, not_after, verify_peer},
 };
@@ -27,7 +27,7 @@ const MAX_CREDENTIALS_BYTES: u64 = 256 * 1024;
 #[derive(Clone)]
 pub struct Credentials {
     certified: Arc<CertifiedKey>,
-    key: Arc<PrivateKeyDer<'static>>,
+    key: Arc<Secret<PrivateKeyDer<'static>>>,
     identity: PeerIdentity,
 }
 
@@ -48,11 +48,15 @@ impl Credentials {
             return Err(CredentialsError::LongChain(chain.len()));
         }
         let identity = LeafCertificate::parse(&chain[0])?.identity(&chain[1..])?;
-        let certified =
-            CertifiedKey::from_der(chain, key.clone_key(), &crypto_provider()).map_err(|e| match e {
-                rustls::Error::InconsistentKeys(_) => CredentialsError::Mismatch(identity.spiffe_id.clone()),
-                other => CredentialsError::Key(other.to_string()),
-            })?;
+        let key = Secret::new(key);
+        // The provider of the crate takes the key itself, and would keep a copy of it in memory.
+        let loaded = rustls::crypto::aws_lc_rs::sign::any_supported_type(key.expose());
+        let loaded = loaded.map_err(|e| CredentialsError::Key(e.to_string()))?;
+        let certified = CertifiedKey::new(chain, loaded);
+        certified.keys_match().map_err(|e| match e {
+            rustls::Error::InconsistentKeys(_) => CredentialsError::Mismatch(identity.spiffe_id.clone()),
+            other => CredentialsError::Key(other.to_string()),
+        })?;
         Ok(Self { certified: Arc::new(certified), key: Arc::new(key), identity })
     }
 
@@ -99,13 +103,17 @@ impl Credentials {
     /// # Errors
     /// Any error of the operating system; the error names the file. An older file is then unchanged.
     pub fn store(&self, path: &Path) -> Result<(), CredentialsError> {
-        let mut pem = zeroize::Zeroizing::new(String::new());
-        let label = match &*self.key {
+        let key_bytes = self.key.expose().secret_der().len();
+        let sizes = self.chain().iter().map(|cert| cert.len()).chain([key_bytes]);
+        // A text that grows leaves copies behind.
+        let capacity = sizes.map(pem::section_capacity).sum();
+        let mut pem = zeroize::Zeroizing::new(String::with_capacity(capacity));
+        let label = match self.key.expose() {
             PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
             PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
             _ => "PRIVATE KEY",
         };
-        push_pem(&mut pem, label, self.key.secret_der());
+        push_pem(&mut pem, label, self.key.expose().secret_der());
         self.chain().iter().for_each(|cert| push_pem(&mut pem, "CERTIFICATE", cert));
         write_private(path, pem.as_bytes()).map_err(|e| CredentialsError::File {
             path: path.display().to_string(),

@@ -11,11 +11,12 @@ mod signed;
 
 use std::time::{Duration, SystemTime};
 
+pub(crate) use self::entries::whole_seconds;
 pub use self::{
     entries::{DenyEntry, DenySubject},
     signed::{DenylistError, DenylistSigner, MAX_DENYLIST_BYTES, SignedDenylist},
 };
-use crate::verify::PeerIdentity;
+use crate::{pin::SpkiPin, verify::PeerIdentity};
 
 /// The age of the issuer's list from which on nothing may be served.
 pub const MAX_DENYLIST_AGE: Duration = Duration::from_secs(86_400);
@@ -73,6 +74,11 @@ impl HeldDenylists {
             DenylistSigner::Issuer(_) => self.issuer = Some(new),
         }
         Ok(true)
+    }
+
+    /// Whether a root has denied an issuing CA.
+    pub fn denies_issuer(&self, issuer: &SpkiPin) -> bool {
+        self.root.as_ref().is_some_and(|root| root.index.denies_issuer(issuer))
     }
 
     /// The reason for denying a peer.

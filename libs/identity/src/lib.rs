@@ -8,8 +8,9 @@
 //!
 //! This crate opens no socket, uses no async runtime, and issues no certificates (see `pki`).
 //!
-//! Reading order: `spiffe`, `bundle`, `credentials`, `verify`, `denylist`, `store`, `tls`, `enrolment`.
+//! Reading order: `spiffe`, `bundle`, `credentials`, `verify`, `denylist`, `audit_head`, `store`, `tls`, `enrolment`.
 
+mod audit_head;
 mod bundle;
 mod core_dumps;
 mod credentials;
@@ -18,6 +19,7 @@ mod denylist;
 mod enrolment;
 mod files;
 mod hex;
+mod issuer_signature;
 mod key_type;
 mod pem;
 mod pin;
@@ -31,6 +33,7 @@ mod verify;
 #[cfg(test)]
 mod testing;
 
+pub use audit_head::{AuditHeadError, MAX_AUDIT_HEAD_BYTES, SignedAuditHead};
 pub use bundle::{BundleError, BundleRefusal, RootFacts, TrustBundle};
 pub use core_dumps::forbid_core_dumps;
 pub use credentials::{Credentials, CredentialsError};

@@ -9,11 +9,16 @@ pub fn certificate_pem(der: &CertificateDer<'_>) -> String {
     pem
 }
 
+/// At most how many bytes the section of so many bytes has.
+pub(crate) fn section_capacity(der_bytes: usize) -> usize {
+    der_bytes * 3 / 2 + 128
+}
+
 /// Appends one PEM section, 64 characters a line.
 pub(crate) fn push_pem(out: &mut String, label: &str, der: &[u8]) {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     // Reserve everything first: growing would leave a copy of the key in freed memory.
-    out.reserve(der.len() * 3 / 2 + 128);
+    out.reserve(section_capacity(der.len()));
     out.push_str(&format!("-----BEGIN {label}-----\n"));
     for line in der.chunks(48) {
         for group in line.chunks(3) {

@@ -126,3 +126,30 @@ impl TestCa {
         Credentials::from_pkcs8(chain, &key).unwrap()
     }
 }
+
+/// Changed copies of some bytes: cuts, doubles and changes bytes at places that depend on `seed` only.
+pub(crate) fn mutations(bytes: &[u8], seed: u64, count: usize) -> Vec<Vec<u8>> {
+    let mut state = seed | 1;
+    let mut next = move |bound: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % bound.max(1) as u64) as usize
+    };
+    (0..count)
+        .map(|_| {
+            let mut changed = bytes.to_vec();
+            for _ in 0..=next(3) {
+                let at = next(changed.len());
+                match next(4) {
+                    0 => changed.truncate(at),
+                    1 => changed.insert(at, next(256) as u8),
+                    2 if !changed.is_empty() => changed[at] ^= 1 << next(8),
+                    _ if !changed.is_empty() => changed[at] = next(256) as u8,
+                    _ => {}
+                }
+            }
+            changed
+        })
+        .collect()
+}

@@ -17,12 +17,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use x509_parser::prelude::{FromDer, X509Certificate};
-
 use crate::{
     bundle::TrustBundle,
     denylist::entries::{DenyEntry, DenyIndex, DenySubject, whole_seconds},
-    key_type::KeyType,
+    issuer_signature::{SignerRefusal, verify_issuing_ca},
     pin::SpkiPin,
     spiffe::TrustDomain,
     verify::CLOCK_SKEW,
@@ -207,28 +205,12 @@ fn verify_signer(
             .map(DenylistSigner::Root)
             .ok_or(DenylistError::Signature);
     }
-    let untrusted = |why| DenylistError::Signer(why);
-    let cert = match X509Certificate::from_der(der) {
-        Ok(([], cert)) => cert,
-        _ => return Err(untrusted("it is not an X.509 certificate")),
-    };
-    let signs = matches!(cert.key_usage(), Ok(Some(usage)) if usage.value.key_cert_sign());
-    if !cert.is_ca() || !signs {
-        return Err(untrusted("it is not an issuing CA"));
-    }
-    let skew = CLOCK_SKEW.as_secs() as i64;
-    let (from, to) = (cert.validity().not_before.timestamp(), cert.validity().not_after.timestamp());
-    if at + skew < from || at > to + skew {
-        return Err(untrusted("it is not valid at this time"));
-    }
-    if bundle.signer_of(cert.tbs_certificate.as_ref(), &cert.signature_value.data, at).is_none() {
-        return Err(untrusted("no root of the trust domain has signed it"));
-    }
-    let spki = cert.public_key().raw;
-    match KeyType::of_spki(spki).is_some_and(|key| key.verify(spki, statement, signature)) {
-        true => Ok(DenylistSigner::Issuer(SpkiPin::of_spki(spki))),
-        false => Err(DenylistError::Signature),
-    }
+    verify_issuing_ca(der, statement, signature, bundle, at).map(DenylistSigner::Issuer).map_err(|refusal| {
+        match refusal {
+            SignerRefusal::Untrusted(why) => DenylistError::Signer(why),
+            SignerRefusal::Signature => DenylistError::Signature,
+        }
+    })
 }
 
 fn push(bytes: &mut Vec<u8>, part: &[u8]) -> Result<(), DenylistError> {
