@@ -146,6 +146,43 @@ mod tests {
         assert!(pieces(&[0, 0x40, 101, 1], 100).is_ok());
     }
 
+    /// `ISTHMUS_MUTATIONS` sets how many, `ISTHMUS_SEED` the seed.
+    #[test]
+    fn the_parts_of_a_mutated_stream_do_not_matter_and_none_panics() {
+        use rand::{Rng, SeedableRng, rngs::StdRng};
+        let number = |name: &str, default: u64| {
+            std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+        };
+        let (seed, rounds) = (number("ISTHMUS_SEED", 18), number("ISTHMUS_MUTATIONS", 3000));
+        println!("seed {seed}, {rounds} mutations");
+        let mut random = StdRng::seed_from_u64(seed);
+        let good = [
+            &[1, 2, 10, 11][..],
+            &[0, 0x40, 3, 7, 8, 9],
+            &[0, 0],
+            &[0x21, 1, 5],
+            &[1, 0x40, 5, 1, 2, 3, 4, 5],
+            &[0, 0x80, 0, 0, 4, 1, 2, 3, 4],
+        ]
+        .concat();
+        for _ in 0..rounds {
+            let mut stream = good.clone();
+            for _ in 0..random.random_range(1..4) {
+                let at = random.random_range(0..stream.len());
+                match random.random_range(0..4) {
+                    0 => stream[at] = random.random(),
+                    1 => stream.insert(at, random.random()),
+                    2 if stream.len() > 1 => drop(stream.remove(at)),
+                    _ => stream.truncate(at.max(1)),
+                }
+            }
+            let whole = pieces(&stream, stream.len()).map(|pieces| pieces.concat());
+            let part = random.random_range(1..10);
+            let parts = pieces(&stream, part).map(|pieces| pieces.concat());
+            assert_eq!(whole, parts, "{stream:02x?} in parts of {part}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_byte_is_lost_wherever_a_stream_is_split(
