@@ -5,12 +5,17 @@
 //! dialling side although the peer is about to refuse its certificate.
 
 pub(crate) mod cluster;
+pub(crate) mod copies;
+mod exchange;
 pub(crate) mod member_budget;
 pub(crate) mod observability;
 mod opened;
 pub(crate) mod poller;
+mod renewed;
 mod report;
 mod scanned;
+mod sent_trust;
+pub(crate) mod shared;
 pub(crate) mod verdicts;
 
 use std::time::{Duration, SystemTime};
@@ -28,15 +33,15 @@ pub(crate) const CLOCK_SKEW_WARNING: Duration = Duration::from_secs(30);
 /// Largest control message, in bytes.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
-/// The hello of this gateway. `instance` distinguishes the gateways of a cluster.
-pub(crate) fn hello(now: SystemTime, instance: &str) -> Hello {
+/// The hello of this gateway. `instance` distinguishes the gateways of a cluster, and `run` the processes of a gateway.
+pub(crate) fn hello(now: SystemTime, instance: &str, run: &str) -> Hello {
     Hello {
         version: runtime::BuildVersion::current().version.to_owned(),
         time: Some(now.into()),
         instance: instance.to_owned(),
         single_targets: true,
         trust: true,
-        run: String::new(),
+        run: run.to_owned(),
     }
 }
 
@@ -67,7 +72,7 @@ mod tests {
     #[test]
     fn clocks_that_differ_by_more_than_half_a_minute_are_reported() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-        let check = |theirs: SystemTime, expected| assert_eq!(skew(&hello(theirs, ""), now), expected);
+        let check = |theirs: SystemTime, expected| assert_eq!(skew(&hello(theirs, "", ""), now), expected);
         check(now, None);
         check(now + Duration::from_secs(30), None);
         check(now + Duration::from_secs(31), Some(Duration::from_secs(31)));

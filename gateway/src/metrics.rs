@@ -42,6 +42,7 @@ pub(crate) struct GatewayMetrics {
     peer_round_trip: Family<PeerLabels, Gauge<f64, AtomicU64>>,
     peer_expiry: Family<PeerLabels, Gauge<f64, AtomicU64>>,
     clones: Counter,
+    audit_log_altered: Gauge,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -115,11 +116,6 @@ impl GatewayMetrics {
             metrics.directory_entries.clone(),
         );
         registry.register(
-            "isthmus_gateway_trust_bundles_refused",
-            "Trust bundles that were offered and that no root in use has signed",
-            metrics.bundles_refused.clone(),
-        );
-        registry.register(
             "isthmus_gateway_cluster_connected",
             "1 for each cluster that has joined and is connected, and 0 for the others",
             metrics.clusters.clone(),
@@ -144,7 +140,22 @@ impl GatewayMetrics {
             "When the certificate of a connected cluster expires, in seconds since the epoch; the earliest of its connections",
             metrics.peer_expiry.clone(),
         );
+        metrics.register_trust(registry);
         metrics
+    }
+
+    /// Registers what is refused or found altered.
+    fn register_trust(&self, registry: &mut Registry) {
+        registry.register(
+            "isthmus_gateway_trust_bundles_refused",
+            "Trust bundles that were offered and that no root in use has signed",
+            self.bundles_refused.clone(),
+        );
+        registry.register(
+            "isthmus_gateway_audit_log_altered",
+            "Gateways that keep a head of the issuer's audit log that the log does not contain any more: in a client cluster 0 or 1",
+            self.audit_log_altered.clone(),
+        );
     }
 
     /// Registers the families of the issuer, which only the observability gateway has.
@@ -182,7 +193,7 @@ impl GatewayMetrics {
         );
         registry.register(
             "isthmus_gateway_clones",
-            "Certificates that were locked because two machines use them",
+            "How often two processes used the certificate of one gateway: newcomers that were refused, and certificates that were locked",
             metrics.clones.clone(),
         );
     }
@@ -212,6 +223,7 @@ impl GatewayMetrics {
             peer_round_trip: Family::default(),
             peer_expiry: Family::default(),
             clones: Counter::default(),
+            audit_log_altered: Gauge::default(),
         })
     }
 
@@ -297,8 +309,13 @@ impl GatewayMetrics {
         self.bundles_refused.inc();
     }
 
-    pub(crate) fn clone_locked(&self) {
+    pub(crate) fn clone_found(&self) {
         self.clones.inc();
+    }
+
+    /// Notes how many gateways keep a head of the audit log that contradicts the log.
+    pub(crate) fn audit_log_altered(&self, gateways: usize) {
+        self.audit_log_altered.set(i64::try_from(gateways).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn unknown_certificate(&self) {

@@ -8,18 +8,20 @@ use std::{
 };
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use identity::{KeyType, Name, SpiffeId, SpkiPin, TrustDomain, certificate_pem, read_private, write_private};
+use identity::{
+    KeyType, Name, Secret, SpiffeId, SpkiPin, TrustDomain, certificate_pem, read_private, write_private,
+};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, GeneralSubtree,
-    IsCa, KeyPair, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384,
-    PublicKeyData, SanType, SerialNumber, SigningKey,
+    IsCa, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PublicKeyData,
+    SanType, SerialNumber, SigningKey,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
-use crate::error::PkiError;
+use crate::{error::PkiError, wiped_key::WipedKey};
 
 /// Lifetime of a root.
 pub(crate) const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -35,7 +37,7 @@ const MAX_FILE_BYTES: u64 = 64 * 1024;
 /// A CA: its certificate and its key.
 pub(crate) struct CertificateAuthority {
     cert: CertificateDer<'static>,
-    signer: rcgen::Issuer<'static, KeyPair>,
+    signer: rcgen::Issuer<'static, WipedKey>,
     not_before: SystemTime,
     not_after: SystemTime,
 }
@@ -51,7 +53,7 @@ pub(crate) struct SignedLeaf {
 impl CertificateAuthority {
     /// Creates a root: self-signed, P-384, with at most one CA below it.
     pub(crate) fn root(domain: &TrustDomain, label: &str, now: SystemTime) -> Result<Self, PkiError> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).map_err(failed)?;
+        let key = WipedKey::generate(&PKCS_ECDSA_P384_SHA384).map_err(failed)?;
         let params = ca_params(&format!("Isthmus root CA {label}"), domain, 1, now, now + ROOT_LIFE)?;
         let cert = params.self_signed(&key).map_err(failed)?;
         Self::new(cert.der().clone(), key)
@@ -64,7 +66,7 @@ impl CertificateAuthority {
         now: SystemTime,
         life: Duration,
     ) -> Result<Self, PkiError> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
+        let key = WipedKey::generate(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
         let (cert, _) = self.sign_issuing(domain, &key, now, life, None)?;
         Self::new(cert, key)
     }
@@ -90,7 +92,7 @@ impl CertificateAuthority {
     }
 
     /// Makes a CA from its certificate and key, after checking that they belong together.
-    pub(crate) fn new(cert: CertificateDer<'static>, key: KeyPair) -> Result<Self, PkiError> {
+    pub(crate) fn new(cert: CertificateDer<'static>, key: WipedKey) -> Result<Self, PkiError> {
         let (_, parsed) = X509Certificate::from_der(&cert)
             .map_err(|_| integrity("the CA certificate is not an X.509 certificate"))?;
         if !parsed.is_ca() {
@@ -117,7 +119,7 @@ impl CertificateAuthority {
         let damaged = |why: &str| integrity(&format!("{}: {why}", path.display()));
         let cert = CertificateDer::from_pem_slice(pem).map_err(|e| damaged(&e.to_string()))?;
         let key = PrivateKeyDer::from_pem_slice(pem).map_err(|e| damaged(&e.to_string()))?;
-        let key = KeyPair::try_from(&key).map_err(|e| damaged(&e.to_string()))?;
+        let key = WipedKey::from_der(&Zeroizing::new(key)).map_err(|e| damaged(&e.to_string()))?;
         Self::new(cert, key).map_err(|e| damaged(&e.to_string()))
     }
 
@@ -125,8 +127,7 @@ impl CertificateAuthority {
     pub(crate) fn store(&self, path: &Path) -> Result<(), PkiError> {
         let mut pem = Zeroizing::new(String::with_capacity(4096));
         pem.push_str(&self.cert_pem());
-        let key = Zeroizing::new(self.signer.key().serialize_pem());
-        pem.push_str(&key);
+        pem.push_str(&self.signer.key().pem());
         write_private(path, pem.as_bytes()).map_err(PkiError::io("write", path))
     }
 
@@ -139,8 +140,8 @@ impl CertificateAuthority {
     }
 
     /// The private key in PKCS #8 DER.
-    pub(crate) fn key_der(&self) -> Zeroizing<Vec<u8>> {
-        self.signer.key().serialize_der().into()
+    pub(crate) fn key_der(&self) -> Secret<Vec<u8>> {
+        self.signer.key().pkcs8()
     }
 
     pub(crate) fn not_before(&self) -> SystemTime {

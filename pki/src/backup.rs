@@ -25,14 +25,15 @@ use crate::{
 /// Largest backup.
 const MAX_BACKUP_BYTES: u64 = 1 << 30;
 
-/// Writes a backup.
+/// Writes a backup to `out`, and returns how many bytes it has before it is encrypted. Without `out`, only checks that one can be
+/// made.
 pub(crate) fn backup(
     state: &Path,
-    out: &Path,
+    out: Option<&Path>,
     passphrase: &Secret<String>,
     cost: Argon2Cost,
     now: SystemTime,
-) -> Result<(), PkiError> {
+) -> Result<usize, PkiError> {
     let dir = StateDir::new(state);
     let inventory = Inventory::open(&dir)?;
     let copy = dir.path().join(format!(".backup-{}.db", std::process::id()));
@@ -49,8 +50,12 @@ pub(crate) fn backup(
     });
     // Best effort: it holds no more than the state directory itself.
     let _ = fs::remove_file(&copy);
-    let sealed = seal(&copied?, passphrase, cost)?;
-    write_private(out, sealed.as_bytes()).map_err(PkiError::io("write", out))
+    let copied = copied?;
+    if let Some(out) = out {
+        let sealed = seal(&copied, passphrase, cost)?;
+        write_private(out, sealed.as_bytes()).map_err(PkiError::io("write", out))?;
+    }
+    Ok(copied.len())
 }
 
 /// The parameters of [`restore`].
@@ -121,6 +126,24 @@ pub(crate) fn restore(options: &RestoreOptions, now: SystemTime) -> Result<Resto
     };
     fs::rename(&part, dir.inventory()).map_err(io("rename", &part))?;
     Ok(restored)
+}
+
+/// Does the same as [`restore`] in a folder of its own, which it removes.
+pub(crate) fn check_restore(mut options: RestoreOptions, now: SystemTime) -> Result<Restored, PkiError> {
+    if StateDir::new(&options.state).inventory().exists() {
+        return restore(&options, now);
+    }
+    let mut name = std::ffi::OsString::from(".");
+    name.push(options.state.file_name().unwrap_or_default());
+    name.push(format!(".{}.tmp", std::process::id()));
+    options.state.set_file_name(name);
+    let restored = restore(&options, now);
+    match fs::remove_dir_all(&options.state) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(PkiError::io("remove", &options.state)(error))
+        }
+        _ => restored,
+    }
 }
 
 /// What the given denylists deny.

@@ -18,6 +18,7 @@ mod issuer;
 mod look;
 mod output;
 mod passphrase;
+mod prune;
 mod state;
 mod token;
 
@@ -58,6 +59,8 @@ pub enum PkiCommand {
     Backup(backup::BackupArgs),
     /// Make a state directory from a backup, without reopening tokens
     Restore(backup::RestoreArgs),
+    /// Remove certificates that expired long ago from the inventory; the audit log keeps all its entries
+    Prune(prune::PruneArgs),
     /// Check the state directory: file modes, expiry dates, audit log
     Doctor(inspect::DoctorArgs),
 }
@@ -91,6 +94,7 @@ fn execute(command: PkiCommand, output: &mut CommandOutput<'_>, now: SystemTime)
         PkiCommand::Audit(command) => inspect::audit(&command, output),
         PkiCommand::Backup(args) => backup::run_backup(&args, output, now),
         PkiCommand::Restore(args) => backup::run_restore(&args, output, now),
+        PkiCommand::Prune(args) => prune::run(&args, output, now),
         PkiCommand::Doctor(args) => inspect::doctor(&args, output, now),
     }
 }

@@ -118,12 +118,14 @@ impl BundleFile {
 
     /// The contents of several files in one.
     pub(crate) fn joined(files: &[Self]) -> Self {
-        let content = files.iter().map(|file| file.content.expose().as_str()).collect();
+        let contents: Vec<&str> = files.iter().map(|file| file.content.expose().as_str()).collect();
+        let content = contents.concat();
         let is_secret = files.iter().any(|file| file.is_secret);
         Self { name: "", content: identity::Secret::new(content), is_secret }
     }
 
-    fn secret(name: &'static str, content: String) -> Self {
-        Self { name, content: identity::Secret::new(content), is_secret: true }
+    /// A secret file of several parts. A text that grows part by part would leave copies behind.
+    fn secret(name: &'static str, parts: &[&str]) -> Self {
+        Self { name, content: identity::Secret::new(parts.concat()), is_secret: true }
     }
 }

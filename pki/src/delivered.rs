@@ -15,8 +15,7 @@ use zeroize::Zeroizing;
 use crate::{
     authority::{CertificateAuthority, utc},
     error::PkiError,
-    init::DONE,
-    inventory::{Inventory, StateDir},
+    inventory::{CREATED, Inventory, StateDir},
     issuer::current::{FileVersion, file_version},
     roots::install_bundle,
 };
@@ -104,9 +103,9 @@ impl DeliveredIssuer {
         let roots: Vec<String> = bundle.pins().map(|pin| pin.to_string()).collect();
         let detail = json!({
             "trust_domain": self.trust_domain.as_str(), "cluster": self.cluster.as_str(), "roots": roots,
-            "from": self.folder.display().to_string(),
+            "from": self.folder.display().to_string(), "key": offered.pin().to_string(),
         });
-        inventory.record(now, DONE, &detail)?;
+        inventory.record(now, CREATED, &detail)?;
         Ok(Delivered {
             created: true,
             issuing_ca_until: Some(offered.not_after()),

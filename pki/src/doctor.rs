@@ -60,6 +60,7 @@ pub(crate) fn examine(state: &Path, now: SystemTime) -> Result<Vec<Finding>, Pki
         Ok(inventory) => {
             findings.push(check_audit(inventory));
             findings.push(check_tables(inventory));
+            findings.push(check_agreement(&dir, inventory));
             findings.extend(check_roots(&dir, inventory, now));
         }
         Err(e) => {
@@ -119,6 +120,16 @@ fn check_gateways(state: &Path, now: SystemTime) -> Vec<Finding> {
         Ok(status) => status,
         Err(e) => return vec![finding(Severity::Critical, e.to_string())],
     };
+    let lost = status.iter().filter(|gateway| !gateway.log_is_whole).map(|gateway| {
+        let report = &gateway.report;
+        let text = format!(
+            "{} at {} keeps head {}:{} of the audit log, which the log does not contain: entries were removed or rewritten; \
+             after the restore of a backup, sign the trust bundle again",
+            report.id, report.remote, report.audit_number, report.audit_hash
+        );
+        Finding { check: "audit log", severity: Severity::Critical, text }
+    });
+    let lost: Vec<_> = lost.collect();
     let connected: Vec<_> = status.iter().filter(|gateway| gateway.disconnected_at.is_none()).collect();
     let behind = connected.iter().filter(|gateway| !gateway.is_current);
     let mut findings: Vec<_> = behind
@@ -136,6 +147,7 @@ fn check_gateways(state: &Path, now: SystemTime) -> Vec<Finding> {
         let text = format!("{} connected gateways have the newest denylist and bundle", connected.len());
         findings.push(finding(Severity::Ok, text));
     }
+    findings.extend(lost);
     findings
 }
 
@@ -148,6 +160,20 @@ fn check_tables(inventory: &Inventory) -> Finding {
         Err(e) => (Severity::Critical, e.to_string()),
     };
     Finding { check: "inventory", severity, text }
+}
+
+/// Compares the files with the log.
+fn check_agreement(dir: &StateDir, inventory: &Inventory) -> Finding {
+    let agreed = CertificateAuthority::load(&dir.issuer()).and_then(|authority| {
+        let (domain, _) = inventory.identity()?;
+        let bundle = TrustBundle::load(domain, &dir.bundle())?;
+        inventory.check_agreement(authority.pin(), &bundle)
+    });
+    let (severity, text) = match agreed {
+        Ok(()) => (Severity::Ok, "the log knows the issuing CA and the trust bundle".to_owned()),
+        Err(e) => (Severity::Critical, e.to_string()),
+    };
+    Finding { check: "agreement", severity, text }
 }
 
 fn check_issuing_ca(dir: &StateDir, now: SystemTime) -> Finding {

@@ -13,15 +13,12 @@ use identity::{Name, Secret, TrustBundle, TrustDomain, write_public};
 use serde_json::json;
 
 use crate::{
-    authority::{ISSUING_LIFE, utc},
+    authority::{CertificateAuthority, ISSUING_LIFE, utc},
     error::PkiError,
-    inventory::{Inventory, StateDir, create_private_dir},
+    inventory::{CREATED, Inventory, StateDir, create_private_dir},
     roots::{RootFolder, sign_bundle},
     seal::Argon2Cost,
 };
-
-/// The audit entry that marks the state directory as complete.
-pub(crate) const DONE: &str = "initialised";
 
 /// The sequence of the first bundle.
 const FIRST_SEQUENCE: u64 = 1;
@@ -88,12 +85,14 @@ pub(crate) fn init_at_cost(
     if !dir.issuer().exists() {
         active.issuing(&options.trust_domain, now, ISSUING_LIFE)?.store(&dir.issuer())?;
     }
+    let issuing = CertificateAuthority::load(&dir.issuer())?.pin();
     let mut inventory = Inventory::create(&dir, &options.trust_domain, &options.cluster)?;
     let roots: Vec<String> = bundle.pins().map(|pin| pin.to_string()).collect();
     let detail = json!({
         "trust_domain": options.trust_domain.as_str(), "cluster": options.cluster.as_str(), "roots": roots,
+        "key": issuing.to_string(),
     });
-    inventory.record(now, DONE, &detail)?;
+    inventory.record(now, CREATED, &detail)?;
     Ok(InitOutcome::Created)
 }
 
@@ -108,7 +107,13 @@ pub(crate) struct RenewIssuerOptions {
 
 /// Replaces the issuing CA with a new one under the active root, and returns the end of its validity.
 /// Certificates of the old CA stay valid, because peers trust the roots.
-pub(crate) fn renew_issuer(options: &RenewIssuerOptions, now: SystemTime) -> Result<SystemTime, PkiError> {
+///
+/// With `dry_run`, nothing is changed.
+pub(crate) fn renew_issuer(
+    options: &RenewIssuerOptions,
+    dry_run: bool,
+    now: SystemTime,
+) -> Result<SystemTime, PkiError> {
     let dir = StateDir::new(&options.state);
     let mut inventory = Inventory::open(&dir)?;
     let (domain, _) = inventory.identity()?;
@@ -124,7 +129,11 @@ pub(crate) fn renew_issuer(options: &RenewIssuerOptions, now: SystemTime) -> Res
         )));
     }
     let issuing = root.issuing(&domain, now, ISSUING_LIFE)?;
-    inventory.record(now, "issuing CA renewed", &json!({"until": utc(issuing.not_after())}))?;
+    if dry_run {
+        return Ok(issuing.not_after());
+    }
+    let detail = json!({"until": utc(issuing.not_after()), "key": issuing.pin().to_string()});
+    inventory.record(now, "issuing CA renewed", &detail)?;
     issuing.store(&dir.issuer())?;
     Ok(issuing.not_after())
 }
@@ -160,7 +169,7 @@ fn is_complete(dir: &StateDir, options: &InitOptions) -> Result<bool, PkiError> 
             dir.path().display()
         )));
     }
-    Ok(inventory.first_audit_event()?.is_some_and(|event| event == DONE))
+    Ok(inventory.first_audit_event()?.is_some_and(|event| event == CREATED))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, PkiError> {

@@ -4,11 +4,13 @@
 //! on disk. A change and its audit entry are one transaction. Several processes may open the database at the
 //! same time.
 
+mod agreement;
 mod audit;
 mod certificates;
 mod clusters;
 mod denials;
 mod gateways;
+mod prune;
 mod restore;
 mod schema;
 mod tokens;
@@ -24,6 +26,7 @@ use identity::{Name, TrustBundle, TrustDomain};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 
 pub(crate) use self::{
+    agreement::CREATED,
     audit::AuditHead,
     certificates::IssuedCertificate,
     denials::ListKind,
@@ -133,7 +136,7 @@ impl Inventory {
             }
             other => other,
         })?;
-        if format == 1 {
+        if (1..schema::VERSION).contains(&format) {
             inventory.transaction(schema::upgrade)?;
         }
         Ok((format > 0).then_some(inventory))

@@ -1,9 +1,11 @@
 //! The online issuer: redeems tokens and signs leaves. It records both before it returns the result.
 
+mod audit;
 mod clusters;
 pub(crate) mod current;
 pub(crate) mod denylist;
 pub(crate) mod gateways;
+mod lookups;
 mod recovery;
 
 use std::{
@@ -21,6 +23,7 @@ use identity::{
     verify_peer,
 };
 use rustls_pki_types::CertificateDer;
+use zeroize::Zeroizing;
 
 use self::current::ReloadedFile;
 use crate::{
@@ -158,49 +161,6 @@ impl Issuer {
         self.authority.get().not_after()
     }
 
-    /// Two numbers that differ from earlier ones if the inventory has changed since then, here or in another process.
-    ///
-    /// # Errors
-    /// When the inventory cannot be read.
-    pub fn changes(&self) -> Result<(i64, u64), PkiError> {
-        // The own ones first: a change in between shows the next time.
-        let own = self.own_changes.load(Ordering::Acquire);
-        Ok((self.inventory().foreign_changes()?, own))
-    }
-
-    /// Records that a peer uses a certificate.
-    ///
-    /// # Errors
-    /// When the inventory cannot be written.
-    pub fn certificate_seen(&self, serial: &str, id: &SpiffeId, now: SystemTime) -> Result<(), PkiError> {
-        self.inventory().certificate_seen(serial, id, now)
-    }
-
-    /// What can be counted about the issuer.
-    ///
-    /// # Errors
-    /// When the inventory cannot be read.
-    pub fn figures(&self, now: SystemTime) -> Result<IssuerFigures, PkiError> {
-        let authority = self.authority.get();
-        let (leaves, open_tokens) = self.inventory().figures(now)?;
-        let (not_before, not_after) = (authority.not_before(), authority.not_after());
-        Ok(IssuerFigures { not_before, not_after, leaves, open_tokens })
-    }
-
-    /// Whether a peer's certificate is in the inventory. Changes nothing, even after a restore.
-    pub(crate) fn is_in_inventory(&self, peer: &PeerIdentity) -> Result<bool, PkiError> {
-        self.inventory().has_issued(peer)
-    }
-
-    /// Whether this issuer has issued a peer's certificate.
-    ///
-    /// # Errors
-    /// When the inventory cannot be read.
-    pub fn has_issued(&self, peer: &PeerIdentity) -> Result<bool, PkiError> {
-        let mut inventory = self.inventory();
-        Ok(inventory.has_issued(peer)? || inventory.adopt(peer, SystemTime::now())?)
-    }
-
     /// Creates a join token for a cluster, and registers the cluster if it is new.
     ///
     /// # Errors
@@ -209,9 +169,9 @@ impl Issuer {
     pub fn create_token(&self, new: &NewToken, now: SystemTime) -> Result<JoinToken, PkiError> {
         self.check_new_token(new)?;
         self.check_can_issue(now)?;
-        let mut secret = [0; 32];
+        let mut secret = Zeroizing::new(vec![0; 32]);
         random(&mut secret)?;
-        let secret = Secret::new(secret);
+        let secret = Secret::new(std::mem::take(&mut *secret));
         let issuer = self.own_id(&GATEWAY.parse().expect("the constant is a valid name"));
         let pins: Vec<SpkiPin> = self.bundle.get().pins().collect();
         let token = JoinToken::new(issuer, new.cluster.clone(), new.addresses.clone(), pins, secret)?;

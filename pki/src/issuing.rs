@@ -7,7 +7,7 @@ use std::{
 };
 
 use identity::{Name, TrustBundle, TrustDomain, read_bounded, read_private, write_private, write_public};
-use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rcgen::{CertificateParams, PKCS_ECDSA_P256_SHA256};
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer, pem::PemObject};
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -17,24 +17,28 @@ use crate::{
     csr::ProvenKey,
     error::PkiError,
     inventory::{Inventory, StateDir},
+    wiped_key::WipedKey,
 };
 
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 /// Makes the key of the next issuing CA, and writes a request for it. A key that was made before is used again, so that the
-/// request can be written twice.
-pub(crate) fn request(state: &Path, out: &Path) -> Result<(), PkiError> {
+/// request can be written twice. With `dry_run`, nothing is written.
+pub(crate) fn request(state: &Path, out: &Path, dry_run: bool) -> Result<(), PkiError> {
     let dir = StateDir::new(state);
     // Fails for a directory that is not a state directory.
     Inventory::open(&dir)?;
     let failed = |e: rcgen::Error| PkiError::Failed(format!("create a certificate request: {e}"));
     let path = dir.next_issuer_key();
-    let key = match load_key(&path)? {
+    let made = load_key(&path)?;
+    if dry_run {
+        return Ok(());
+    }
+    let key = match made {
         Some(key) => key,
         None => {
-            let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
-            let der = Zeroizing::new(key.serialize_der());
-            write_private(&path, &der).map_err(PkiError::io("write", &path))?;
+            let key = WipedKey::generate(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
+            write_private(&path, key.pkcs8().expose()).map_err(PkiError::io("write", &path))?;
             key
         }
     };
@@ -43,21 +47,21 @@ pub(crate) fn request(state: &Path, out: &Path) -> Result<(), PkiError> {
     write_public(out, pem.as_bytes()).map_err(PkiError::io("write", out))
 }
 
-fn load_key(path: &Path) -> Result<Option<KeyPair>, PkiError> {
+fn load_key(path: &Path) -> Result<Option<WipedKey>, PkiError> {
     if !path.exists() {
         return Ok(None);
     }
     let der = Zeroizing::new(read_private(path, MAX_FILE_BYTES).map_err(PkiError::io("read", path))?);
-    let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(der.as_slice()));
+    let key = WipedKey::from_der(&PrivatePkcs8KeyDer::from(der.as_slice()).into());
     key.map(Some).map_err(|e| PkiError::Integrity(format!("{}: {e}; remove the file", path.display())))
 }
 
-/// Signs a request with a root. With `only`, the CA can sign only certificates of one cluster.
+/// Signs a request with a root, and writes the certificate to `out`. With `only`, the CA can sign only certificates of one cluster.
 pub(crate) fn sign(
     root: &CertificateAuthority,
     domain: &TrustDomain,
     request: &Path,
-    out: &Path,
+    out: Option<&Path>,
     life: Duration,
     only: Option<&Name>,
     now: SystemTime,
@@ -68,7 +72,9 @@ pub(crate) fn sign(
     })?;
     let key = ProvenKey::from_csr(&csr)?;
     let (cert, until) = root.sign_issuing(domain, &key.spki, now, life, only)?;
-    write_public(out, identity::certificate_pem(&cert).as_bytes()).map_err(PkiError::io("write", out))?;
+    if let Some(out) = out {
+        write_public(out, identity::certificate_pem(&cert).as_bytes()).map_err(PkiError::io("write", out))?;
+    }
     Ok(until)
 }
 

@@ -3,10 +3,10 @@
 use std::{fmt, time::SystemTime};
 
 use identity::{Credentials, Expectations, Secret, SpiffeId, TrustBundle, verify_peer};
-use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rcgen::{CertificateParams, PKCS_ECDSA_P256_SHA256};
 use rustls_pki_types::CertificateDer;
 
-use crate::error::PkiError;
+use crate::{error::PkiError, wiped_key::WipedKey};
 
 /// A new P-256 key with a certificate request that proves possession of the key. The request contains no
 /// names.
@@ -24,9 +24,9 @@ impl KeyAndCsr {
     /// When the operating system returns no random bytes.
     pub fn generate() -> Result<Self, PkiError> {
         let failed = |e: rcgen::Error| PkiError::Failed(format!("generate a key: {e}"));
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
+        let key = WipedKey::generate(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
         let request = CertificateParams::default().serialize_request(&key).map_err(failed)?;
-        Ok(Self { pkcs8: Secret::new(key.serialize_der()), csr_der: request.der().to_vec() })
+        Ok(Self { pkcs8: key.pkcs8(), csr_der: request.der().to_vec() })
     }
 
     /// The PKCS #10 request in DER. It contains no secret.

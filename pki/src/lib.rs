@@ -28,6 +28,7 @@ mod key;
 mod roots;
 mod seal;
 mod token;
+mod wiped_key;
 
 #[cfg(test)]
 mod testing;

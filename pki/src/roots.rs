@@ -11,7 +11,6 @@ use std::{
 use identity::{
     Secret, SpkiPin, TrustBundle, TrustDomain, read_bounded, read_private, write_private, write_public,
 };
-use rcgen::KeyPair;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
 use serde_json::json;
 
@@ -20,6 +19,7 @@ use crate::{
     error::PkiError,
     inventory::{Inventory, StateDir},
     seal::{Argon2Cost, seal, unseal},
+    wiped_key::WipedKey,
 };
 
 const MAX_ROOT_FILE_BYTES: u64 = 64 * 1024;
@@ -53,7 +53,7 @@ impl RootFolder {
             return self.load(label);
         }
         let root = CertificateAuthority::root(&self.trust_domain, label, now)?;
-        let sealed = seal(&root.key_der(), &self.passphrase, cost)?;
+        let sealed = seal(root.key_der().expose(), &self.passphrase, cost)?;
         write_private(&key_path, sealed.as_bytes()).map_err(PkiError::io("write", &key_path))?;
         write_public(&cert_path, root.cert_pem().as_bytes()).map_err(PkiError::io("write", &cert_path))?;
         Ok(root)
@@ -74,7 +74,7 @@ impl RootFolder {
             PkiError::Refused(why) => PkiError::Refused(format!("{}: {why}", key_path.display())),
             other => damaged(&key_path, &other.to_string()),
         })?;
-        let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(key.as_slice()))
+        let key = WipedKey::from_der(&PrivatePkcs8KeyDer::from(key.as_slice()).into())
             .map_err(|e| damaged(&key_path, &e.to_string()))?;
         let root = CertificateAuthority::new(cert, key).map_err(|e| damaged(&cert_path, &e.to_string()))?;
         if !root.organization_is(self.trust_domain.as_str()) {

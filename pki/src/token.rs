@@ -46,7 +46,8 @@ pub struct JoinToken {
     cluster: Name,
     addresses: Vec<String>,
     pins: Vec<SpkiPin>,
-    secret: Secret<[u8; SECRET_LEN]>,
+    /// On the heap, so that moving the token leaves no copy behind.
+    secret: Secret<Vec<u8>>,
 }
 
 impl JoinToken {
@@ -55,7 +56,7 @@ impl JoinToken {
         cluster: Name,
         addresses: Vec<String>,
         pins: Vec<SpkiPin>,
-        secret: Secret<[u8; SECRET_LEN]>,
+        secret: Secret<Vec<u8>>,
     ) -> Result<Self, TokenError> {
         check_count("addresses", addresses.len(), MAX_ADDRESSES)?;
         check_count("root pins", pins.len(), MAX_PINS)?;
@@ -105,7 +106,7 @@ impl JoinToken {
         let addresses = (0..count).map(|_| reader.text().map(str::to_owned)).collect::<Result<_, _>>()?;
         let count = reader.count("root pins", MAX_PINS)?;
         let pins = (0..count).map(|_| reader.array().map(SpkiPin::from_bytes)).collect::<Result<_, _>>()?;
-        let secret = Secret::new(reader.array()?);
+        let secret = Secret::new(reader.take_bytes(SECRET_LEN)?.to_vec());
         if !reader.0.is_empty() {
             return Err(TokenError::TooLong);
         }
@@ -232,13 +233,23 @@ fn checksum(content: &[u8]) -> [u8; CHECKSUM_LEN] {
 }
 
 fn decode_base64(encoded: &str) -> Result<zeroize::Zeroizing<Vec<u8>>, TokenError> {
-    match URL_SAFE_NO_PAD.decode(encoded) {
-        Ok(bytes) => Ok(bytes.into()),
-        Err(base64::DecodeError::InvalidByte(at, _)) => {
-            Err(TokenError::Character(TOKEN_PREFIX.len() + at + 1))
+    // Wiped in any case; the decoder's own buffer would not be after an error.
+    let mut bytes = zeroize::Zeroizing::new(vec![0; base64::decoded_len_estimate(encoded.len())]);
+    match URL_SAFE_NO_PAD.decode_slice(encoded, &mut bytes) {
+        Ok(length) => {
+            bytes.truncate(length);
+            Ok(bytes)
         }
+        Err(base64::DecodeSliceError::OutputSliceTooSmall) => Err(TokenError::TooLong),
+        Err(base64::DecodeSliceError::DecodeError(error)) => Err(wrong_base64(&error)),
+    }
+}
+
+fn wrong_base64(error: &base64::DecodeError) -> TokenError {
+    match error {
+        base64::DecodeError::InvalidByte(at, _) => TokenError::Character(TOKEN_PREFIX.len() + at + 1),
         // The last character has unused bits set, or the length is impossible: characters are missing.
-        Err(_) => Err(TokenError::Truncated),
+        _ => TokenError::Truncated,
     }
 }
 

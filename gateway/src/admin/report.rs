@@ -23,6 +23,9 @@ pub(crate) struct StatusReport {
     pub(crate) targets: usize,
     pub(crate) healthy_targets: usize,
     pub(crate) certificate_not_after: String,
+    /// The head of the issuer's audit log, or that the log was altered; absent before there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) audit_log: Option<String>,
 }
 
 /// A connection.

@@ -28,6 +28,8 @@ pub(crate) struct GatewayView {
     pub(crate) targets: Ask<Vec<TargetReport>>,
     /// Tries to connect to each configured peer.
     pub(crate) connect_test: Ask<BoxFuture<'static, Vec<ConnectReport>>>,
+    /// What is known about the issuer's audit log, in one line.
+    pub(crate) audit_log: Ask<Option<String>>,
     /// The owner's switch; `None` in the observability cluster.
     pub(crate) switch: Option<ServingSwitch>,
 }
@@ -51,6 +53,7 @@ impl GatewayView {
                 .filter(|target| target.healthy && target.refused.is_empty())
                 .count(),
             certificate_not_after: rfc3339(credentials.not_after()),
+            audit_log: (self.audit_log)(),
         }
     }
 

@@ -195,6 +195,7 @@ fn status_text(report: &StatusReport) -> String {
         ("connections", connections),
         ("targets", format!("{} of {} healthy", report.healthy_targets, report.targets)),
         ("certificate", until(&report.certificate_not_after)),
+        ("audit log", report.audit_log.clone().unwrap_or_default()),
     ];
     for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
         // Writing to a string cannot fail.
@@ -311,9 +312,10 @@ mod tests {
             targets: 2,
             healthy_targets: 1,
             certificate_not_after: "2020-01-01T00:00:00Z".into(),
+            audit_log: Some("ALTERED: it had 9 entries".into()),
         };
         let text = status_text(&report);
-        for expected in ["PAUSED", "not connected", "1 of 2 healthy", "EXPIRED", "1m30s"] {
+        for expected in ["PAUSED", "not connected", "1 of 2 healthy", "EXPIRED", "1m30s", "ALTERED"] {
             assert!(text.contains(expected), "{expected}: {text}");
         }
         let json = serde_json::to_string(&report).unwrap();

@@ -90,7 +90,7 @@ pub(super) async fn attach(
     let keeper = Arc::new(CredentialKeeper::new(data_dir.clone(), store.clone(), metrics.clone()));
     let proxies = Proxies::of(&setup.config.proxy).map_err(RoleError::wrong_configuration)?;
     let recovery = Recovery::new(data_dir.clone(), membership.clone(), proxies, join_file);
-    let trust = HeldTrust::load(data_dir, keeper.clone());
+    let trust = HeldTrust::load(data_dir, keeper.clone(), metrics.clone());
     let node =
         MeshNode::new(transport::TransportSettings::default(), store.clone(), log_and_count(metrics.clone()))
             .with_guard(trust.guard().clone());
@@ -140,7 +140,7 @@ pub(super) async fn attach(
         stop.until_triggered(peer_metrics::publish(move || links.list(), shown)).await;
     });
     spawn_pause(startup, &switch, node.links().clone(), first.shutdown.clone());
-    let (links, testing) = (node.links().clone(), dialers.clone());
+    let (links, testing, known) = (node.links().clone(), dialers.clone(), trust.clone());
     let view = GatewayView {
         role: "cluster",
         started: Instant::now(),
@@ -148,6 +148,7 @@ pub(super) async fn attach(
         links: Box::new(move || links.list()),
         targets: Box::new(own_targets(inbound.clone(), poller.targets(), verdicts)),
         connect_test: Box::new(move || testing.connect_test()),
+        audit_log: Box::new(move || known.audit_text()),
         switch: Some(switch),
     };
     spawn_admin(startup, &setup.config.data_dir, view, first.shutdown.clone());

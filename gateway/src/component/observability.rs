@@ -29,8 +29,7 @@ use crate::{
     config::{Config, GatewayRole, ObservabilityRole},
     connections::ClusterConnections,
     control::{
-        member_budget::MemberBudgets,
-        observability::{ConnectionProgress, ObservabilityControl},
+        member_budget::MemberBudgets, observability::ConnectionProgress, shared::ObservabilityControl,
     },
     directory::{Directory, service::DirectoryService},
     membership::{
@@ -44,7 +43,7 @@ use crate::{
     proxy::local::{LocalProxyService, OutboundProxy},
     task,
     transport::{self, CloseReason, ConnectionEvent, MeshConnection, MeshLink, MeshLinks, MeshNode},
-    trust::issued::IssuedTrust,
+    trust::{issued::IssuedTrust, issued_audit::IssuedAudit},
 };
 
 pub(super) async fn build(
@@ -80,6 +79,7 @@ pub(super) async fn build(
         metrics: metrics.clone(),
         budgets: MemberBudgets::new(metrics.clone()),
         trust: trust.clone(),
+        processes: Arc::default(),
     });
 
     let shutdown = startup.shutdown();
@@ -114,7 +114,7 @@ pub(super) async fn build(
     startup.spawn("peer metrics", async move {
         stop.until_triggered(peer_metrics::publish(move || open_links(&links), shown)).await;
     });
-    let view = view(&store, &directory, all_links.clone(), dialers.clone());
+    let view = view(&store, &directory, all_links.clone(), dialers.clone(), trust.audit().clone());
     spawn_admin(&mut startup, data_dir.path(), view, shutdown.clone());
 
     let outbound = Arc::new(OutboundProxy::new(directory.clone(), connections.clone(), metrics.clone()));
@@ -169,6 +169,7 @@ fn view(
     directory: &Arc<Directory>,
     links: Arc<Mutex<Vec<MeshLinks>>>,
     dialers: Arc<DialerSet>,
+    audit: Arc<IssuedAudit>,
 ) -> GatewayView {
     GatewayView {
         role: "observability",
@@ -177,6 +178,7 @@ fn view(
         links: Box::new(move || open_links(&links)),
         targets: Box::new(all_targets(directory.clone())),
         connect_test: Box::new(move || dialers.connect_test()),
+        audit_log: Box::new(move || audit.text()),
         switch: None,
     }
 }
@@ -184,6 +186,9 @@ fn view(
 /// Opens the issuer with the settings of the configuration.
 fn open_issuer(role: &ObservabilityRole) -> Result<Arc<Issuer>, RoleError> {
     let issuer = Issuer::open(&role.pki_state)
+        .map_err(|error| RoleError::wrong_configuration(format!("pki.state: {error}")))?;
+    issuer
+        .check_agreement()
         .map_err(|error| RoleError::wrong_configuration(format!("pki.state: {error}")))?;
     let issuer = issuer.with_actor("gateway").with_leaf_ttl(role.leaf_lifetime);
     Ok(Arc::new(issuer.with_recovery(role.recover_expired)))

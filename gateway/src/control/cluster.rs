@@ -36,6 +36,9 @@ pub(crate) struct ClusterSessions {
     targets: watch::Receiver<Targets>,
     /// Distinguishes this gateway from others of its cluster.
     instance: String,
+    /// Distinguishes this process from others with the same instance. It is never stored, so a copy of the data directory does
+    /// not contain it.
+    run: String,
     verdicts: Arc<TargetVerdicts>,
 }
 
@@ -56,7 +59,9 @@ impl ClusterSessions {
         verdicts: Arc<TargetVerdicts>,
     ) -> Arc<Self> {
         let (count, _) = watch::channel(0);
-        Arc::new(Self { open: Mutex::default(), next: AtomicU64::new(0), count, targets, instance, verdicts })
+        let run = format!("{:032x}", rand::random::<u128>());
+        let (open, next) = (Mutex::default(), AtomicU64::new(0));
+        Arc::new(Self { open, next, count, targets, instance, run, verdicts })
     }
 
     /// The number of open sessions, and every change.
@@ -198,7 +203,9 @@ impl ClusterSession {
     }
 
     async fn exchange(&mut self) -> Result<(), Status> {
-        self.send(ToObservability::Hello(hello(SystemTime::now(), &self.control.sessions.instance))).await?;
+        let sessions = &self.control.sessions;
+        let hello = hello(SystemTime::now(), &sessions.instance, &sessions.run);
+        self.send(ToObservability::Hello(hello)).await?;
         let first = tokio::time::timeout(HELLO_TIMEOUT, self.incoming.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("the peer sent no hello in time"))??;
         let Some(FromObservabilityMessage::Hello(theirs)) = first.and_then(|first| first.message) else {
@@ -255,6 +262,12 @@ impl ClusterSession {
             Some(FromObservabilityMessage::Bundle(bundle)) => {
                 return self.taken(trust.take_bundle(bundle).await).await;
             }
+            Some(FromObservabilityMessage::AuditHead(head)) => {
+                return match trust.take_audit_head(head).await {
+                    Ok(false) => Ok(()),
+                    taken => self.taken(taken.map(drop)).await,
+                };
+            }
             Some(FromObservabilityMessage::Certificate(certificate)) => Ok(certificate),
             Some(FromObservabilityMessage::Refused(why)) => Err(bounded(&why)),
             Some(FromObservabilityMessage::TargetVerdict(verdict)) => {
@@ -264,18 +277,24 @@ impl ClusterSession {
             // A second hello, or a message of a later version, is ignored.
             Some(FromObservabilityMessage::Hello(_)) | None => return Ok(()),
         };
-        if let Some(waiting) = self.certificate.take() {
+        match (self.certificate.take(), answer) {
             // Fails if the request for the certificate was dropped.
-            let _ = waiting.send(answer);
+            (Some(waiting), answer) => drop(waiting.send(answer)),
+            // Without a request, it is the session that is refused.
+            (None, Err(why)) => {
+                tracing::error!(peer = %self.peer, why, "the observability gateway refuses this gateway");
+                return Err(Status::permission_denied(why));
+            }
+            (None, Ok(_)) => {}
         }
         Ok(())
     }
 
-    /// Reports what is in use after a denylist or a bundle was received.
+    /// Reports what is in use after a denylist, a bundle or a head of the audit log was received.
     async fn taken(&self, outcome: Result<(), String>) -> Result<(), Status> {
         let refused = outcome.err().unwrap_or_default();
         if !refused.is_empty() {
-            tracing::error!(peer = %self.peer, error = refused, "a denylist or a trust bundle was refused");
+            tracing::error!(peer = %self.peer, error = refused, "a denylist, a trust bundle or an audit head was refused");
         }
         self.send(ToObservability::Trust(self.control.trust.report(&refused))).await
     }

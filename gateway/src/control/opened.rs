@@ -25,10 +25,12 @@ use crate::{
 
 /// A session on which both hellos were received.
 pub(super) struct ObservabilitySession {
-    pub(super) outgoing: mpsc::Sender<FromObservability>,
+    outgoing: mpsc::Sender<FromObservability>,
     pub(super) incoming: Streaming<FromCluster>,
     /// Distinguishes the gateways of the cluster.
     pub(super) instance: String,
+    /// Distinguishes the processes of a gateway. Empty from earlier versions.
+    pub(super) run: String,
     /// Whether the peer understands denylists and bundles.
     pub(super) trusts: bool,
     /// Time until the first answer, an upper bound of the round-trip time.
@@ -38,6 +40,16 @@ pub(super) struct ObservabilitySession {
 }
 
 impl ObservabilitySession {
+    /// Sends messages. Returns `false` if the session was lost.
+    pub(super) async fn send(&self, messages: impl IntoIterator<Item = ToCluster>) -> bool {
+        for message in messages {
+            if self.outgoing.send(FromObservability { message: Some(message) }).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
     /// What the cluster has to be told about a target; `None` if it knows.
     pub(super) fn changed(&mut self, verdict: TargetVerdict) -> Option<ToCluster> {
         let TargetVerdict { name, refused } = verdict;
@@ -57,7 +69,7 @@ impl ObservabilitySession {
 pub(super) async fn open(cluster: &Name, client: &MeshClient) -> Result<ObservabilitySession, String> {
     let link = client.link();
     let (outgoing, messages) = mpsc::channel(4);
-    let first = FromObservability { message: Some(ToCluster::Hello(hello(SystemTime::now(), ""))) };
+    let first = FromObservability { message: Some(ToCluster::Hello(hello(SystemTime::now(), "", ""))) };
     outgoing.try_send(first).map_err(|error| error.to_string())?;
     let channel = transport::channel(cluster.as_str(), client.clone());
     let scanned = |body| Body::new(ScannedBody::new(body, MAX_MESSAGE_BYTES));
@@ -73,6 +85,7 @@ pub(super) async fn open(cluster: &Name, client: &MeshClient) -> Result<Observab
         return Err("the first message is not a hello".to_owned());
     };
     log_hello(&theirs, &link.peer(), link.clock(), SystemTime::now());
-    let (instance, trusts) = (theirs.instance, theirs.trust);
-    Ok(ObservabilitySession { outgoing, incoming, instance, trusts, round_trip, refused: BTreeMap::new() })
+    let (instance, run, trusts) = (theirs.instance, bounded(&theirs.run), theirs.trust);
+    let refused = BTreeMap::new();
+    Ok(ObservabilitySession { outgoing, incoming, instance, run, trusts, round_trip, refused })
 }

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use futures::FutureExt;
 use http::{Request, Uri};
 use httpclient::Proxies;
@@ -22,6 +23,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
+use zeroize::Zeroizing;
 
 use crate::{
     config::DialAddress,
@@ -254,7 +256,7 @@ async fn enrol(
     let broken = |reason: String| TokenJoinError::Broken { address: address.to_owned(), reason };
     let (mut client, driver) = enrolment_client(address, stream).await.map_err(broken)?;
     let request = EnrolRequest {
-        secret: token.secret().to_vec().into(),
+        secret: Bytes::from_owner(Zeroizing::new(token.secret().to_vec())),
         csr: key.csr_der().to_vec().into(),
         time: Some(SystemTime::now().into()),
     };

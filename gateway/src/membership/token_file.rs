@@ -5,8 +5,8 @@ use std::{
     path::Path,
 };
 
-use identity::Secret;
 use pki::JoinToken;
+use zeroize::Zeroizing;
 
 /// Largest token file that is read, in bytes.
 const MAX_TOKEN_BYTES: u64 = 16 << 10;
@@ -16,7 +16,8 @@ const MAX_TOKEN_BYTES: u64 = 16 << 10;
 /// # Errors
 /// The file cannot be read, or it is not a token; in one line.
 pub(crate) fn read_token(file: &Path) -> Result<JoinToken, String> {
-    parse(&format!("--join-file {}", file.display()), identity::read_bounded(file, MAX_TOKEN_BYTES))
+    let read = identity::read_bounded(file, MAX_TOKEN_BYTES).map(Zeroizing::new);
+    parse(&format!("--join-file {}", file.display()), read)
 }
 
 /// Reads the token of `--join-file -`.
@@ -24,13 +25,15 @@ pub(crate) fn read_token(file: &Path) -> Result<JoinToken, String> {
 /// # Errors
 /// Those of [`read_token`].
 pub(crate) fn read_token_from_stdin() -> Result<JoinToken, String> {
-    let mut bytes = Vec::new();
+    // A vector that grows leaves copies behind.
+    let capacity = usize::try_from(MAX_TOKEN_BYTES).unwrap_or_default() + 1;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
     let read = io::stdin().lock().take(MAX_TOKEN_BYTES).read_to_end(&mut bytes);
     parse("--join-file -", read.map(|_| bytes))
 }
 
-fn parse(from: &str, read: io::Result<Vec<u8>>) -> Result<JoinToken, String> {
-    let text = Secret::new(read.map_err(|error| format!("{from}: {error}"))?);
-    let text = std::str::from_utf8(text.expose()).map_err(|_| format!("{from}: is not valid UTF-8"))?;
+fn parse(from: &str, read: io::Result<Zeroizing<Vec<u8>>>) -> Result<JoinToken, String> {
+    let text = read.map_err(|error| format!("{from}: {error}"))?;
+    let text = std::str::from_utf8(&text).map_err(|_| format!("{from}: is not valid UTF-8"))?;
     JoinToken::parse(text).map_err(|error| format!("{from}: {error}"))
 }

@@ -19,6 +19,8 @@ pub enum CloseReason {
     Misbehaved,
     /// The owner of the cluster has paused it.
     Paused,
+    /// Another process uses the certificate of the peer.
+    Copied,
 }
 
 impl CloseReason {
@@ -31,6 +33,7 @@ impl CloseReason {
             Self::Denied => 0x1502,
             Self::Misbehaved => 0x1503,
             Self::Paused => 0x1504,
+            Self::Copied => 0x1505,
         }
     }
 
@@ -42,6 +45,7 @@ impl CloseReason {
             Self::Denied => "the peer is not authorised",
             Self::Misbehaved => "the peer violated the protocol",
             Self::Paused => "the owner of the cluster has paused it",
+            Self::Copied => "another process uses the same certificate",
         }
     }
 }

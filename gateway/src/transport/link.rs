@@ -141,6 +141,11 @@ impl MeshLink {
         self.shared.quic.as_ref().map(quinn::Connection::rtt)
     }
 
+    /// Datagrams that have arrived; `None` on TCP.
+    pub(crate) fn datagrams_received(&self) -> Option<u64> {
+        self.shared.quic.as_ref().map(|quic| quic.stats().udp_rx.datagrams)
+    }
+
     /// Requests that are open now.
     pub fn streams(&self) -> usize {
         self.shared.streams.load(Ordering::Relaxed)

@@ -1,6 +1,6 @@
 //! The cluster's side: denylists that are received, verified, stored and used.
 //!
-//! The data directory has two files, `denylist.bin` and `denylist-root.bin`, as they were received.
+//! The data directory has two files, `denylist.bin` and `denylist-root.bin`, as they were received, and the heads of the audit log.
 
 use std::{
     path::PathBuf,
@@ -14,7 +14,7 @@ use std::{
 use identity::{
     Denylist, DenylistSigner, HeldDenylists, MAX_DENYLIST_BYTES, PeerIdentity, SignedDenylist, TrustBundle,
 };
-use proto::isthmus::mesh::v1::{Bundle, TrustReport};
+use proto::isthmus::mesh::v1::{AuditHead, Bundle, TrustReport};
 use tokio::sync::watch;
 
 use crate::{
@@ -23,7 +23,9 @@ use crate::{
         credentials::{CredentialKeeper, DataDir},
         received::bundle_of,
     },
+    metrics::GatewayMetrics,
     transport::{CloseReason, MeshLinks, PeerGuard},
+    trust::held_audit::HeldAudit,
 };
 
 /// The denylists in use, and where they are stored.
@@ -32,6 +34,7 @@ pub(crate) struct HeldTrust {
     guard: PeerGuard,
     keeper: Arc<CredentialKeeper>,
     data_dir: DataDir,
+    audit: HeldAudit,
 }
 
 /// Denies what the lists deny.
@@ -55,7 +58,11 @@ impl HeldPeers {
 
 impl HeldTrust {
     /// Loads the stored lists. A damaged one is reported; then nothing is served before another one arrives.
-    pub(crate) fn load(data_dir: DataDir, keeper: Arc<CredentialKeeper>) -> Arc<Self> {
+    pub(crate) fn load(
+        data_dir: DataDir,
+        keeper: Arc<CredentialKeeper>,
+        metrics: Arc<GatewayMetrics>,
+    ) -> Arc<Self> {
         let bundle = keeper.store().current().bundle.clone();
         let (mut lists, mut required) = (HeldDenylists::default(), false);
         // The root's list first: it decides whether that of an issuing CA counts.
@@ -70,7 +77,8 @@ impl HeldTrust {
         }
         let peers = Arc::new(HeldPeers { lists: RwLock::new(lists), required: required.into() });
         let guard = PeerGuard::new(peers.clone());
-        Arc::new(Self { peers, guard, keeper, data_dir })
+        let audit = HeldAudit::load(data_dir.path().join("audit-heads.json"), metrics);
+        Arc::new(Self { peers, guard, keeper, data_dir, audit })
     }
 
     /// Refuses the peers that are denied.
@@ -97,12 +105,15 @@ impl HeldTrust {
     pub(crate) fn report(&self, refused: &str) -> TrustReport {
         let lists = self.peers.lists();
         let number = |list: Option<&SignedDenylist>| list.map_or(0, SignedDenylist::number);
+        let (audit_number, audit_hash) = self.audit.newest();
         TrustReport {
             denylist: number(lists.issuer()),
             root_denylist: number(lists.root()),
             bundle: self.keeper.store().current().bundle.sequence(),
             refused: refused.to_owned(),
             serial: self.keeper.store().current().credentials.identity().serial.clone(),
+            audit_number,
+            audit_hash,
         }
     }
 
@@ -136,6 +147,20 @@ impl HeldTrust {
         let written = tokio::task::spawn_blocking(move || identity::write_private(&path, &bytes)).await;
         let written = written.map_err(|error| error.to_string())?;
         written.map_err(|error| format!("the denylist is in use, but cannot be stored: {error}"))
+    }
+
+    /// Takes the head of the issuer's audit log. Returns whether [`HeldTrust::report`] must be sent.
+    ///
+    /// # Errors
+    /// Why it is refused, in one line.
+    pub(crate) async fn take_audit_head(&self, received: AuditHead) -> Result<bool, String> {
+        let (bundle, lists) = (self.keeper.store().current().bundle.clone(), self.peers.lists());
+        self.audit.take(received, &bundle, &lists).await
+    }
+
+    /// What is known about the issuer's audit log, in one line.
+    pub(crate) fn audit_text(&self) -> Option<String> {
+        self.audit.text()
     }
 
     /// Uses a trust bundle that was received, if a root in use has signed it.

@@ -4,7 +4,7 @@
 //! enter them there.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, Instant, SystemTime},
 };
@@ -14,9 +14,13 @@ use identity::{Denylist, HeldDenylists, PeerIdentity, SignedDenylist, SpkiPin, T
 use pki::{ClusterRecord, GatewayReport, Issuer, IssuerFigures};
 use tokio::sync::{Notify, watch};
 
-use crate::{membership::registrations::Registrations, metrics::GatewayMetrics, transport::PeerGuard};
+use crate::{
+    membership::registrations::Registrations,
+    metrics::GatewayMetrics,
+    transport::PeerGuard,
+    trust::{issued_audit::IssuedAudit, issuer_end::IssuerEnd},
+};
 
-const DAY: Duration = Duration::from_secs(86_400);
 /// How often it is looked whether another process has changed the inventory.
 const LOOK: Duration = Duration::from_millis(100);
 /// How often the inventory is read without a change: the denylist is signed again in time.
@@ -41,8 +45,8 @@ pub(crate) struct IssuedTrust {
     news: watch::Sender<Option<TrustNews>>,
     /// Sessions of each gateway.
     sessions: Mutex<HashMap<(String, String), usize>>,
-    /// When the end of the issuing CA was last logged.
-    warned: Mutex<Option<Instant>>,
+    end: IssuerEnd,
+    audit: Arc<IssuedAudit>,
 }
 
 struct IssuedPeers {
@@ -105,18 +109,20 @@ impl IssuedTrust {
     pub(crate) async fn load(issuer: Arc<Issuer>, metrics: Arc<GatewayMetrics>) -> Result<Arc<Self>, String> {
         let peers = Arc::new(IssuedPeers {
             issuer: issuer.clone(),
-            metrics,
+            metrics: metrics.clone(),
             lists: RwLock::default(),
             issued: Mutex::default(),
         });
         let guard = PeerGuard::new(peers.clone());
-        let (news, sessions, warned) = (watch::Sender::new(None), Mutex::default(), Mutex::default());
-        let trust = Arc::new(Self { issuer, peers, guard, news, sessions, warned });
-        let issuer = trust.issuer.clone();
+        let (news, sessions) = (watch::Sender::new(None), Mutex::default());
+        let audit = Arc::new(IssuedAudit::new(issuer.clone(), metrics));
+        let end = IssuerEnd::default();
+        let trust = Arc::new(Self { issuer, peers, guard, news, sessions, end, audit });
+        let (issuer, audit) = (trust.issuer.clone(), trust.audit.clone());
         let read = blocking(move || {
             let now = SystemTime::now();
             issuer.gateway_left(None, now)?;
-            read(&issuer, now)
+            read(&issuer, &audit, now)
         });
         trust.apply(&read.await?);
         Ok(trust)
@@ -125,6 +131,11 @@ impl IssuedTrust {
     /// Refuses the peers that are denied, and those whose certificate is not in the inventory.
     pub(crate) fn guard(&self) -> &PeerGuard {
         &self.guard
+    }
+
+    /// The heads of the audit log.
+    pub(crate) fn audit(&self) -> &Arc<IssuedAudit> {
+        &self.audit
     }
 
     /// What is sent to the clusters, and every change.
@@ -141,7 +152,8 @@ impl IssuedTrust {
                 () = tokio::time::sleep(LOOK) => {}
                 () = sooner.notified() => {}
             }
-            let (issuer, overdue) = (self.issuer.clone(), last_read.elapsed() >= READ_AGAIN);
+            let (issuer, audit) = (self.issuer.clone(), self.audit.clone());
+            let overdue = last_read.elapsed() >= READ_AGAIN;
             let sequence = self.news.borrow().as_ref().map(|news| news.bundle.sequence());
             let looked = blocking(move || {
                 let changes = issuer.changes()?;
@@ -149,7 +161,7 @@ impl IssuedTrust {
                 if same && !overdue {
                     return Ok((changes, None));
                 }
-                Ok((changes, Some(read(&issuer, SystemTime::now())?)))
+                Ok((changes, Some(read(&issuer, &audit, SystemTime::now())?)))
             });
             let looked = looked.await;
             match &looked {
@@ -178,7 +190,7 @@ impl IssuedTrust {
     fn apply(&self, found: &InventoryState) {
         let signed_at = found.lists.issuer().map(SignedDenylist::signed_at);
         self.peers.metrics.issuer(&found.figures, signed_at);
-        self.warn_of_end(&found.figures, SystemTime::now());
+        self.end.warn(&found.figures, SystemTime::now());
         let same = |a: Option<&SignedDenylist>, b: Option<&SignedDenylist>| {
             a.map(SignedDenylist::as_bytes) == b.map(SignedDenylist::as_bytes)
         };
@@ -206,27 +218,6 @@ impl IssuedTrust {
         });
     }
 
-    /// Warns once a day when a third of the issuing CA's lifetime is left.
-    fn warn_of_end(&self, figures: &IssuerFigures, now: SystemTime) {
-        let Some(left) = time_to_warn(figures, now) else { return };
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.is_some_and(|warned| warned.elapsed() < DAY) {
-            return;
-        }
-        *warned = Some(Instant::now());
-        let hours = left.as_secs() / 3600;
-        match hours {
-            0..48 => tracing::error!(
-                hours,
-                "the issuing CA expires soon, and nothing can be renewed then; renew it with `pki issuer renew`, or with `pki issuer request` and `pki issuer install`"
-            ),
-            _ => tracing::warn!(
-                hours,
-                "less than a third of the lifetime of the issuing CA is left; renew it with `pki issuer renew`, or with `pki issuer request` and `pki issuer install`"
-            ),
-        }
-    }
-
     /// Counts a session of a gateway until the guard is dropped; then the inventory records that it left.
     pub(crate) fn session(self: &Arc<Self>, id: String, instance: String) -> GatewaySession {
         let gateway = (id, instance);
@@ -242,6 +233,15 @@ impl IssuedTrust {
         if let Err(error) = written.await {
             tracing::error!(error, "the use of a certificate cannot be recorded");
         }
+    }
+
+    /// The serial numbers of a certificate and of those that it was renewed from. If the inventory cannot be read, its own.
+    pub(crate) async fn line_of(&self, serial: String) -> BTreeSet<String> {
+        let (issuer, asked) = (self.issuer.clone(), serial.clone());
+        blocking(move || issuer.line_of(&asked)).await.unwrap_or_else(|error| {
+            tracing::error!(error, "the line of a certificate cannot be read");
+            BTreeSet::from([serial])
+        })
     }
 
     /// Records what a gateway has in use.
@@ -284,6 +284,7 @@ impl Drop for GatewaySession {
             is_last
         };
         if is_last {
+            self.trust.audit.left(&self.gateway);
             let (issuer, (id, instance)) = (self.trust.issuer.clone(), self.gateway.clone());
             // A failed write is repaired by the next start, which records that no gateway is connected.
             drop(tokio::task::spawn_blocking(move || {
@@ -291,13 +292,6 @@ impl Drop for GatewaySession {
             }));
         }
     }
-}
-
-/// The time that is left, if it is less than a third of the issuing CA's lifetime.
-fn time_to_warn(figures: &IssuerFigures, now: SystemTime) -> Option<Duration> {
-    let life = figures.not_after.duration_since(figures.not_before).unwrap_or_default();
-    let left = figures.not_after.duration_since(now).unwrap_or_default();
-    (left < life / 3).then_some(left)
 }
 
 /// What was read from the inventory.
@@ -308,7 +302,10 @@ struct InventoryState {
     figures: IssuerFigures,
 }
 
-fn read(issuer: &Issuer, now: SystemTime) -> Result<InventoryState, pki::PkiError> {
+fn read(issuer: &Issuer, audit: &IssuedAudit, now: SystemTime) -> Result<InventoryState, pki::PkiError> {
+    if let Err(error) = audit.sign_if_due(now) {
+        tracing::error!(error = %error, "the head of the audit log cannot be signed");
+    }
     Ok(InventoryState {
         clusters: issuer.clusters()?,
         lists: issuer.denylists(now)?,
@@ -323,19 +320,4 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, String> {
     let done = tokio::task::spawn_blocking(call).await;
     done.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_the_issuing_ca_is_announced_when_a_third_of_its_life_is_left() {
-        let start = SystemTime::UNIX_EPOCH + 100 * DAY;
-        let figures =
-            IssuerFigures { not_before: start, not_after: start + 30 * DAY, leaves: 0, open_tokens: 0 };
-        assert_eq!(time_to_warn(&figures, start + 20 * DAY), None);
-        assert_eq!(time_to_warn(&figures, start + 21 * DAY), Some(9 * DAY));
-        assert_eq!(time_to_warn(&figures, start + 31 * DAY), Some(Duration::ZERO));
-    }
 }

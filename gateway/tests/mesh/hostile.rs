@@ -4,12 +4,19 @@
 use std::{path::Path, time::SystemTime};
 
 use gateway::config::Config;
-use identity::{Expectations, SignedDenylist, SpiffeId, TrustBundle, verify_peer};
-use pki::{JoinToken, KeyAndCsr};
+use identity::{Expectations, SignedAuditHead, SignedDenylist, SpiffeId, TrustBundle, verify_peer};
+use pki::{Enrolment, JoinToken, KeyAndCsr};
 use prost::Message;
-use proto::isthmus::{
-    mesh::v1::{FromCluster, FromObservability, Hello, from_observability::Message as ToCluster},
-    pki::v1::{EnrolRequest, EnrolResponse, RecoverRequest},
+use proto::{
+    isthmus::{
+        mesh::v1::{
+            AuditHead, Bundle, Certificate, CertificateRequest, Drain, FromCluster, FromObservability, Hello,
+            Target, TargetNames, TargetVerdict, Targets, TrustReport,
+            from_cluster::Message as FromClusterMessage, from_observability::Message as ToCluster,
+        },
+        pki::v1::{EnrolRequest, EnrolResponse, RecoverRequest},
+    },
+    thanos::{Label, LabelSet, info::InfoResponse},
 };
 use rustls_pki_types::CertificateDer;
 
@@ -48,6 +55,42 @@ impl Mutator {
     }
 }
 
+/// A message of each kind, from both sides.
+fn control_messages(enrolment: &Enrolment, list: &[u8], head: &[u8], csr: &[u8]) -> Vec<Vec<u8>> {
+    let ders = |certificates: Vec<Vec<u8>>| certificates.into_iter().map(Into::into).collect::<Vec<_>>();
+    let roots = || ders(enrolment.bundle.roots().map(|der| der.to_vec()).collect());
+    let signature = || enrolment.bundle.signature_bytes().unwrap_or_default();
+    let label = Label { name: "cluster".into(), value: "eu-1".into() };
+    let info = InfoResponse { label_sets: vec![LabelSet { labels: vec![label] }], ..Default::default() };
+    let target = Target { name: "scraper-0".into(), healthy: true, info: Some(info), ..Default::default() };
+    let to_cluster = [
+        ToCluster::Hello(Hello { version: "1".into(), run: "ab".repeat(16), ..Hello::default() }),
+        ToCluster::Certificate(Certificate {
+            chain: ders(enrolment.chain.iter().map(|der| der.to_vec()).collect()),
+            roots: roots(),
+            bundle_signature: signature().into(),
+        }),
+        ToCluster::Refused("no".into()),
+        ToCluster::Bundle(Bundle { roots: roots(), signature: signature().into() }),
+        ToCluster::Denylist(list.to_vec().into()),
+        ToCluster::AuditHead(AuditHead { head: head.to_vec().into(), since: 7, since_hash: "ab".repeat(32) }),
+        ToCluster::TargetVerdict(TargetVerdict { name: "scraper-0".into(), refused: "no".into() }),
+    ];
+    let from_cluster = [
+        FromClusterMessage::Targets(Targets { targets: vec![target.clone()] }),
+        FromClusterMessage::CertificateRequest(CertificateRequest { csr: csr.to_vec().into() }),
+        FromClusterMessage::Drain(Drain {}),
+        FromClusterMessage::TargetNames(TargetNames { names: vec!["scraper-0".into()] }),
+        FromClusterMessage::Target(target),
+        FromClusterMessage::Trust(TrustReport { denylist: 7, audit_number: 9, ..Default::default() }),
+    ];
+    let to_cluster =
+        to_cluster.into_iter().map(|message| FromObservability { message: Some(message) }.encode_to_vec());
+    let from_cluster =
+        from_cluster.into_iter().map(|message| FromCluster { message: Some(message) }.encode_to_vec());
+    to_cluster.chain(from_cluster).collect()
+}
+
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
@@ -64,9 +107,8 @@ fn no_mutation_is_accepted_as_something_else_and_none_panics() {
     let enrolment = issuer.enrol(token.secret(), &csr, now).unwrap();
     let (bundle, chain) = (enrolment.bundle.clone(), enrolment.chain.clone());
     let list = issuer.denylists(now).unwrap().issuer().unwrap().as_bytes().to_vec();
-    let hello = FromObservability {
-        message: Some(ToCluster::Hello(Hello { version: "1".into(), ..Hello::default() })),
-    };
+    let head = issuer.sign_audit_head(now).unwrap().unwrap().as_bytes().to_vec();
+    let messages = control_messages(&enrolment, &list, &head, &csr);
     let config = std::fs::read("testdata/good/observability.yaml").unwrap();
     let text = token.to_text();
     let id = enrolment.spiffe_id.to_string();
@@ -97,7 +139,10 @@ fn no_mutation_is_accepted_as_something_else_and_none_panics() {
         }
         let unknown = issuer.enrol(&mutator.change(token.secret()), &mutator.change(&csr), now);
         assert!(unknown.is_err());
-        let message = mutator.change(&hello.encode_to_vec());
+        let changed = mutator.change(&head);
+        assert!(changed == head || SignedAuditHead::parse(&changed, &bundle, Some(now)).is_err());
+        let which = mutator.below(messages.len());
+        let message = mutator.change(&messages[which]);
         drop((
             FromObservability::decode(&message[..]),
             FromCluster::decode(&message[..]),

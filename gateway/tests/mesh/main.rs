@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed test is a panic")]
 
+mod audit;
+mod copies;
 mod delivered;
 mod domains;
 mod hostile;

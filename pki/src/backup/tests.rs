@@ -29,7 +29,7 @@ fn an_old_backup_reopens_no_token_revives_no_certificate_and_locks_nobody_out() 
     let stolen = joined(&pki, &issuer, "eu-2", started);
     let used_later = issuer.create_token(&new_token("eu-3"), started).unwrap();
     let file = pki.dir.path().join("pki.backup");
-    backup(&pki.state(), &file, &passphrase, Argon2Cost::WEAK, backup_at).unwrap();
+    backup(&pki.state(), Some(&file), &passphrase, Argon2Cost::WEAK, backup_at).unwrap();
     assert!(!fs::read_to_string(&file).unwrap().contains("PRIVATE"));
 
     // After the backup: a token is used, a certificate renewed, another revoked.
@@ -77,7 +77,7 @@ fn a_damaged_backup_or_a_wrong_passphrase_leaves_no_state_directory() {
     let pki = TestPki::new();
     let file = pki.dir.path().join("pki.backup");
     let passphrase = Secret::new(PASSPHRASE.to_owned());
-    backup(&pki.state(), &file, &passphrase, Argon2Cost::WEAK, pki.now).unwrap();
+    backup(&pki.state(), Some(&file), &passphrase, Argon2Cost::WEAK, pki.now).unwrap();
     let check = |passphrase: &str, code: u8| {
         let options = RestoreOptions {
             from: file.clone(),
@@ -99,4 +99,47 @@ fn a_damaged_backup_or_a_wrong_passphrase_leaves_no_state_directory() {
     check(PASSPHRASE, 4);
     fs::write(&file, &text[..text.len() / 2]).unwrap();
     check(PASSPHRASE, 7);
+}
+
+/// The scene: the machine of the issuer is lost, and the newest backup is a week old. Every certificate was renewed many times since.
+#[test]
+fn a_backup_of_a_week_ago_costs_no_cluster_a_token() {
+    let day = Duration::from_secs(86_400);
+    let present = SystemTime::now();
+    let pki = TestPki { now: present - 8 * day, ..TestPki::empty() };
+    crate::init::init_at_cost(&pki.options(), pki.now, Argon2Cost::WEAK).unwrap();
+    let issuer = pki.issuer();
+    let mut peer = joined(&pki, &issuer, "eu-1", pki.now);
+    let (mut at, mut backed_up) = (pki.now, false);
+    let (file, passphrase) = (pki.dir.path().join("pki.backup"), Secret::new(PASSPHRASE.to_owned()));
+    while at + day / 2 < present {
+        at += day / 2;
+        if !backed_up && at >= present - 7 * day {
+            issuer.denylists(at).unwrap();
+            backup(&pki.state(), Some(&file), &passphrase, Argon2Cost::WEAK, at).unwrap();
+            backed_up = true;
+        }
+        let next = issuer.renew(&peer, KeyAndCsr::generate().unwrap().csr_der(), at).unwrap();
+        peer = verify_peer(&next.chain, &next.bundle, at, &Expectations::default()).unwrap();
+    }
+    let head = issuer.sign_audit_head(present).unwrap().unwrap();
+    let options = RestoreOptions {
+        from: file,
+        state: pki.dir.path().join("restored"),
+        passphrase,
+        denylists: Vec::new(),
+    };
+    restore(&options, present).unwrap();
+    let again = Issuer::open(&options.state).unwrap();
+    assert!(again.has_issued(&peer).unwrap(), "it is adopted");
+    again.renew(&peer, KeyAndCsr::generate().unwrap().csr_der(), present).unwrap();
+    again.check_agreement().unwrap();
+    // The clusters keep a head that the restored log does not have, and report it until a root accepts the log.
+    assert_ne!(again.audit_hash_at(head.number()).unwrap().as_deref(), Some(head.hash()));
+
+    // Certificates of the week are pruned when they are old, and the log still agrees with the table.
+    let mut inventory = Inventory::open(&StateDir::new(&options.state)).unwrap();
+    assert!(inventory.prune(50 * day, false, present + 45 * day).unwrap().certificates > 0);
+    inventory.verify_audit(None).unwrap();
+    inventory.replay().unwrap();
 }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::SystemTime};
 use serde_json::json;
 
 use crate::{
-    backup::{RestoreOptions, backup, restore},
+    backup::{RestoreOptions, backup, check_restore, restore},
     cli::{output::CommandOutput, passphrase::read_named_passphrase, state::StateArgs},
     error::PkiError,
     seal::Argon2Cost,
@@ -22,6 +22,9 @@ pub struct BackupArgs {
     /// File whose first line is the passphrase of the backup; without it, the terminal asks for it
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
+    /// Print what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Arguments of `pki restore`.
@@ -39,6 +42,9 @@ pub struct RestoreArgs {
     /// revoked; can be repeated
     #[arg(long, value_name = "FILE")]
     denylist: Vec<PathBuf>,
+    /// Print what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 const FLAG: &str = "--passphrase-file";
@@ -49,11 +55,15 @@ pub(super) fn run_backup(
     now: SystemTime,
 ) -> Result<u8, PkiError> {
     let passphrase = read_named_passphrase(FLAG, "backup", args.passphrase_file.as_deref(), true)?;
-    backup(&args.state.state, &args.out, &passphrase, Argon2Cost::STRONG, now)?;
+    let out = (!args.dry_run).then_some(args.out.as_path());
+    let bytes = backup(&args.state.state, out, &passphrase, Argon2Cost::STRONG, now)?;
     let out = args.out.display();
-    match args.state.json {
-        true => output.object(json!({"file": out.to_string()}))?,
-        false => output.line(&format!("{out}: written; keep its passphrase in another place"))?,
+    match (args.state.json, args.dry_run) {
+        (true, dry_run) => {
+            output.object(json!({"file": out.to_string(), "bytes": bytes, "dry_run": dry_run}))?
+        }
+        (false, true) => output.line(&format!("would encrypt {bytes} bytes, and write them to {out}"))?,
+        (false, false) => output.line(&format!("{out}: written; keep its passphrase in another place"))?,
     }
     Ok(0)
 }
@@ -69,13 +79,21 @@ pub(super) fn run_restore(
         passphrase: read_named_passphrase(FLAG, "backup", args.passphrase_file.as_deref(), false)?,
         denylists: args.denylist.clone(),
     };
-    let restored = restore(&options, now)?;
-    match args.state.json {
-        true => output.object(json!({"tokens_revoked": restored.tokens, "denials_added": restored.denials}))?,
-        false => output.line(&format!(
-            "restored; {} open tokens are revoked, {} denials were added. Certificates that were issued since the backup \
-             are accepted when their owners connect",
-            restored.tokens, restored.denials
+    let restored = match args.dry_run {
+        true => check_restore(options, now)?,
+        false => restore(&options, now)?,
+    };
+    let (tokens, denials) = (restored.tokens, restored.denials);
+    match (args.state.json, args.dry_run) {
+        (true, dry_run) => output
+            .object(json!({"tokens_revoked": tokens, "denials_added": denials, "dry_run": dry_run}))?,
+        (false, true) => output.line(&format!(
+            "the backup can be restored; {tokens} open tokens would be revoked, {denials} denials would be added"
+        ))?,
+        (false, false) => output.line(&format!(
+            "restored; {tokens} open tokens are revoked, {denials} denials were added. Certificates that were issued since \
+             the backup are accepted when their owners connect. The clusters report that the audit log was cut, until a root \
+             signs the trust bundle again (`pki bundle sign`)"
         ))?,
     }
     Ok(0)

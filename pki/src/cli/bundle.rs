@@ -145,6 +145,9 @@ pub struct RootCreateArgs {
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
+    /// Print what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// A label becomes part of a file name.
@@ -184,8 +187,20 @@ pub(super) fn root(
     let folder = folder(&args.root_out, &args.trust_domain, passphrase);
     // The passphrase of the existing roots, so that one passphrase opens all of them.
     folder.load("active")?;
+    let path = folder.certificate(&args.label);
+    if args.dry_run {
+        let exists = path.exists();
+        return match args.json {
+            true => output.object(
+                json!({"certificate": path.display().to_string(), "exists": exists, "dry_run": true}),
+            ),
+            false if exists => output.line(&format!("{}: exists; nothing would be changed", path.display())),
+            false => output.line(&format!("would create a root in {}", path.display())),
+        }
+        .map(|()| 0);
+    }
     let root = folder.load_or_create(&args.label, now, Argon2Cost::STRONG)?;
-    let (path, pin) = (folder.certificate(&args.label), root.pin().to_string());
+    let pin = root.pin().to_string();
     match args.json {
         true => output.object(json!({"certificate": path.display().to_string(), "pin": pin}))?,
         false => output.line(&format!("{}: root {pin}", path.display()))?,

@@ -152,7 +152,7 @@ fn revoke_issuer(
     let (bundle, held) = (issuer.bundle(), issuer.denylists(now)?);
     let root = root.load(bundle.trust_domain())?;
     let bytes = deny_issuer(&root, &bundle, held.root(), pin, &args.reason, now)?;
-    issuer.install_root_denylist(&bytes, now)?;
+    issuer.install_root_denylist(&bytes, false, now)?;
     match args.state.json {
         true => output.object(json!({"issuer": pin.to_string(), "denied": true})),
         false => output.line(&format!(

@@ -41,6 +41,9 @@ pub struct PushArgs {
     /// How long to wait for the gateways; 0s does not wait
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     wait: Duration,
+    /// Print what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Arguments of `pki denylist install`.
@@ -50,6 +53,9 @@ pub struct InstallArgs {
     state: StateArgs,
     /// The denylist
     file: PathBuf,
+    /// Print what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Arguments of `pki denylist export`.
@@ -60,6 +66,9 @@ pub struct ExportArgs {
     /// File to write to
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Print what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 pub(super) fn run(
@@ -72,7 +81,7 @@ pub(super) fn run(
         DenylistCommand::Push(args) => push(args, output, now),
         DenylistCommand::Status(args) => status(args, output, now),
         DenylistCommand::Install(args) => install(args, output, now),
-        DenylistCommand::Export(args) => export(args, output, now),
+        DenylistCommand::Export(args) => export(args, output),
     }
 }
 
@@ -142,6 +151,15 @@ fn subject_of(subject: &DenySubject) -> (&'static str, String) {
 
 fn push(args: &PushArgs, output: &mut CommandOutput<'_>, now: SystemTime) -> Result<u8, PkiError> {
     let issuer = Issuer::open(&args.state.state)?;
+    if args.dry_run {
+        let gateways = issuer.connected_gateways()?;
+        match args.state.json {
+            true => output.object(json!({"dry_run": true, "connected_gateways": gateways}))?,
+            false => output
+                .line(&format!("would sign the next denylist, and wait for {gateways} connected gateways"))?,
+        }
+        return Ok(0);
+    }
     issuer.sign_denylist(now)?;
     let began = Instant::now();
     loop {
@@ -203,21 +221,28 @@ fn print_status(
 fn install(args: &InstallArgs, output: &mut CommandOutput<'_>, now: SystemTime) -> Result<u8, PkiError> {
     let bytes = read_bounded(&args.file, identity::MAX_DENYLIST_BYTES as u64)
         .map_err(PkiError::io("read", &args.file))?;
-    let changed = Issuer::open(&args.state.state)?.install_root_denylist(&bytes, now)?;
-    match args.state.json {
-        true => output.object(json!({"changed": changed}))?,
-        false => output.line(if changed { "installed" } else { "already in use; nothing was changed" })?,
+    let changed = Issuer::open(&args.state.state)?.install_root_denylist(&bytes, args.dry_run, now)?;
+    match (args.state.json, changed) {
+        (true, _) => output.object(json!({"changed": changed, "dry_run": args.dry_run}))?,
+        (false, false) => output.line("already in use; nothing was changed")?,
+        (false, true) => output.line(if args.dry_run { "would be installed" } else { "installed" })?,
     }
     Ok(0)
 }
 
-fn export(args: &ExportArgs, output: &mut CommandOutput<'_>, now: SystemTime) -> Result<u8, PkiError> {
-    let held = Issuer::open(&args.state.state)?.denylists(now)?;
+fn export(args: &ExportArgs, output: &mut CommandOutput<'_>) -> Result<u8, PkiError> {
+    let held = Issuer::open(&args.state.state)?.stored_denylists()?;
     let list = held.root().ok_or_else(|| PkiError::NotFound("no root has signed a denylist yet".into()))?;
-    write_public(&args.out, list.as_bytes()).map_err(PkiError::io("write", &args.out))?;
-    match args.state.json {
-        true => output.object(json!({"number": list.number(), "file": args.out.display().to_string()}))?,
-        false => output.line(&format!("{}: denylist {}", args.out.display(), list.number()))?,
+    let (out, number) = (args.out.display(), list.number());
+    if !args.dry_run {
+        write_public(&args.out, list.as_bytes()).map_err(PkiError::io("write", &args.out))?;
+    }
+    match (args.state.json, args.dry_run) {
+        (true, dry_run) => {
+            output.object(json!({"number": number, "file": out.to_string(), "dry_run": dry_run}))?
+        }
+        (false, true) => output.line(&format!("would write denylist {number} to {out}"))?,
+        (false, false) => output.line(&format!("{out}: denylist {number}"))?,
     }
     Ok(0)
 }

@@ -44,6 +44,9 @@ pub struct RequestArgs {
     /// File to write the request to
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Print what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Arguments of `pki issuer sign`.
@@ -69,6 +72,9 @@ pub struct SignArgs {
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
+    /// Print what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Arguments of `pki issuer install`.
@@ -97,6 +103,9 @@ pub struct RenewArgs {
     /// passphrase
     #[arg(long, value_name = "FILE")]
     root_passphrase_file: Option<PathBuf>,
+    /// Print what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 pub(super) fn run(
@@ -117,11 +126,12 @@ pub(super) fn run(
             }
         }
         IssuerCommand::Request(args) => {
-            issuing::request(&args.state.state, &args.out)?;
+            issuing::request(&args.state.state, &args.out, args.dry_run)?;
             let out = args.out.display();
-            match args.state.json {
-                true => output.object(json!({"request": out.to_string()}))?,
-                false => {
+            match (args.state.json, args.dry_run) {
+                (true, dry_run) => output.object(json!({"request": out.to_string(), "dry_run": dry_run}))?,
+                (false, true) => output.line(&format!("would write {out}"))?,
+                (false, false) => {
                     output.line(&format!("{out}: sign it with `pki issuer sign` where the roots are"))?
                 }
             }
@@ -132,9 +142,9 @@ pub(super) fn run(
             }
             let root = args.root.load(&args.trust_domain)?;
             let only = args.only_cluster.as_ref();
-            let until =
-                issuing::sign(&root, &args.trust_domain, &args.request, &args.out, args.life, only, now)?;
-            report(&args.out.display().to_string(), until, false, args.json, output)?;
+            let out = (!args.dry_run).then_some(args.out.as_path());
+            let until = issuing::sign(&root, &args.trust_domain, &args.request, out, args.life, only, now)?;
+            report(&args.out.display().to_string(), until, args.dry_run, args.json, output)?;
         }
         IssuerCommand::Install(args) => {
             let until = issuing::install(&args.state.state, &args.file, args.dry_run, now)?;
@@ -165,13 +175,6 @@ fn renew(args: &RenewArgs, output: &mut CommandOutput<'_>, now: SystemTime) -> R
         root_out: args.root_out.clone(),
         passphrase: read_passphrase(args.root_passphrase_file.as_deref(), false)?,
     };
-    let until = utc(renew_issuer(&options, now)?);
-    if args.state.json {
-        output.object(json!({"issuer_not_after": until}))?;
-    } else {
-        output.line(&format!(
-            "issuing CA     valid until {until}; a running gateway uses it without a restart"
-        ))?;
-    }
-    Ok(())
+    let until = renew_issuer(&options, args.dry_run, now)?;
+    report("a running gateway uses it without a restart", until, args.dry_run, args.state.json, output)
 }

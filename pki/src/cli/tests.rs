@@ -1,5 +1,6 @@
 mod book;
 mod bundles;
+mod dry_run;
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
@@ -178,14 +179,17 @@ fn tokens_are_revoked_by_id_with_an_exit_code_for_each_case() {
     let state = state.to_str().unwrap();
     let tokens = object(&["token", "list", "--state", state, "--json"]);
     let id = tokens["tokens"][0]["id"].as_str().unwrap();
-    assert_eq!(pki(&["token", "revoke", "--state", state, id]), (0, "revoked\n".into()));
-    assert_eq!(pki(&["token", "revoke", "--state", state, id]).0, 0);
-    assert_eq!(pki(&["token", "revoke", "--state", state, "0123"]).0, 3);
+    let revoke = |id: &str| pki(&["token", "revoke", "--state", state, "--yes", id]);
+    let (code, printed) = pki(&["token", "revoke", "--state", state, "--dry-run", id]);
+    assert_eq!((code, printed.as_str()), (0, "would be revoked\n"));
+    assert_eq!(revoke(id), (0, "revoked\n".into()));
+    assert_eq!(revoke(id), (0, "already revoked; nothing was changed\n".into()));
+    assert_eq!(revoke("0123").0, 3);
     let token = test.token("eu-1");
     test.issuer().enrol(token.secret(), KeyAndCsr::generate().unwrap().csr_der(), test.now).unwrap();
     let tokens = object(&["token", "list", "--state", state, "--json"]);
     let used = tokens["tokens"][1]["id"].as_str().unwrap();
-    assert_eq!(pki(&["token", "revoke", "--state", state, used]).0, 5);
+    assert_eq!(revoke(used).0, 5);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{
     authority::utc,
-    cli::{look, output::CommandOutput, state::StateArgs},
+    cli::{confirm::ConfirmArgs, look, output::CommandOutput, state::StateArgs},
     error::PkiError,
     inventory::{Inventory, StateDir},
     issuer::{Issuer, NewToken},
@@ -81,6 +81,8 @@ pub struct RevokeArgs {
     state: StateArgs,
     /// Id of the token, as `pki token list` prints it
     id: String,
+    #[command(flatten)]
+    confirm: ConfirmArgs,
 }
 
 pub(super) fn run(
@@ -116,11 +118,15 @@ fn create(args: &CreateArgs, output: &mut CommandOutput<'_>, now: SystemTime) ->
         "cluster": new.cluster.as_str(), "environment": new.environment, "expires_at": expires_at,
     });
     if let Some(path) = &args.out {
-        let line = zeroize::Zeroizing::new(format!("{}\n", text.expose()));
+        let line = zeroize::Zeroizing::new([text.expose(), "\n"].concat());
         write_private(path, line.as_bytes()).map_err(PkiError::io("write", path))?;
         object["file"] = json!(path.display().to_string());
     } else if args.state.json {
-        object["token"] = json!(text.expose());
+        // No character of a token is escaped in JSON. The object itself would keep a copy of it.
+        let rest = object.to_string();
+        let rest = rest.strip_prefix('{').unwrap_or(&rest);
+        let line = ["{\"token\":\"", text.expose(), "\",\"v\":1,", rest].concat();
+        return output.line(&zeroize::Zeroizing::new(line));
     } else {
         // Nothing else is printed to standard output, for `isthmus gateway --join "$(isthmus pki token create
         // ...)"`.
@@ -162,11 +168,24 @@ fn list(args: &StateArgs, output: &mut CommandOutput<'_>, now: SystemTime) -> Re
 }
 
 fn revoke(args: &RevokeArgs, output: &mut CommandOutput<'_>, now: SystemTime) -> Result<(), PkiError> {
-    let changed = Inventory::open(&StateDir::new(&args.state.state))?.revoke_token(&args.id, now)?;
+    let mut inventory = Inventory::open(&StateDir::new(&args.state.state))?;
+    let would_change = inventory.check_revocable(&args.id)?;
+    let changed = match args.confirm.dry_run || !would_change {
+        true => would_change,
+        false => {
+            args.confirm.confirm(&format!("revoking token {}", args.id), &args.id)?;
+            inventory.revoke_token(&args.id, now)?
+        }
+    };
     if args.state.json {
-        return output.object(json!({"id": args.id, "changed": changed}));
+        let dry_run = args.confirm.dry_run;
+        return output.object(json!({"id": args.id, "changed": changed, "dry_run": dry_run}));
     }
-    output.line(if changed { "revoked" } else { "already revoked; nothing was changed" })
+    output.line(match (changed, args.confirm.dry_run) {
+        (false, _) => "already revoked; nothing was changed",
+        (true, true) => "would be revoked",
+        (true, false) => "revoked",
+    })
 }
 
 /// Parses a duration as Prometheus writes it, with one unit: `90s`, `15m`, `24h`.

@@ -7,6 +7,7 @@
 use crate::{
     cluster_bundle::{BundleFile, ClusterBundle, annotations, text::quoted},
     error::PkiError,
+    token::JoinToken,
 };
 
 /// What the chart renders for one gateway.
@@ -47,7 +48,7 @@ pub(super) fn kubernetes(bundle: &ClusterBundle<'_>) -> Vec<BundleFile> {
         "# Cluster {} joins the mesh of {}: kubectl apply --server-side --namespace NAMESPACE --filename THIS_FILE\n",
         bundle.cluster, bundle.trust_domain
     );
-    vec![BundleFile::secret("secret.yaml", secret(bundle)), BundleFile::open("isthmus.yaml", head + &objects)]
+    vec![secret(bundle), BundleFile::open("isthmus.yaml", head + &objects)]
 }
 
 /// A values file for the chart `isthmus-client`, and the Secret that it names.
@@ -70,19 +71,14 @@ join:
         quoted(bundle.environment),
         quoted(bundle.trust_domain.as_str()),
     );
-    vec![BundleFile::open("values.yaml", values), BundleFile::secret("secret.yaml", secret(bundle))]
+    vec![BundleFile::open("values.yaml", values), secret(bundle)]
 }
 
 /// The Secret can be deleted after the gateways have joined. It has the labels of the other objects, so that what is left of a release is
 /// found by them.
-fn secret(bundle: &ClusterBundle<'_>) -> String {
-    let ids: Vec<String> = bundle.tokens().map(crate::token::JoinToken::id).collect();
-    let keys: String = bundle
-        .tokens()
-        .enumerate()
-        .map(|(at, token)| format!("  token-{at}: {}\n", quoted(token.to_text().expose())))
-        .collect();
-    format!(
+fn secret(bundle: &ClusterBundle<'_>) -> BundleFile {
+    let ids: Vec<String> = bundle.tokens().map(JoinToken::id).collect();
+    let head = format!(
         "---
 apiVersion: v1
 kind: Secret
@@ -98,10 +94,18 @@ metadata:
     {}: {}
 type: Opaque
 stringData:
-{keys}",
+",
         annotations::TOKEN_ID,
         quoted(&ids.join(",")),
         annotations::TOKEN_END,
         quoted(&bundle.expires_at),
-    )
+    );
+    let keys: Vec<String> = (0..bundle.gateways()).map(|at| format!("  token-{at}: \"")).collect();
+    let tokens: Vec<_> = bundle.tokens().map(JoinToken::to_text).collect();
+    let mut parts = vec![head.as_str()];
+    for (key, token) in keys.iter().zip(&tokens) {
+        // No character of a token has a meaning in a YAML scalar.
+        parts.extend([key.as_str(), token.expose(), "\"\n"]);
+    }
+    BundleFile::secret("secret.yaml", &parts)
 }

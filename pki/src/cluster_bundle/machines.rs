@@ -22,7 +22,7 @@ pub(super) fn systemd(bundle: &ClusterBundle<'_>) -> Vec<BundleFile> {
         BundleFile::open("isthmus-gateway.service", GATEWAY_UNIT.to_owned()),
         BundleFile::open("isthmus-scrape.service", SCRAPE_UNIT.to_owned()),
         BundleFile::open("group.conf", GROUP.to_owned()),
-        BundleFile::secret(TOKEN_FILE, format!("{}\n", bundle.token.to_text().expose())),
+        BundleFile::secret(TOKEN_FILE, &[bundle.token.to_text().expose(), "\n"]),
     ]
 }
 
@@ -34,7 +34,7 @@ pub(super) fn compose(bundle: &ClusterBundle<'_>) -> Vec<BundleFile> {
         BundleFile::open("compose.yaml", compose_yaml(bundle)),
         BundleFile::open("gateway.yaml", gateway_yaml(bundle, "scraper:10901")),
         BundleFile::open("prometheus.yml", prometheus_yaml(bundle, ["localhost:10902", "gateway:10942"])),
-        BundleFile::secret(TOKEN_FILE, format!("{}\n", bundle.token.to_text().expose())),
+        BundleFile::secret(TOKEN_FILE, &[bundle.token.to_text().expose(), "\n"]),
     ]
 }
 

@@ -50,7 +50,7 @@ impl Delivery {
         let passphrase = self.pki.options().passphrase;
         let options =
             RenewIssuerOptions { state: self.pki.state(), root_out: self.pki.root_out(), passphrase };
-        renew_issuer(&options, now).unwrap();
+        renew_issuer(&options, false, now).unwrap();
         self.deliver();
     }
 

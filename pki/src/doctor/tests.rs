@@ -64,3 +64,37 @@ fn readable_keys_damaged_files_and_an_altered_log_are_critical() {
 
     assert_eq!(examine(&TestPki::empty().state(), pki.now).unwrap_err().exit_code(), 3);
 }
+
+/// A gateway has kept a head of the log. Then the end of the log is cut, the table emptied, or the chain computed again.
+#[test]
+fn a_log_without_the_head_that_a_gateway_keeps_is_critical() {
+    let pki = TestPki::new();
+    let issuer = pki.issuer();
+    pki.token("eu-1");
+    let head = issuer.sign_audit_head(pki.now).unwrap().unwrap();
+    let report = crate::GatewayReport {
+        id: "spiffe://test.example/cluster/eu-1/gateway".into(),
+        audit_number: head.number(),
+        audit_hash: head.hash().into(),
+        ..Default::default()
+    };
+    issuer.gateway_reported(&report, pki.now).unwrap();
+    let of_log = || -> Vec<_> {
+        let findings = examine(&pki.state(), pki.now).unwrap().into_iter();
+        let critical = findings.filter(|f| f.severity == Severity::Critical && f.check == "audit log");
+        critical.map(|finding| finding.text).collect()
+    };
+    assert_eq!(of_log(), Vec::<String>::new());
+    pki.token("eu-2");
+    assert_eq!(of_log(), Vec::<String>::new(), "the log has grown");
+    let db = rusqlite::Connection::open(pki.state().join("inventory.db")).unwrap();
+    db.execute_batch("DROP TRIGGER audit_is_not_cut; DELETE FROM audit WHERE number > 1").unwrap();
+    let found = of_log();
+    assert!(found.len() == 1 && found[0].contains("entries were removed or rewritten"), "{found:?}");
+    // Other changes follow, so that the log is longer than before.
+    for cluster in ["eu-3", "eu-4", "eu-5"] {
+        pki.token(cluster);
+    }
+    assert!(issuer.audit_entries().unwrap() > head.number());
+    assert_eq!(of_log().len(), 1, "its chain is intact, and it is another one");
+}

@@ -31,6 +31,7 @@ fn root_keys_are_not_in_the_state_directory() {
     let (path, trust_domain, passphrase) = (pki.root_out(), options.trust_domain, options.passphrase);
     let active = RootFolder { path, trust_domain, passphrase }.load("active");
     let key = active.unwrap().key_der();
+    let key = key.expose();
     for entry in fs::read_dir(pki.state()).unwrap() {
         let content = fs::read(entry.unwrap().path()).unwrap();
         assert!(
@@ -146,7 +147,7 @@ fn certificates_of_the_old_issuing_ca_stay_valid_after_a_renewal() {
         passphrase: Secret::new(crate::testing::PASSPHRASE.into()),
     };
     let later = pki.now + std::time::Duration::from_secs(25 * 86_400);
-    let until = renew_issuer(&options(pki.root_out()), later).unwrap();
+    let until = renew_issuer(&options(pki.root_out()), false, later).unwrap();
     let issuer = Issuer::open(&pki.state()).unwrap();
     assert_eq!(until, issuer.not_after());
     assert!(until > later + ISSUING_LIFE - std::time::Duration::from_secs(2));
@@ -156,8 +157,8 @@ fn certificates_of_the_old_issuing_ca_stay_valid_after_a_renewal() {
     pki.inventory().verify_audit(None).unwrap();
 
     let other = TestPki::new();
-    let error = renew_issuer(&options(other.root_out()), later).unwrap_err();
+    let error = renew_issuer(&options(other.root_out()), false, later).unwrap_err();
     assert!(error.to_string().contains("is not in the trust bundle"), "{error}");
-    let error = renew_issuer(&options(pki.dir.path().join("nowhere")), later).unwrap_err();
+    let error = renew_issuer(&options(pki.dir.path().join("nowhere")), false, later).unwrap_err();
     assert_eq!(error.exit_code(), 3, "{error}");
 }

@@ -7,17 +7,25 @@
 //!
 //! with `n` and the lengths as 8 bytes, big endian. An entry that is altered, added or removed in the middle
 //! breaks the chain. The chain alone cannot detect that the end was truncated or that the whole log was
-//! rewritten. To detect this, note the head that `pki audit verify` prints in another place, and pass it to a
-//! later run with `--head`.
+//! rewritten. To detect this, the gateways of the clusters keep signed heads (`issuer/audit.rs`); and a head that was noted in
+//! another place can be passed to `pki audit verify --head`.
 
-use std::{collections::BTreeSet, fmt, str::FromStr, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+    time::SystemTime,
+};
 
 use aws_lc_rs::digest;
 use identity::SpkiPin;
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde_json::Value;
 
 use crate::{authority::utc, error::PkiError, inventory::Inventory};
+
+/// The entry about the removal of certificates from the table.
+pub(super) const PRUNED: &str = "certificates pruned";
 
 /// The head of the log at some time: the number of entries and the hash of the last one. Its text form is
 /// `NUMBER:HASH`.
@@ -85,11 +93,7 @@ pub(super) fn append(
     event: &str,
     detail: &Value,
 ) -> Result<(), PkiError> {
-    let last = tx
-        .query_row("SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1", [], |row| {
-            Ok(AuditHead { number: row.get::<_, i64>(0)?.unsigned_abs(), hash: row.get(1)? })
-        })
-        .optional()?;
+    let last = last_head(tx)?;
     let by: String = tx.prepare_cached("SELECT name FROM temp.actor")?.query_row([], |row| row.get(0))?;
     let mut detail = detail.clone();
     detail["by"] = Value::from(by);
@@ -100,10 +104,30 @@ pub(super) fn append(
     Ok(())
 }
 
+fn last_head(db: &Connection) -> Result<Option<AuditHead>, PkiError> {
+    let mut statement = db.prepare_cached("SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1")?;
+    let head = statement.query_row([], |row| {
+        Ok(AuditHead { number: row.get::<_, i64>(0)?.unsigned_abs(), hash: row.get(1)? })
+    });
+    Ok(head.optional()?)
+}
+
 impl Inventory {
     /// Appends an entry in a transaction of its own.
     pub(crate) fn record(&mut self, now: SystemTime, event: &str, detail: &Value) -> Result<(), PkiError> {
         self.transaction(|tx| append(tx, now, event, detail))
+    }
+
+    /// The head of the log, which is not verified.
+    pub(crate) fn audit_head(&self) -> Result<AuditHead, PkiError> {
+        Ok(last_head(&self.db)?.unwrap_or_else(AuditHead::start))
+    }
+
+    /// The hash of an entry; `None` if the log has no such entry.
+    pub(crate) fn audit_hash_at(&self, number: u64) -> Result<Option<String>, PkiError> {
+        let Ok(number) = i64::try_from(number) else { return Ok(None) };
+        let mut statement = self.db.prepare_cached("SELECT hash FROM audit WHERE number = ?1")?;
+        Ok(statement.query_row([number], |row| row.get(0)).optional()?)
     }
 
     /// The event of the first entry.
@@ -145,25 +169,26 @@ impl Inventory {
     pub(crate) fn replay(&self) -> Result<usize, PkiError> {
         let mut statement = self.db.prepare("SELECT event, detail FROM audit ORDER BY number")?;
         let mut rows = statement.query([])?;
-        let (mut issued, mut used, mut pruned) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut issued, mut used) = (BTreeMap::new(), BTreeSet::new());
         while let Some(row) = rows.next()? {
             let (event, detail): (String, String) = (row.get(0)?, row.get(1)?);
             let detail: Value = serde_json::from_str(&detail).unwrap_or_default();
             let field = |name: &str| detail[name].as_str().unwrap_or_default().to_owned();
             match event.as_str() {
                 "certificate issued" | "certificate adopted" => {
-                    issued.insert((field("serial"), field("id"), field("key")));
+                    issued.insert((field("serial"), field("id"), field("key")), field("until"));
                 }
                 "token used" => {
                     used.insert(field("token"));
                 }
-                "certificate pruned" => {
-                    pruned.insert(field("serial"));
+                PRUNED => {
+                    let before = field("expired_before");
+                    issued.retain(|_, until| *until >= before);
                 }
                 _ => {}
             }
         }
-        issued.retain(|(serial, ..)| !pruned.contains(serial));
+        let issued: BTreeSet<_> = issued.into_keys().collect();
         let mut statement = self.db.prepare("SELECT serial, spiffe_id, spki FROM certificates")?;
         let table = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         let table: BTreeSet<(String, String, String)> = table.collect::<Result<_, _>>()?;

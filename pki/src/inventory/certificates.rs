@@ -1,6 +1,9 @@
 //! The issued certificates.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
 
 use identity::{CLOCK_SKEW, PeerIdentity, SpiffeId, SpkiPin};
 use rusqlite::{ErrorCode, OptionalExtension, Row, params};
@@ -128,6 +131,17 @@ impl Inventory {
             )?
             .execute(params![serial, utc(now), id.to_string()])?;
         Ok(())
+    }
+
+    /// The serial numbers of a certificate and of those that it was renewed from.
+    pub(crate) fn line_of(&self, serial: &str) -> Result<BTreeSet<String>, PkiError> {
+        let mut statement = self.db.prepare_cached(
+            "WITH RECURSIVE line (serial) AS (VALUES (?1) UNION
+             SELECT parent FROM certificates JOIN line USING (serial) WHERE parent IS NOT NULL)
+             SELECT serial FROM line",
+        )?;
+        let line = statement.query_map([serial], |row| row.get(0))?;
+        Ok(line.collect::<Result<_, _>>()?)
     }
 
     /// Looks for a copy before a certificate is renewed a second time.

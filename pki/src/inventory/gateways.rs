@@ -25,6 +25,10 @@ pub struct GatewayReport {
     pub bundle: u64,
     /// Why it refused the last list or bundle; empty if it did not.
     pub refused: String,
+    /// Number of the newest head of the audit log that it keeps; 0 without one.
+    pub audit_number: u64,
+    /// Hash of this head.
+    pub audit_hash: String,
 }
 
 /// A gateway in the inventory.
@@ -46,10 +50,10 @@ impl Inventory {
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.db
             .prepare_cached(
-                "INSERT INTO gateways (id, instance, remote, serial, denylist, root_denylist, bundle, refused, reported_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+                "INSERT INTO gateways (id, instance, remote, serial, denylist, root_denylist, bundle, refused, reported_at,
+                 audit_number, audit_hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
                  ON CONFLICT (id, instance) DO UPDATE SET remote = ?3, serial = ?4, denylist = ?5, root_denylist = ?6,
-                 bundle = ?7, refused = ?8, reported_at = ?9, disconnected_at = NULL",
+                 bundle = ?7, refused = ?8, reported_at = ?9, audit_number = ?10, audit_hash = ?11, disconnected_at = NULL",
             )?
             .execute(params![
                 report.id,
@@ -60,7 +64,9 @@ impl Inventory {
                 signed(report.root_denylist),
                 signed(report.bundle),
                 report.refused,
-                utc(now)
+                utc(now),
+                signed(report.audit_number),
+                report.audit_hash
             ])?;
         Ok(())
     }
@@ -87,8 +93,8 @@ impl Inventory {
     /// All gateways that have ever reported, by id.
     pub(crate) fn gateways(&self) -> Result<Vec<GatewayRecord>, PkiError> {
         let mut statement = self.db.prepare_cached(
-            "SELECT id, instance, remote, serial, denylist, root_denylist, bundle, refused, reported_at, disconnected_at
-             FROM gateways ORDER BY id, instance",
+            "SELECT id, instance, remote, serial, denylist, root_denylist, bundle, refused, reported_at, disconnected_at,
+             audit_number, audit_hash FROM gateways ORDER BY id, instance",
         )?;
         let number = |number: i64| number.unsigned_abs();
         let rows = statement.query_map([], |row| {
@@ -101,6 +107,8 @@ impl Inventory {
                 root_denylist: number(row.get(5)?),
                 bundle: number(row.get(6)?),
                 refused: row.get(7)?,
+                audit_number: number(row.get(10)?),
+                audit_hash: row.get(11)?,
             };
             Ok(GatewayRecord { report, reported_at: row.get(8)?, disconnected_at: row.get(9)? })
         })?;

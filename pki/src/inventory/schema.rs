@@ -5,7 +5,8 @@ use rusqlite::{Connection, Transaction, params};
 
 use crate::error::PkiError;
 
-const VERSION: i64 = 2;
+/// The format of the tables.
+pub(super) const VERSION: i64 = 3;
 
 const TABLES: &str = "
 CREATE TABLE settings (
@@ -96,11 +97,18 @@ CREATE TABLE gateways (
 ) STRICT;
 ";
 
+/// What format 3 adds to format 2.
+const THIRD: &str = "
+ALTER TABLE gateways ADD COLUMN audit_number INTEGER NOT NULL DEFAULT 0;    -- the newest head that it keeps
+ALTER TABLE gateways ADD COLUMN audit_hash TEXT NOT NULL DEFAULT '';
+";
+
 /// Creates the tables unless they exist.
 pub(super) fn create(tx: &Transaction<'_>, domain: &TrustDomain, cluster: &Name) -> Result<(), PkiError> {
     if format_of(tx)? == 0 {
         tx.execute_batch(TABLES)?;
         tx.execute_batch(SECOND)?;
+        tx.execute_batch(THIRD)?;
         let mut insert = tx.prepare("INSERT INTO settings (key, value) VALUES (?1, ?2)")?;
         insert.execute(params!["trust_domain", domain.as_str()])?;
         insert.execute(params!["cluster", cluster.as_str()])?;
@@ -111,8 +119,12 @@ pub(super) fn create(tx: &Transaction<'_>, domain: &TrustDomain, cluster: &Name)
 
 /// Converts the tables of an earlier program.
 pub(super) fn upgrade(tx: &Transaction<'_>) -> Result<(), PkiError> {
-    if format_of(tx)? == 1 {
+    let format = format_of(tx)?;
+    if format == 1 {
         tx.execute_batch(SECOND)?;
+    }
+    if (1..VERSION).contains(&format) {
+        tx.execute_batch(THIRD)?;
         tx.pragma_update(None, "user_version", VERSION)?;
     }
     Ok(())

@@ -1,4 +1,9 @@
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::SystemTime};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use rusqlite::params;
 
@@ -202,4 +207,82 @@ fn an_inventory_of_the_first_format_is_converted_with_its_clusters() {
     assert_eq!(pki.inventory().certificates().unwrap().len(), 2);
     pki.issuer().denylists(pki.now).unwrap();
     pki.inventory().verify_audit(None).unwrap();
+}
+
+#[test]
+fn certificates_that_expired_long_ago_are_pruned_and_the_log_still_agrees() {
+    let pki = pki_with_two_clusters();
+    let mut inventory = pki.inventory();
+    let head = inventory.verify_audit(None).unwrap();
+    let days = |days: u64| Duration::from_secs(days * 86_400);
+    let error = inventory.prune(days(44), false, pki.now).unwrap_err();
+    assert!(error.exit_code() == 2 && error.to_string().contains("at least 45 days"), "{error}");
+    assert_eq!(inventory.prune(days(45), false, pki.now + days(45)).unwrap().certificates, 0);
+    assert_eq!(inventory.verify_audit(None).unwrap(), head, "nothing was removed, and nothing is recorded");
+
+    let later = pki.now + days(47);
+    let next = pki.issuer();
+    let token = next.create_token(&crate::testing::new_token("eu-2"), pki.now + days(20)).unwrap();
+    let csr = KeyAndCsr::generate().unwrap();
+    next.enrol(token.secret(), csr.csr_der(), pki.now + days(20)).unwrap();
+    assert_eq!(inventory.prune(days(45), true, later).unwrap().certificates, 2);
+    assert_eq!(inventory.certificates().unwrap().len(), 3, "a dry run removes nothing");
+    assert_eq!(inventory.prune(days(45), false, later).unwrap().certificates, 2);
+    let left: Vec<_> = inventory.certificates().unwrap().into_iter().map(|cert| cert.spiffe_id).collect();
+    assert_eq!(left, ["spiffe://test.example/cluster/eu-2/gateway"]);
+    // The log has all its entries and one more, and is compared with what is left.
+    assert_eq!(inventory.verify_audit(Some(&head)).unwrap().number, head.number + 5);
+    assert_eq!(inventory.replay().unwrap(), 4, "a certificate and three used tokens");
+    assert_eq!(inventory.prune(days(45), false, later).unwrap().certificates, 0, "again");
+
+    // A certificate that an attacker removes is still missed.
+    drop(inventory);
+    tamper(&pki, "DELETE FROM certificates");
+    assert!(pki.inventory().replay().unwrap_err().to_string().contains("not in both"));
+}
+
+#[test]
+fn files_that_the_log_does_not_know_are_found() {
+    let check = |change: &dyn Fn(&TestPki), expected: Option<&str>| {
+        let pki = pki_with_two_clusters();
+        change(&pki);
+        let agreed = pki.issuer().check_agreement().map_err(|e| e.to_string());
+        match expected {
+            None => assert_eq!(agreed, Ok(())),
+            Some(expected) => {
+                assert!(agreed.as_ref().is_err_and(|e| e.contains(expected)), "{expected}: {agreed:?}")
+            }
+        }
+    };
+    let other = TestPki::new();
+    let take = |pki: &TestPki, file: &str| {
+        fs::copy(other.state().join(file), pki.state().join(file)).unwrap();
+    };
+    check(&|_| {}, None);
+    check(&|pki| take(pki, "issuer.pem"), Some("does not know the issuing CA"));
+    check(&|pki| take(pki, "bundle.pem"), Some("does not know the roots of bundle.pem"));
+    check(
+        &|pki| tamper(pki, "UPDATE settings SET value = 'us-9' WHERE key = 'cluster'"),
+        Some("the inventory is for us-9 of test.example"),
+    );
+    check(&|pki| tamper(pki, "DELETE FROM audit"), Some("does not begin with the creation"));
+    // A log that an earlier program began.
+    let older = "UPDATE audit SET detail = json_remove(detail, '$.key') WHERE number = 1";
+    check(&|pki| tamper(pki, older), None);
+}
+
+#[test]
+fn an_inventory_of_an_earlier_program_is_converted() {
+    let pki = pki_with_two_clusters();
+    let db = Connection::open(pki.state().join("inventory.db")).unwrap();
+    db.execute_batch(
+        "ALTER TABLE gateways DROP COLUMN audit_number; ALTER TABLE gateways DROP COLUMN audit_hash;
+         INSERT INTO gateways VALUES ('id', 'instance', 'remote', '4f', 1, 0, 1, '', '2026-01-01T00:00:00Z', NULL);
+         PRAGMA user_version = 2;",
+    )
+    .unwrap();
+    drop(db);
+    let gateways = pki.inventory().gateways().unwrap();
+    assert_eq!((gateways[0].report.audit_number, gateways[0].report.audit_hash.as_str()), (0, ""));
+    assert_eq!(schema::format_of(&pki.inventory().db).unwrap(), 3);
 }

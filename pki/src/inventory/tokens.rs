@@ -121,17 +121,29 @@ impl Inventory {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Revokes an unused token. Returns whether the token was changed; revoking it again changes nothing.
-    pub(crate) fn revoke_token(&mut self, id: &str, now: SystemTime) -> Result<bool, PkiError> {
-        let found = self.tokens()?.into_iter().find(|token| token.id == id);
-        match found {
+    /// Whether a token can be revoked; `false` if it was revoked before.
+    ///
+    /// # Errors
+    /// [`PkiError::NotFound`] for an unknown token, [`PkiError::Conflict`] for one that was used.
+    pub(crate) fn check_revocable(&self, id: &str) -> Result<bool, PkiError> {
+        match self.tokens()?.into_iter().find(|token| token.id == id) {
             None => {
-                return Err(PkiError::NotFound(format!(
-                    "token {id:?} does not exist; `pki token list` prints the ids"
-                )));
+                let why = format!("token {id:?} does not exist; `pki token list` prints the ids");
+                Err(PkiError::NotFound(why))
             }
-            Some(TokenRecord { revoked_at: Some(_), .. }) => return Ok(false),
-            Some(_) => {}
+            Some(TokenRecord { revoked_at: Some(_), .. }) => Ok(false),
+            Some(TokenRecord { used_at: Some(_), .. }) => Err(used(id)),
+            Some(_) => Ok(true),
+        }
+    }
+
+    /// Revokes an unused token. Returns whether the token was changed; revoking it again changes nothing.
+    ///
+    /// # Errors
+    /// Those of [`Inventory::check_revocable`].
+    pub(crate) fn revoke_token(&mut self, id: &str, now: SystemTime) -> Result<bool, PkiError> {
+        if !self.check_revocable(id)? {
+            return Ok(false);
         }
         self.transaction(|tx| {
             let changed = tx.execute(
@@ -139,13 +151,18 @@ impl Inventory {
                  WHERE substr(secret_sha256, 1, 16) = ?1 AND used_at IS NULL AND revoked_at IS NULL",
                 params![id, utc(now)],
             )?;
+            // It was used between the two.
             if changed == 0 {
-                return Err(PkiError::Conflict(format!("token {id} was already used and cannot be revoked")));
+                return Err(used(id));
             }
             audit::append(tx, now, "token revoked", &json!({"token": id}))?;
             Ok(true)
         })
     }
+}
+
+fn used(id: &str) -> PkiError {
+    PkiError::Conflict(format!("token {id} was already used and cannot be revoked"))
 }
 
 /// Finds out why the compare-and-swap failed, and records it.

@@ -67,19 +67,31 @@ impl Issuer {
         self.denylists_after(now, true)
     }
 
-    fn denylists_after(&self, now: SystemTime, always: bool) -> Result<HeldDenylists, PkiError> {
-        let (authority, bundle) = (self.authority.get(), self.bundle());
-        let damaged = |e| PkiError::Integrity(format!("inventory: a stored denylist: {e}"));
-        let load = |kind| {
-            let bytes = self.inventory().signed_denylist(kind)?;
-            let parse = |bytes: Vec<u8>| SignedDenylist::parse(&bytes, &bundle, None).map_err(damaged);
-            bytes.map(parse).transpose()
-        };
+    /// The denylists as they are stored; signs none.
+    pub(crate) fn stored_denylists(&self) -> Result<HeldDenylists, PkiError> {
         let mut held = HeldDenylists::default();
-        if let Some(root) = load(ListKind::Root)? {
+        if let Some(root) = self.stored_denylist(ListKind::Root)? {
             held.offer(root).map_err(damaged)?;
         }
-        let stored = load(ListKind::Issuer)?;
+        if let Some(issuer) = self.stored_denylist(ListKind::Issuer)? {
+            offer(&mut held, issuer)?;
+        }
+        Ok(held)
+    }
+
+    fn stored_denylist(&self, kind: ListKind) -> Result<Option<SignedDenylist>, PkiError> {
+        let bytes = self.inventory().signed_denylist(kind)?;
+        let parse = |bytes: Vec<u8>| SignedDenylist::parse(&bytes, &self.bundle(), None).map_err(damaged);
+        bytes.map(parse).transpose()
+    }
+
+    fn denylists_after(&self, now: SystemTime, always: bool) -> Result<HeldDenylists, PkiError> {
+        let (authority, bundle) = (self.authority.get(), self.bundle());
+        let mut held = HeldDenylists::default();
+        if let Some(root) = self.stored_denylist(ListKind::Root)? {
+            held.offer(root).map_err(damaged)?;
+        }
+        let stored = self.stored_denylist(ListKind::Issuer)?;
         let entries = self.inventory().deny_entries(now)?;
         let is_current = |list: &SignedDenylist| {
             let age = now.duration_since(list.signed_at()).unwrap_or_default();
@@ -92,11 +104,8 @@ impl Issuer {
             Some(list) if now >= authority.not_after() => list,
             _ => self.sign(&authority, &bundle, &entries, now)?,
         };
-        match held.offer(issuer) {
-            // The issuing CA is denied: its list counts for nothing, and that it is denied counts.
-            Ok(_) | Err(identity::DenylistError::DeniedSigner) => Ok(held),
-            Err(e) => Err(damaged(e)),
-        }
+        offer(&mut held, issuer)?;
+        Ok(held)
     }
 
     fn sign(
@@ -117,23 +126,44 @@ impl Issuer {
         SignedDenylist::parse(&bytes, bundle, Some(now)).map_err(|e| PkiError::Failed(e.to_string()))
     }
 
-    /// Stores a denylist that a root has signed. Returns whether it differs from the one before.
+    /// Stores a denylist that a root has signed; with `dry_run`, only checks it. Returns whether it differs from the one before.
     ///
     /// # Errors
     /// [`PkiError::Refused`] when it is not one, or is not newer than the one in use.
-    pub fn install_root_denylist(&self, bytes: &[u8], now: SystemTime) -> Result<bool, PkiError> {
+    pub fn install_root_denylist(
+        &self,
+        bytes: &[u8],
+        dry_run: bool,
+        now: SystemTime,
+    ) -> Result<bool, PkiError> {
         let refused = |e: identity::DenylistError| PkiError::Refused(e.to_string());
         let list = SignedDenylist::parse(bytes, &self.bundle(), Some(now)).map_err(refused)?;
         if !matches!(list.signer(), DenylistSigner::Root(_)) {
             return Err(PkiError::Refused("the denylist is not signed by a root".into()));
         }
-        let mut held = self.denylists(now)?;
+        let mut held = self.stored_denylists()?;
         if !held.offer(list.clone()).map_err(refused)? {
             return Ok(false);
+        }
+        if dry_run {
+            return Ok(true);
         }
         self.changed()
             .replace_denylist(ListKind::Root, now, |_| Ok(Some((list.number(), bytes.to_vec()))))?;
         Ok(true)
+    }
+}
+
+fn damaged(e: identity::DenylistError) -> PkiError {
+    PkiError::Integrity(format!("inventory: a stored denylist: {e}"))
+}
+
+/// Adds the list of the issuing CA to that of a root.
+fn offer(held: &mut HeldDenylists, issuer: SignedDenylist) -> Result<(), PkiError> {
+    match held.offer(issuer) {
+        // The issuing CA is denied: its list counts for nothing, and that it is denied counts.
+        Ok(_) | Err(identity::DenylistError::DeniedSigner) => Ok(()),
+        Err(e) => Err(damaged(e)),
     }
 }
 

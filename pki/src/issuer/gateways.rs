@@ -18,6 +18,8 @@ pub(crate) struct GatewayStatus {
     pub(crate) disconnected_at: Option<String>,
     /// Whether it has the current denylists and the current bundle.
     pub(crate) is_current: bool,
+    /// Whether the audit log contains the head that it keeps.
+    pub(crate) log_is_whole: bool,
 }
 
 impl GatewayStatus {
@@ -44,6 +46,15 @@ impl Issuer {
         self.inventory().gateway_left(gateway, now)
     }
 
+    /// How many gateways are connected.
+    ///
+    /// # Errors
+    /// When the inventory cannot be read.
+    pub(crate) fn connected_gateways(&self) -> Result<usize, PkiError> {
+        let gateways = self.inventory().gateways()?;
+        Ok(gateways.iter().filter(|gateway| gateway.disconnected_at.is_none()).count())
+    }
+
     /// What each gateway has in use, compared with what it should have.
     ///
     /// # Errors
@@ -53,14 +64,17 @@ impl Issuer {
         let number = |list: Option<&SignedDenylist>| list.map_or(0, SignedDenylist::number);
         let (issuer, root) = (number(held.issuer()), number(held.root()));
         let bundle = self.bundle().sequence();
-        let gateways = self.inventory().gateways()?;
-        let status = gateways.into_iter().map(|gateway| {
+        let inventory = self.inventory();
+        let status = inventory.gateways()?.into_iter().map(|gateway| -> Result<GatewayStatus, PkiError> {
             let report = &gateway.report;
+            let kept = inventory.audit_hash_at(report.audit_number)?;
+            let log_is_whole =
+                report.audit_number == 0 || kept.as_deref() == Some(report.audit_hash.as_str());
             let is_current =
                 report.denylist >= issuer && report.root_denylist >= root && report.bundle >= bundle;
             let GatewayRecord { report, reported_at, disconnected_at } = gateway;
-            GatewayStatus { report, reported_at, disconnected_at, is_current }
+            Ok(GatewayStatus { report, reported_at, disconnected_at, is_current, log_is_whole })
         });
-        Ok(status.collect())
+        status.collect()
     }
 }

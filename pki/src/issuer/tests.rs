@@ -395,7 +395,7 @@ fn a_running_issuer_loads_a_renewed_ca_and_ignores_a_damaged_one() {
         root_out: pki.root_out(),
         passphrase: Secret::new(crate::testing::PASSPHRASE.to_owned()),
     };
-    let new_end = renew_issuer(&options, later).unwrap();
+    let new_end = renew_issuer(&options, false, later).unwrap();
     assert!(new_end > old_end);
     let leaf = issuer.issue_own(&"gateway".parse().unwrap(), later).unwrap();
     leaf.check(&issuer.bundle(), later).unwrap();

@@ -6,7 +6,7 @@ fn token() -> JoinToken {
     let issuer = "spiffe://test.example/cluster/observability/gateway".parse().unwrap();
     let pins = vec![SpkiPin::of_spki(b"active"), SpkiPin::of_spki(b"standby")];
     let addresses = vec!["gw.example.org:10943".to_owned(), "[2001:db8::1]:443".to_owned()];
-    JoinToken::new(issuer, "eu-1".parse().unwrap(), addresses, pins, Secret::new([0xa7; 32])).unwrap()
+    JoinToken::new(issuer, "eu-1".parse().unwrap(), addresses, pins, Secret::new(vec![0xa7; 32])).unwrap()
 }
 
 /// Encodes bytes as the content of a token, with the right length and checksum.

@@ -74,7 +74,7 @@ pub struct Hello {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FromObservability {
-    #[prost(oneof = "from_observability::Message", tags = "1, 2, 3, 4, 5, 10")]
+    #[prost(oneof = "from_observability::Message", tags = "1, 2, 3, 4, 5, 6, 10")]
     pub message: ::core::option::Option<from_observability::Message>,
 }
 /// Nested message and enum types in `FromObservability`.
@@ -95,6 +95,9 @@ pub mod from_observability {
         /// A signed denylist (libs/identity/src/denylist/signed.rs). Sent after the hello and with each new number.
         #[prost(bytes, tag = "5")]
         Denylist(::prost::bytes::Bytes),
+        /// The head of the issuer's audit log. Sent when it has changed, and as the answer to a TrustReport with another head.
+        #[prost(message, tag = "6")]
+        AuditHead(super::AuditHead),
         /// Sent when a target that its gateway reports as healthy is not read, and when it is read again.
         #[prost(message, tag = "10")]
         TargetVerdict(super::TargetVerdict),
@@ -119,6 +122,19 @@ pub struct Bundle {
     /// The sequence and the signature of a root (libs/identity/src/root_signature.rs); empty if there is none.
     #[prost(bytes = "bytes", tag = "2")]
     pub signature: ::prost::bytes::Bytes,
+}
+/// The head of the issuer's audit log, which each cluster keeps, so that entries cannot be removed or rewritten unnoticed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuditHead {
+    /// The signed head (libs/identity/src/audit_head.rs).
+    #[prost(bytes = "bytes", tag = "1")]
+    pub head: ::prost::bytes::Bytes,
+    /// The number of the head that the cluster has reported; 0 if it has reported none.
+    #[prost(uint64, tag = "2")]
+    pub since: u64,
+    /// The hash that the log has at this number now, in hexadecimal digits; empty if the log has no such entry.
+    #[prost(string, tag = "3")]
+    pub since_hash: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromCluster {
@@ -147,7 +163,7 @@ pub mod from_cluster {
         /// The state of one target, after its name was sent and after each change.
         #[prost(message, tag = "6")]
         Target(super::Target),
-        /// What is in use. Sent after the hello, and as the answer to each Bundle and denylist.
+        /// What is in use. Sent after the hello, and as the answer to each Bundle, denylist and new AuditHead.
         #[prost(message, tag = "7")]
         Trust(super::TrustReport),
     }
@@ -170,6 +186,12 @@ pub struct TrustReport {
     /// Serial number of the stored certificate, in hexadecimal digits. Also sent after each renewal.
     #[prost(string, tag = "5")]
     pub serial: ::prost::alloc::string::String,
+    /// Number of the newest head of the audit log that is kept; 0 without one.
+    #[prost(uint64, tag = "6")]
+    pub audit_number: u64,
+    /// Hash of this head, in hexadecimal digits.
+    #[prost(string, tag = "7")]
+    pub audit_hash: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Drain {}

@@ -102,7 +102,7 @@ fn verify_says_what_a_bundle_of_each_format_does() {
         assert_eq!(verify(&out, &with_state).0, 0);
         let tokens = object(&[&["token", "list", "--json"][..], &with_state].concat());
         let id = tokens["tokens"][0]["id"].as_str().unwrap();
-        assert_eq!(pki(&[&["token", "revoke", id][..], &with_state].concat()).0, 0);
+        assert_eq!(pki(&[&["token", "revoke", "--yes", id][..], &with_state].concat()).0, 0);
         refused(&out, &with_state, "is revoked; make a new bundle");
     }
 }
@@ -137,7 +137,7 @@ fn each_gateway_of_a_bundle_has_a_token_of_its_own() {
             assert!(printed.contains(&format!("{id} can be used once, until 2")), "{id}: {printed}");
         }
         // One that was revoked is named.
-        assert_eq!(pki(&["token", "revoke", ids[1], "--state", state.to_str().unwrap()]).0, 0);
+        assert_eq!(pki(&["token", "revoke", "--yes", ids[1], "--state", state.to_str().unwrap()]).0, 0);
         refused(&out, &["--state", state.to_str().unwrap()], &format!("{} is revoked", ids[1]));
     }
 }

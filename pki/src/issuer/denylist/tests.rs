@@ -119,18 +119,22 @@ fn only_a_root_denies_an_issuing_ca_and_its_list_is_kept() {
     let root = folder.load("standby").unwrap();
     let before = issuer.denylists(pki.now).unwrap();
     let list = deny_issuer(&root, &bundle, before.root(), peer.issuers[0], "stolen", pki.now).unwrap();
-    assert!(issuer.install_root_denylist(&list, pki.now).unwrap());
-    assert!(!issuer.install_root_denylist(&list, pki.now).unwrap(), "again");
+    assert!(issuer.install_root_denylist(&list, false, pki.now).unwrap());
+    assert!(!issuer.install_root_denylist(&list, false, pki.now).unwrap(), "again");
     let held = issuer.denylists(pki.now).unwrap();
     assert_eq!(held.denies(&peer).as_deref(), Some("stolen"));
     assert_eq!(held.root().unwrap().entries()[0].subject, DenySubject::Issuer(peer.issuers[0]));
     // A list that the issuing CA has signed is not one of a root.
     let of_issuer = before.issuer().unwrap().as_bytes();
-    assert_eq!(issuer.install_root_denylist(of_issuer, pki.now).unwrap_err().exit_code(), 4);
+    assert_eq!(issuer.install_root_denylist(of_issuer, false, pki.now).unwrap_err().exit_code(), 4);
     // The second CA is added to the first.
     let next = identity::SpkiPin::from_bytes([7; 32]);
     let second = deny_issuer(&root, &bundle, held.root(), next, "stolen", pki.now).unwrap();
-    assert!(issuer.install_root_denylist(&second, pki.now).unwrap());
+    assert!(issuer.install_root_denylist(&second, false, pki.now).unwrap());
     assert_eq!(issuer.denylists(pki.now).unwrap().root().unwrap().entries().len(), 2);
-    assert_eq!(issuer.install_root_denylist(&list, pki.now).unwrap_err().exit_code(), 4, "an older list");
+    assert_eq!(
+        issuer.install_root_denylist(&list, false, pki.now).unwrap_err().exit_code(),
+        4,
+        "an older list"
+    );
 }
