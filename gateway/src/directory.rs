@@ -24,7 +24,7 @@ use mesh::{Authority, Transport};
 use proto::isthmus::mesh::v1::{Target, Targets};
 use tokio::{
     sync::watch,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::directory::cluster::ClusterState;
@@ -38,6 +38,11 @@ const MAX_TARGETS: usize = 1000;
 /// How long after its start a gateway may not know the targets of a cluster that was connected before. Clusters connect again
 /// within a second, if they can.
 const SETTLING: Duration = Duration::from_secs(5);
+
+/// How long a session that its cluster drains is used until another one serves its targets.
+const HANDOVER: Duration = Duration::from_secs(1);
+/// Time between two looks at the other sessions meanwhile.
+const HANDOVER_LOOK: Duration = Duration::from_millis(10);
 
 /// A registered cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,6 +201,19 @@ impl Directory {
         let mut was_last = false;
         self.change(cluster, |state| was_last = state.close(session, why));
         was_last
+    }
+
+    /// Waits until other sessions serve all targets that a session serves, for [`HANDOVER`] at most. A cluster drains a connection as
+    /// soon as it has a new one, and what it reports there may arrive later.
+    pub(crate) async fn handed_over(&self, cluster: &Name, session: SessionId) {
+        let waiting = async {
+            let mut look = tokio::time::interval(HANDOVER_LOOK);
+            while self.lock().clusters.get(cluster).is_some_and(|known| known.needs(session)) {
+                look.tick().await;
+            }
+        };
+        // A cluster whose gateway stops has no other session.
+        let _ = timeout(HANDOVER, waiting).await;
     }
 
     /// Records why connecting to a cluster failed.

@@ -126,7 +126,13 @@ impl Exchange<'_> {
             Some(FromClusterMessage::CertificateRequest(request)) => {
                 return Some(renew(&control.issuer, &control.metrics, link, request.csr.to_vec()).await);
             }
-            Some(FromClusterMessage::Drain(_)) => self.connection.drain(),
+            Some(FromClusterMessage::Drain(_)) => {
+                tokio::select! {
+                    () = control.directory.handed_over(self.cluster, id) => {}
+                    _ = link.closed() => {}
+                }
+                self.connection.drain();
+            }
             Some(FromClusterMessage::Trust(report)) => {
                 self.live.answered();
                 control.trust.certificate_seen(report.serial.clone(), link.identity()).await;

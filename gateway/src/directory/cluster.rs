@@ -191,6 +191,17 @@ impl ClusterState {
         self.sessions.is_empty()
     }
 
+    /// Whether no other session serves one of the targets that a session serves.
+    pub(super) fn needs(&self, session: SessionId) -> bool {
+        let serves = |state: &SessionState, name| {
+            state.targets.get(name).is_some_and(|target| target.error.is_empty())
+        };
+        let elsewhere = |name| self.sessions.iter().any(|(id, state)| *id != session && serves(state, name));
+        self.sessions
+            .get(&session)
+            .is_some_and(|state| state.targets.keys().any(|name| serves(state, name) && !elsewhere(name)))
+    }
+
     pub(super) fn connecting_failed(&mut self, why: &str) {
         self.last_error = bounded(why);
     }

@@ -247,3 +247,24 @@ fn what_does_not_change_wakes_no_watcher() {
     directory.round_trip_measured(&cluster, SessionId(1), Duration::from_millis(70));
     assert!(versions.has_changed().unwrap());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_used_until_another_one_serves_its_targets() {
+    let (directory, cluster) = connected();
+    let mut handing = Box::pin(directory.handed_over(&cluster, SessionId(1)));
+    assert!((&mut handing).now_or_never().is_none());
+    directory.session_opened(&cluster, SessionId(2), "one", Transport::Quic);
+    directory.targets_named(&cluster, SessionId(2), vec!["scraper-0".into()]);
+    tokio::time::advance(HANDOVER / 2).await;
+    assert!((&mut handing).now_or_never().is_none(), "nothing is known about the target of the new session");
+    directory.target_reported(&cluster, SessionId(2), healthy("scraper-0", info(EU_1)));
+    tokio::time::advance(HANDOVER_LOOK).await;
+    assert!(handing.now_or_never().is_some());
+    directory.session_closed(&cluster, SessionId(1), "the connection was drained");
+    assert!(entries(&directory)[0].1, "{:?}", entries(&directory));
+
+    // The gateway stops.
+    let began = Instant::now();
+    directory.handed_over(&cluster, SessionId(2)).await;
+    assert_eq!(began.elapsed(), HANDOVER);
+}
