@@ -7,12 +7,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::process::{Process, isthmus, wait_for};
 
 /// How long the start may take.
 const START: Duration = Duration::from_secs(30);
+/// How long killed processes may take to leave their control groups.
+const END: Duration = Duration::from_secs(5);
 
 const SYSTEMD: &str = "/lib/systemd/systemd";
 
@@ -190,10 +192,15 @@ impl ControlFolder {
     }
 
     fn remove(&self) {
-        // The groups of the services are in it. One stays only if a process is left in it.
-        let folders = Command::new("find").arg(&self.0).args(["-depth", "-type", "d"]).output();
-        let folders =
-            folders.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-        folders.lines().for_each(|folder| drop(fs::remove_dir(folder)));
+        // The groups of the services are in it. A group can be removed when its killed processes are gone.
+        let until = Instant::now() + END;
+        while self.0.exists() && Instant::now() < until {
+            let folders = Command::new("find").arg(&self.0).args(["-depth", "-type", "d"]).output();
+            let folders = folders
+                .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+                .unwrap_or_default();
+            folders.lines().for_each(|folder| drop(fs::remove_dir(folder)));
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
