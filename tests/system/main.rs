@@ -37,6 +37,7 @@ mod shipped_rules;
 mod slow_store;
 mod store;
 mod tools;
+mod trust_kills;
 mod units;
 mod uploads;
 mod workspace;
