@@ -167,7 +167,9 @@ impl Inventory {
     /// Replays the log, and compares the result with the tables of certificates and tokens. Returns how many rows were
     /// compared.
     pub(crate) fn replay(&self) -> Result<usize, PkiError> {
-        let mut statement = self.db.prepare("SELECT event, detail FROM audit ORDER BY number")?;
+        // All of it is read as it is now: another process may issue a certificate meanwhile.
+        let snapshot = self.db.unchecked_transaction()?;
+        let mut statement = snapshot.prepare("SELECT event, detail FROM audit ORDER BY number")?;
         let mut rows = statement.query([])?;
         let (mut issued, mut used) = (BTreeMap::new(), BTreeSet::new());
         while let Some(row) = rows.next()? {
@@ -189,7 +191,7 @@ impl Inventory {
             }
         }
         let issued: BTreeSet<_> = issued.into_keys().collect();
-        let mut statement = self.db.prepare("SELECT serial, spiffe_id, spki FROM certificates")?;
+        let mut statement = snapshot.prepare("SELECT serial, spiffe_id, spki FROM certificates")?;
         let table = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         let table: BTreeSet<(String, String, String)> = table.collect::<Result<_, _>>()?;
         if let Some((serial, id, _)) = table.symmetric_difference(&issued).next() {
@@ -198,7 +200,7 @@ impl Inventory {
             )));
         }
         let mut statement =
-            self.db.prepare("SELECT substr(secret_sha256, 1, 16) FROM tokens WHERE used_at IS NOT NULL")?;
+            snapshot.prepare("SELECT substr(secret_sha256, 1, 16) FROM tokens WHERE used_at IS NOT NULL")?;
         let table = statement.query_map([], |row| row.get(0))?.collect::<Result<BTreeSet<String>, _>>()?;
         if let Some(token) = table.symmetric_difference(&used).next() {
             return Err(PkiError::Integrity(format!(

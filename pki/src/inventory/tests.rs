@@ -93,6 +93,24 @@ fn a_changed_audit_log_is_detected() {
 }
 
 #[test]
+fn tables_agree_with_the_log_while_certificates_are_issued() {
+    let pki = pki_with_two_clusters();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for cluster in 0..40 {
+                let token = pki.token(&format!("eu-{cluster}"));
+                let csr = KeyAndCsr::generate().unwrap();
+                pki.issuer().enrol(token.secret(), csr.csr_der(), pki.now).unwrap();
+            }
+        });
+        let inventory = pki.inventory();
+        while !writer.is_finished() {
+            inventory.replay().unwrap();
+        }
+    });
+}
+
+#[test]
 fn a_table_that_was_changed_by_hand_does_not_agree_with_the_log() {
     let check = |sql: &str, expected: Option<&str>| {
         let pki = pki_with_two_clusters();
