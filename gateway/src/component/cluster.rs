@@ -45,7 +45,7 @@ use crate::{
     proxy::inbound::InboundProxy,
     serving::ServingSwitch,
     task,
-    transport::{self, CloseReason, MeshConnection, MeshLinks, MeshNode, ServiceHandler},
+    transport::{self, MeshConnection, MeshLinks, MeshNode, ServiceHandler},
     trust::held::HeldTrust,
 };
 
@@ -323,7 +323,7 @@ fn spawn_drain(
         if tokio::time::timeout(grace, drained).await.is_err() {
             tracing::warn!("the grace period is over, closing connections with running requests");
         }
-        links.close_where(CloseReason::Shutdown, |_| true);
+        links.close_at_end().await;
         drop(guard);
     });
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use futures::FutureExt;
+use futures::{FutureExt, future::join_all};
 use httpclient::Proxies;
 use identity::{CredentialStore, Credentials, Name, TrustBundle};
 use pki::Issuer;
@@ -42,7 +42,7 @@ use crate::{
     metrics::GatewayMetrics,
     proxy::local::{LocalProxyService, OutboundProxy},
     task,
-    transport::{self, CloseReason, ConnectionEvent, MeshConnection, MeshLink, MeshLinks, MeshNode},
+    transport::{self, ConnectionEvent, MeshConnection, MeshLink, MeshLinks, MeshNode},
     trust::{issued::IssuedTrust, issued_audit::IssuedAudit},
 };
 
@@ -148,9 +148,8 @@ pub(super) async fn build(
     startup.services().add_service(DirectoryServer::new(DirectoryService::new(directory, stopping)));
     let at_end = async move {
         ports.closed().await;
-        for links in &*all_links.lock().unwrap_or_else(PoisonError::into_inner) {
-            links.close_where(CloseReason::Shutdown, |_| true);
-        }
+        let nodes = all_links.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        join_all(nodes.iter().map(MeshLinks::close_at_end)).await;
     };
     let running = startup.serve_and_then(at_end);
     let addresses = Addresses::new(&running, Some(mesh), targets);

@@ -10,6 +10,7 @@ use tokio_rustls::TlsStream;
 use crate::task;
 use crate::transport::{
     CloseReason, ConnectError, ConnectionFailure, Handler, MeshClient, MeshLink, MeshNode, h2, h3,
+    link::QuicLink,
 };
 
 /// A connection to a peer whose certificate was verified. It becomes a [`MeshClient`] or is [served](Self::serve),
@@ -31,15 +32,17 @@ enum Io {
 impl MeshConnection {
     pub(super) fn quic(
         node: &MeshNode,
-        quic: quinn::Connection,
+        quic: QuicLink,
         expectations: &Expectations,
         dialled: bool,
     ) -> Result<Self, ConnectError> {
-        let remote = quic.remote_address();
-        let chain = quic.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+        let connection = quic.connection.clone();
+        let remote = connection.remote_address();
+        let chain =
+            connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
         let peer =
             identify(node, chain.as_deref().map_or(&[], Vec::as_slice), expectations).map_err(|refused| {
-                quic.close(0u8.into(), b"certificate refused");
+                connection.close(0u8.into(), b"certificate refused");
                 ConnectError {
                     address: remote,
                     transport: mesh::Transport::Quic,
@@ -47,8 +50,8 @@ impl MeshConnection {
                     reason: refused.to_string(),
                 }
             })?;
-        let link = node.open_link(peer, remote, dialled, Some(quic.clone()));
-        Ok(Self { link, node: node.clone(), io: Some(Io::Quic(quic)) })
+        let link = node.open_link(peer, remote, dialled, Some(quic));
+        Ok(Self { link, node: node.clone(), io: Some(Io::Quic(connection)) })
     }
 
     pub(super) fn tcp(

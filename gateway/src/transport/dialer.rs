@@ -24,6 +24,7 @@ use crate::race::race;
 use crate::transport::{
     ConnectError, ConnectionEnd, ConnectionEvent, ConnectionFailure, MeshConnection, MeshLink, MeshNode,
     TransportChoice,
+    link::QuicLink,
     listener::bind_udp,
     probing::ProbeWaits,
     settings::{ALPN_QUIC, ALPN_TCP, tune_tcp},
@@ -323,6 +324,7 @@ impl Dialer {
                 return Err(error(address, ConnectionFailure::NoAnswer, reason));
             }
         };
+        let quic = QuicLink { connection: quic, endpoint: endpoint.clone() };
         MeshConnection::quic(&self.node, quic, &self.target.expectations, true)
     }
 

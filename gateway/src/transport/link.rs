@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::future::join_all;
 use identity::PeerIdentity;
 use mesh::{Peer, Transport};
 use tokio::sync::watch;
@@ -26,6 +27,9 @@ use crate::{clock::sleep_until, task};
 /// Time limit between the close of a QUIC connection by this process and the record of its reason.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
+/// How long the end of the process waits for QUIC peers.
+const LAST_CLOSE: Duration = Duration::from_secs(1);
+
 /// Cancelled requests are counted in windows of this length.
 const CANCEL_WINDOW: Duration = Duration::from_secs(10);
 
@@ -33,6 +37,12 @@ const CANCEL_WINDOW: Duration = Duration::from_secs(10);
 struct CancelledRequests {
     since: Instant,
     count: u32,
+}
+
+/// A QUIC connection, and the endpoint whose socket it uses.
+pub(super) struct QuicLink {
+    pub(super) connection: quinn::Connection,
+    pub(super) endpoint: quinn::Endpoint,
 }
 
 /// A handle on a connection. Clones are cheap. A handle does not keep the connection open.
@@ -52,7 +62,7 @@ struct LinkState {
     streams: AtomicUsize,
     cancelled: Mutex<CancelledRequests>,
     max_cancelled_streams: u32,
-    quic: Option<quinn::Connection>,
+    quic: Option<QuicLink>,
     closed: watch::Sender<Option<ConnectionEnd>>,
     /// Whether `closed` has a value; read for each piece of data.
     has_ended: AtomicBool,
@@ -66,7 +76,7 @@ impl MeshLink {
         peer: PeerIdentity,
         remote: SocketAddr,
         dialled: bool,
-        quic: Option<quinn::Connection>,
+        quic: Option<QuicLink>,
         max_cancelled_streams: u32,
     ) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -116,7 +126,7 @@ impl MeshLink {
     pub fn remote(&self) -> SocketAddr {
         match &self.shared.quic {
             // The address of a QUIC peer can change.
-            Some(quic) => quic.remote_address(),
+            Some(quic) => quic.connection.remote_address(),
             None => self.shared.remote,
         }
     }
@@ -138,12 +148,12 @@ impl MeshLink {
 
     /// The current round-trip time as QUIC measures it; `None` on TCP.
     pub fn round_trip(&self) -> Option<Duration> {
-        self.shared.quic.as_ref().map(quinn::Connection::rtt)
+        self.shared.quic.as_ref().map(|quic| quic.connection.rtt())
     }
 
     /// Datagrams that have arrived; `None` on TCP.
     pub(crate) fn datagrams_received(&self) -> Option<u64> {
-        self.shared.quic.as_ref().map(|quic| quic.stats().udp_rx.datagrams)
+        self.shared.quic.as_ref().map(|quic| quic.connection.stats().udp_rx.datagrams)
     }
 
     /// Requests that are open now.
@@ -185,7 +195,7 @@ impl MeshLink {
                 ConnectionEnd::Here(why) => why,
                 ConnectionEnd::There { .. } => CloseReason::Done,
             };
-            quic.close(why.code().into(), why.reason().as_bytes());
+            quic.connection.close(why.code().into(), why.reason().as_bytes());
         }
     }
 
@@ -260,7 +270,7 @@ impl Drop for ServedGuard {
 async fn watch_over(link: MeshLink, links: MeshLinks, guard: PeerGuard) {
     let broken = async {
         match &link.shared.quic {
-            Some(quic) => quic.closed().await,
+            Some(quic) => quic.connection.closed().await,
             // The task that drives a TCP connection records its end.
             None => std::future::pending().await,
         }
@@ -304,6 +314,17 @@ impl MeshLinks {
     pub fn close_where(&self, why: CloseReason, wanted: impl Fn(&MeshLink) -> bool) -> usize {
         // Copied first, because closing wakes tasks that take the lock.
         self.list().into_iter().filter(wanted).inspect(|link| link.close(why)).count()
+    }
+
+    /// Closes all connections because the process ends, and waits until QUIC peers have the reason, for [`LAST_CLOSE`] at most. The end
+    /// of the process alone sends them nothing, and they would notice it only by the silence of the connection.
+    pub async fn close_at_end(&self) {
+        let links = self.list();
+        links.iter().for_each(|link| link.close(CloseReason::Shutdown));
+        let endpoints = links.iter().filter_map(|link| link.shared.quic.as_ref()).map(|quic| &quic.endpoint);
+        let sent = join_all(endpoints.map(quinn::Endpoint::wait_idle));
+        // A peer that does not answer is not waited for.
+        let _ = tokio::time::timeout(LAST_CLOSE, sent).await;
     }
 
     fn insert(&self, link: MeshLink) {

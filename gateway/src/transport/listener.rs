@@ -25,6 +25,7 @@ use crate::slots::{Slot, Slots};
 use crate::transport::{
     ConnectionEvent, MeshConnection, MeshNode,
     error::{of_io, of_quic},
+    link::QuicLink,
     settings::{ALPN_ENROLMENT, ALPN_QUIC, ALPN_TCP, tune_tcp},
 };
 
@@ -172,10 +173,15 @@ impl AcceptContext {
         slots.take(remote.ip()).inspect_err(|reason| refused(reason)).ok()
     }
 
-    async fn handshake_quic(&self, connecting: quinn::Connecting, remote: SocketAddr) {
+    async fn handshake_quic(
+        &self,
+        connecting: quinn::Connecting,
+        endpoint: quinn::Endpoint,
+        remote: SocketAddr,
+    ) {
         let refused = |reason: &str| self.refused(remote, Transport::Quic, reason);
         let quic = match timeout(self.node.settings.handshake_timeout, connecting).await {
-            Ok(Ok(quic)) => quic,
+            Ok(Ok(connection)) => QuicLink { connection, endpoint },
             Ok(Err(error)) => return refused(&of_quic(&error).1),
             Err(_) => return refused("the handshake took too long"),
         };
@@ -279,10 +285,10 @@ async fn accept_quic(context: Arc<AcceptContext>, endpoint: quinn::Endpoint) {
         };
         match incoming.accept() {
             Ok(connecting) => {
-                let context = context.clone();
+                let (context, endpoint) = (context.clone(), endpoint.clone());
                 let handshake = async move {
                     let _slot = slot;
-                    context.handshake_quic(connecting, remote).await;
+                    context.handshake_quic(connecting, endpoint, remote).await;
                 };
                 handshakes.spawn(handshake.boxed());
             }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use identity::{CredentialStore, PeerIdentity};
 use mesh::Transport;
 
-use crate::transport::{ConnectError, MeshLink, MeshLinks, PeerGuard, TransportSettings};
+use crate::transport::{ConnectError, MeshLink, MeshLinks, PeerGuard, TransportSettings, link::QuicLink};
 
 /// What happened while a connection was established; for logs and metrics.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ impl MeshNode {
         peer: PeerIdentity,
         remote: SocketAddr,
         dialled: bool,
-        quic: Option<quinn::Connection>,
+        quic: Option<QuicLink>,
     ) -> MeshLink {
         let max_cancelled_streams = self.settings.max_cancelled_streams;
         let link =
