@@ -95,7 +95,9 @@ pub(super) fn head(host: &str, port: u16, path: &str) -> Result<String, String> 
 fn ask(mut stream: TcpStream, host: &str, path: &str) -> std::io::Result<Vec<u8>> {
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    write!(stream, "HEAD {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    // `write!` would send each part by itself.
+    let request = format!("HEAD {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES).read_to_end(&mut answer)?;
     Ok(answer)
@@ -124,9 +126,13 @@ mod tests {
                 "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
             );
             let date = date.format(&format).unwrap();
-            let mut request = [0; 256];
-            let read = stream.read(&mut request).unwrap();
-            assert!(request[..read].starts_with(b"HEAD /x HTTP/1.1\r\n"));
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                request.extend(byte);
+            }
+            assert!(request.starts_with(b"HEAD /x HTTP/1.1\r\n"));
             write!(stream, "HTTP/1.1 404 Not Found\r\ndate: {date}\r\nContent-Length: 0\r\n\r\n").unwrap();
         });
         let findings = check(&[url]);
