@@ -31,7 +31,7 @@ impl HeldLog {
         LogHold(hold)
     }
 
-    /// The first segment that is needed; none if nobody reads.
+    /// The first segment that is needed; none without a reader.
     pub(crate) fn first_needed(&mut self) -> Option<u32> {
         self.holds.retain(|hold| hold.strong_count() > 0);
         self.holds.iter().filter_map(Weak::upgrade).map(|hold| hold.load(Ordering::Relaxed)).min()

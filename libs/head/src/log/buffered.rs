@@ -135,7 +135,7 @@ impl BufferedLog {
 
 impl Drop for BufferedLog {
     fn drop(&mut self) {
-        // There is nobody left to tell. Who must know calls `sync` before.
+        // A drop returns no error. A caller that needs the outcome calls `sync` before.
         let _ = self.write_kept();
     }
 }
