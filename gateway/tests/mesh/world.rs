@@ -100,10 +100,13 @@ impl MeshWorld {
         let fork = self.dir.path().join("fork");
         std::fs::create_dir(&fork).unwrap();
         std::fs::set_permissions(&fork, std::fs::Permissions::from_mode(0o700)).unwrap();
+        // While one connection is open, another one that closes removes no file of the database.
+        let open = self.issuer();
         for file in std::fs::read_dir(self.dir.path().join("pki")).unwrap() {
             let file = file.unwrap();
             std::fs::copy(file.path(), fork.join(file.file_name())).unwrap();
         }
+        drop(open);
         Issuer::open(&fork).unwrap()
     }
 
