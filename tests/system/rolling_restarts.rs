@@ -89,5 +89,5 @@ fn rolling_restarts_of_every_role_fail_no_query() {
 
 #[test]
 fn restarts_of_the_only_observability_gateway_fail_no_query() {
-    check(Size::Single, &["observability gateway"], "tcp");
+    check(Size::Single, &["observability gateway"], "tcp,quic");
 }
