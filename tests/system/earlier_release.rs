@@ -45,7 +45,7 @@ fn folders_are_used_by_both_releases_in_turn() {
 
 /// Writes the folders that `ISTHMUS_PREVIOUS_BIN` leaves into `ISTHMUS_RECORD`, for `tests/recorded`.
 #[test]
-#[ignore = "records the folders of a release"]
+#[ignore = "checks nothing: a person runs it to record the folders of a release for tests/recorded"]
 fn folders_of_a_release_are_recorded() {
     let to = std::env::var_os("ISTHMUS_RECORD").expect("ISTHMUS_RECORD names a folder");
     let program = previous("the record").expect("ISTHMUS_PREVIOUS_BIN names the program of the release");

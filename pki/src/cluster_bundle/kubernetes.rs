@@ -23,6 +23,7 @@ const PLACEHOLDERS: [&str; 3] =
 
 /// Name of the Secret, as the chart expects it.
 const SECRET: &str = "isthmus-join";
+
 /// Refuses an environment that cannot be written into the objects, where it is in texts with different quotes.
 ///
 /// # Errors
