@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::gateway::GatewayCommand;
+use crate::pki_commands::PkiCommands;
 use crate::process::{Process, free_port, isthmus};
 
 /// Which side opens the connection.
@@ -35,23 +37,6 @@ pub struct Cluster {
     pub targets: Vec<(String, SocketAddr)>,
 }
 
-/// How a gateway is started.
-#[derive(Clone, Debug)]
-struct GatewayCommand {
-    name: String,
-    args: Vec<String>,
-    log: PathBuf,
-    http: SocketAddr,
-}
-
-impl GatewayCommand {
-    fn start(&self) -> Process {
-        let mut process = Process::start(&isthmus(), &self.args, &self.log);
-        process.wait_ready(&format!("gateway {}", self.name), self.http);
-        process
-    }
-}
-
 /// Running gateways. They are killed when this is dropped.
 pub struct Mesh {
     /// The observability gateway.
@@ -62,6 +47,8 @@ pub struct Mesh {
     pub grpc: SocketAddr,
     /// Address of the observability gateway's HTTP port.
     pub http: SocketAddr,
+    /// How the observability gateway was started.
+    own: GatewayCommand,
     /// How the gateways of the clusters were started, in the order of the arguments.
     commands: Vec<GatewayCommand>,
     dir: PathBuf,
@@ -84,7 +71,7 @@ impl Mesh {
     /// If a process does not become ready in time.
     pub fn start_with(dir: &Path, transport: &str, clusters: &[Cluster], more: &str) -> Self {
         let state = create_trust_domain(dir);
-        let (mesh, grpc) = (free_port(), free_port());
+        let mesh = free_port();
         let listening: Vec<SocketAddr> = clusters.iter().map(|_| free_port()).collect();
         let mut yaml = format!(
             "role: observability\ndata_dir: observability\ntransport: {transport}\npki: {{state: {}}}\n\
@@ -94,15 +81,16 @@ impl Mesh {
         for (cluster, at) in clusters.iter().zip(&listening).filter(|(c, _)| c.reach.is_dialled()) {
             yaml.push_str(&format!("  - {{name: {}, dial: ['{at}']}}\n", cluster.name));
         }
-        let own = gateway(dir, "observability", &yaml, grpc, None);
-        let observability = own.start();
+        let own = GatewayCommand::new(dir, "observability", &yaml, None);
+        let observability = own.start_ready();
         let commands: Vec<GatewayCommand> = clusters
             .iter()
             .zip(&listening)
             .map(|(cluster, at)| join(dir, &state, transport, cluster, *at, mesh, more))
             .collect();
-        let clusters = commands.iter().map(GatewayCommand::start).collect();
-        Self { observability, clusters, grpc, http: own.http, commands, dir: dir.to_owned(), address: mesh }
+        let clusters = commands.iter().map(GatewayCommand::start_ready).collect();
+        let (grpc, http) = (own.grpc, own.http);
+        Self { observability, clusters, grpc, http, own, commands, dir: dir.to_owned(), address: mesh }
     }
 
     /// Address of the HTTP port of a cluster's gateway.
@@ -120,7 +108,23 @@ impl Mesh {
     /// # Panics
     /// If it does not become ready in time.
     pub fn start_again(&mut self, cluster: usize) {
-        self.clusters[cluster] = self.commands[cluster].start();
+        self.clusters[cluster] = self.commands[cluster].start_ready();
+    }
+
+    /// Starts the observability gateway again, which was killed.
+    ///
+    /// # Panics
+    /// If it does not become ready in time.
+    pub fn start_observability_again(&mut self) {
+        self.observability = self.own.start_ready();
+    }
+
+    /// The commands of the PKI over the folder of the issuer, which has its state, its roots and their passphrase.
+    ///
+    /// # Panics
+    /// If the passphrase cannot be written.
+    pub fn pki(&self) -> PkiCommands {
+        pki_of(&self.dir)
     }
 
     /// The state directory of the issuer.
@@ -162,7 +166,7 @@ fn join(
     for (name, address) in &cluster.targets {
         yaml.push_str(&format!("  - {{name: {name}, address: '{address}'}}\n"));
     }
-    gateway(dir, cluster.name, &yaml, free_port(), Some(&token))
+    GatewayCommand::new(dir, cluster.name, &yaml, Some(&token))
 }
 
 /// Creates a trust domain in `dir`, and returns the state directory of its issuer.
@@ -170,23 +174,15 @@ fn join(
 /// # Panics
 /// If it cannot be created.
 pub fn create_trust_domain(dir: &Path) -> PathBuf {
-    let state = dir.join("pki/state");
-    let passphrase = dir.join("passphrase");
-    fs::create_dir_all(dir.join("pki")).expect("a folder");
-    fs::write(&passphrase, "only a test\n").expect("a file");
-    run(&[
-        "pki",
-        "init",
-        "--trust-domain",
-        "test.isthmus",
-        "--state",
-        &text(&state),
-        "--root-out",
-        &text(&dir.join("pki/roots")),
-        "--root-passphrase-file",
-        &text(&passphrase),
-    ]);
-    state
+    pki_of(dir).must("init --trust-domain test.isthmus ROOTS STATE");
+    dir.join("pki/state")
+}
+
+/// The commands over the trust domain that [`create_trust_domain`] creates in `dir`.
+fn pki_of(dir: &Path) -> PkiCommands {
+    let folder = dir.join("pki");
+    fs::create_dir_all(&folder).expect("a folder");
+    PkiCommands::new(&folder)
 }
 
 /// Creates a token in `out` with which a cluster of the environment `testing` joins at `observability`.
@@ -209,20 +205,6 @@ pub fn create_token(state: &Path, cluster: &str, observability: SocketAddr, out:
         "--out",
         &text(out),
     ]);
-}
-
-fn gateway(dir: &Path, name: &str, yaml: &str, grpc: SocketAddr, token: Option<&PathBuf>) -> GatewayCommand {
-    let config = dir.join(format!("{name}.yaml"));
-    fs::write(&config, yaml).expect("a file");
-    let http = free_port();
-    let mut args = vec![
-        "gateway".to_owned(),
-        format!("--config={}", config.display()),
-        format!("--http-address={http}"),
-        format!("--grpc-address={grpc}"),
-    ];
-    args.extend(token.map(|file| format!("--join-file={}", file.display())));
-    GatewayCommand { name: name.to_owned(), args, log: dir.join(format!("{name}.log")), http }
 }
 
 fn run(args: &[&str]) {

@@ -3,56 +3,32 @@
 //!
 //! `ISTHMUS_KILLS` sets how often something is killed, `ISTHMUS_SEED` the seed.
 
+mod commands;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tests::{Process, free_port, get, isthmus, wait_for};
+use tests::{GatewayCommand, PkiCommands, Process, Seeded, free_port, get, number, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often something is killed without `ISTHMUS_KILLS`.
 const KILLS: u64 = 6;
 
-/// Numbers that depend on the seed only.
-struct Seeded(u64);
-
-impl Seeded {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound.max(1)
-    }
-}
-
 /// A gateway that is started again and again.
 struct Gateway {
-    name: &'static str,
-    args: Vec<String>,
-    log: PathBuf,
-    http: SocketAddr,
+    command: GatewayCommand,
     process: Option<Process>,
 }
 
 impl Gateway {
-    fn new(dir: &Path, name: &'static str, yaml: &str, more: &[String]) -> Self {
-        let config = dir.join(format!("{name}.yaml"));
-        fs::write(&config, yaml).expect("a file");
-        let http = free_port();
-        let mut args = vec![
-            "gateway".to_owned(),
-            format!("--config={}", config.display()),
-            format!("--http-address={http}"),
-            format!("--grpc-address={}", free_port()),
-        ];
-        args.extend_from_slice(more);
-        Self { name, args, log: dir.join(format!("{name}.log")), http, process: None }
+    fn new(dir: &Path, name: &str, yaml: &str, token: Option<&Path>) -> Self {
+        Self { command: GatewayCommand::new(dir, name, yaml, token), process: None }
     }
 
     fn start(&mut self) {
-        self.process = Some(Process::start(&isthmus(), &self.args, &self.log));
+        self.process = Some(self.command.start());
     }
 
     /// Kills it, and starts it again at once.
@@ -63,13 +39,13 @@ impl Gateway {
 
     /// Whether it is ready.
     fn ready(&mut self) -> Result<(), String> {
-        let process = self.process.as_mut().expect("a process");
+        let (name, process) = (self.command.name(), self.process.as_mut().expect("a process"));
         if !process.is_running() {
-            return Err(format!("{} has ended:\n{}", self.name, process.output()));
+            return Err(format!("{name} has ended:\n{}", process.output()));
         }
-        match get(self.http, "/-/ready")? {
+        match get(self.command.http, "/-/ready")? {
             (200, _) => Ok(()),
-            (status, body) => Err(format!("{}: {status} {body}:\n{}", self.name, process.output())),
+            (status, body) => Err(format!("{name}: {status} {body}:\n{}", process.output())),
         }
     }
 }
@@ -78,14 +54,14 @@ impl Gateway {
 struct World {
     dir: PathBuf,
     address: SocketAddr,
+    pki: PkiCommands,
     observability: Gateway,
     cluster: Gateway,
     random: Seeded,
 }
 
 impl World {
-    fn start(dir: &Path, transport: &str, seed: u64) -> Self {
-        fs::write(dir.join("passphrase"), "a long passphrase\n").expect("a file");
+    fn start(dir: &Path, transport: &str) -> Self {
         let address = free_port();
         let observability = format!(
             "role: observability\ndata_dir: observability\npki: {{state: state, leaf_lifetime: 8s}}\nlisten: {address}\n"
@@ -94,17 +70,17 @@ impl World {
             "role: cluster\ndata_dir: eu-1\ntransport: {transport}\ntargets: [{{name: x, address: '{}'}}]\n",
             free_port()
         );
-        let join = format!("--join-file={}", dir.join("token").display());
         let mut world = Self {
             dir: dir.to_owned(),
             address,
-            observability: Gateway::new(dir, "observability", &observability, &[]),
-            cluster: Gateway::new(dir, "eu-1", &cluster, &[join]),
-            random: Seeded(seed | 1),
+            pki: PkiCommands::new(dir),
+            observability: Gateway::new(dir, "observability", &observability, None),
+            cluster: Gateway::new(dir, "eu-1", &cluster, Some(&dir.join("token"))),
+            random: Seeded::from_environment(2026),
         };
-        world.must("init --trust-domain test.isthmus --root-out DIR/roots --root-passphrase-file DIR/passphrase STATE");
-        world.must("root create --label extra --trust-domain test.isthmus ROOTS");
-        world.must("cluster add us-1 --environment test STATE");
+        world.pki.must("init --trust-domain test.isthmus ROOTS STATE");
+        world.pki.must("root create --label extra --trust-domain test.isthmus ROOTS");
+        world.pki.must("cluster add us-1 --environment test STATE");
         world.new_token();
         world.observability.start();
         world.wait("the observability gateway starts", |world| world.observability.ready());
@@ -113,29 +89,8 @@ impl World {
         world
     }
 
-    fn command(&self, line: &str) -> Command {
-        let line = line
-            .replace("ROOTS", "--root-out DIR/roots --root-passphrase-file DIR/passphrase")
-            .replace("STATE", "--state DIR/state")
-            .replace("DIR", &self.dir.display().to_string());
-        let mut command = Command::new(isthmus());
-        command.arg("pki").args(line.split_whitespace()).stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, line: &str) -> (i32, String) {
-        let output = self.command(line).output().expect("isthmus runs");
-        let printed = [output.stdout, output.stderr].concat();
-        (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&printed).into_owned())
-    }
-
-    fn must(&self, line: &str) {
-        let (code, printed) = self.run(line);
-        assert_eq!(code, 0, "{line}: {printed}");
-    }
-
     fn new_token(&self) {
-        self.must(&format!(
+        self.pki.must(&format!(
             "token create --cluster eu-1 --environment test --address {} --out DIR/token STATE",
             self.address
         ));
@@ -151,18 +106,17 @@ impl World {
             world.observability.ready()
         });
         self.wait(&format!("the cluster is connected after {after}"), |world| world.cluster.ready());
-        let (code, printed) = self.run("doctor STATE");
-        assert!(code == 0 || code == 10, "after {after}: {code} {printed}");
+        self.pki.must_be_healthy(after);
     }
 
     /// Kills one of the two gateways.
     fn kill_a_gateway(&mut self) -> &'static str {
-        let gateway = match self.random.below(2) {
-            0 => &mut self.observability,
-            _ => &mut self.cluster,
+        let (gateway, name) = match self.random.below(2) {
+            0 => (&mut self.observability, "observability"),
+            _ => (&mut self.cluster, "eu-1"),
         };
         gateway.kill();
-        gateway.name
+        name
     }
 
     /// Waits until the moment at which something is killed.
@@ -173,8 +127,7 @@ impl World {
     /// Runs a command beside the gateways; something is killed before it has ended, the command or a gateway. It is run again
     /// to its end.
     fn change(&mut self, line: &str, millis: u64) -> &'static str {
-        let mut child =
-            self.command(line).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("isthmus runs");
+        let mut child = self.pki.command(line).spawn().expect("isthmus runs");
         self.pause(millis);
         let killed = match self.random.below(2) {
             0 => {
@@ -185,7 +138,7 @@ impl World {
             _ => self.kill_a_gateway(),
         };
         drop(child.wait());
-        self.must(line);
+        self.pki.must(line);
         killed
     }
 
@@ -219,15 +172,10 @@ impl World {
     }
 }
 
-/// Sizes that the environment sets.
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
 fn killed_at_any_time(transport: &str) {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let (seed, kills) = (number("ISTHMUS_SEED", 2026), number("ISTHMUS_KILLS", KILLS));
-    let mut world = World::start(dir.path(), transport, seed);
+    let kills = number("ISTHMUS_KILLS", KILLS);
+    let mut world = World::start(dir.path(), transport);
     let mut counts = std::collections::BTreeMap::<(&str, &str), u64>::new();
     let mut extra = false;
     for round in 0..kills {
@@ -255,7 +203,7 @@ fn killed_at_any_time(transport: &str) {
                     true => format!("--remove {}", world.extra_pin()),
                 };
                 extra = !extra;
-                world.must(&format!(
+                world.pki.must(&format!(
                     "bundle sign --trust-domain test.isthmus --bundle DIR/state/bundle.pem --out DIR/next.pem {change} ROOTS"
                 ));
                 world.change("bundle install STATE DIR/next.pem", 100)
@@ -264,17 +212,17 @@ fn killed_at_any_time(transport: &str) {
         world.settle(&format!("round {round}, {what}, {killed} was killed"));
         *counts.entry((what, killed)).or_default() += 1;
     }
-    println!("{transport}: seed {seed}, {kills} kills: {counts:?}");
+    println!("{transport}: {kills} kills: {counts:?}");
     // The gateways have what the last commands changed, and the commands work as before.
-    world.must("denylist push --wait 20s STATE");
-    world.must("audit verify STATE");
-    world.must("cluster add last --environment test STATE");
+    world.pki.must("denylist push --wait 20s STATE");
+    world.pki.must("audit verify STATE");
+    world.pki.must("cluster add last --environment test STATE");
 }
 
 impl World {
     fn extra_pin(&self) -> String {
         let (_, printed) =
-            self.run("bundle show --bundle DIR/roots/root-extra.pem --trust-domain test.isthmus --json");
+            self.pki.run("bundle show --bundle DIR/roots/root-extra.pem --trust-domain test.isthmus --json");
         let shown: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
         shown["roots"][0]["pin"].as_str().expect("a pin").to_owned()
     }

@@ -1,8 +1,6 @@
-//! The program as its user runs it: its command line, and what is left when it is killed.
+//! The program as its user runs it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed test is a panic")]
-
-mod kills;
 
 use std::process::Command;
 
