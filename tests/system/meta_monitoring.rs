@@ -7,6 +7,7 @@
 mod causes;
 mod files;
 mod grafana;
+mod thefts;
 mod world;
 
 use std::collections::BTreeSet;
@@ -16,11 +17,12 @@ use std::net::SocketAddr;
 use serde_json::Value;
 use tests::{Process, alertmanager, get, wait_for};
 
-use crate::meta_monitoring::causes::{
-    Refusing, check_damage, check_load, check_planted_root, check_slow_compaction, check_stolen_ca,
-};
+use crate::meta_monitoring::causes::{Refusing, check_damage, check_load, check_slow_compaction};
 use crate::meta_monitoring::files::{damaged_segment, exchange, flip_bit, quick_rules, replaced};
 use crate::meta_monitoring::grafana::check_grafana;
+use crate::meta_monitoring::thefts::{
+    check_altered_log, check_copied_certificate, check_planted_root, check_stolen_ca,
+};
 use crate::meta_monitoring::world::{PATIENCE, World};
 
 /// A file of rules that cannot be evaluated, because both sides have several series.
@@ -69,6 +71,8 @@ fn shipped_alerts_fire_when_their_cause_happens_and_end_when_it_is_healed() {
     check_slow_compaction(&world);
     check_planted_root(&world);
     check_stolen_ca(&world);
+    check_copied_certificate(&world);
+    check_altered_log(&mut world);
 
     println!("each ruler is killed, which the other one notices");
     for ruler in 0..2 {

@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use tests::{Process, create_token, free_port, get, isthmus, percent_encode, post_form, wait_for};
+use tests::{get, percent_encode, post_form, wait_for};
 
 use crate::meta_monitoring::files::{exchange, generate_blocks, quick_rules, replaced};
 use crate::meta_monitoring::world::{PATIENCE, World};
@@ -118,83 +117,6 @@ fn add_blocks(world: &World, start: &str) {
         let name = from.file_name().expect("a name");
         fs::rename(&from, world.dir.join("bucket").join(name)).expect("a block");
     }
-}
-
-/// A thief has the state of the issuer, and lets it offer a root of his own.
-pub(crate) fn check_planted_root(world: &World) {
-    println!("a root that no root in use has signed is planted in the state of the issuer");
-    let dir = world.dir.join("planter");
-    fs::create_dir(&dir).expect("a folder");
-    let (own, passphrase) = (|name: &str| dir.join(name).display().to_string(), dir.join("passphrase"));
-    fs::write(&passphrase, "only a test\n").expect("a file");
-    let pki = |args: &[String]| {
-        let roots = [
-            "--trust-domain=test.isthmus".to_owned(),
-            format!("--root-out={}", own("roots")),
-            format!("--root-passphrase-file={}", passphrase.display()),
-        ];
-        let output =
-            Command::new(isthmus()).arg("pki").args(args).args(roots).output().expect("isthmus runs");
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    };
-    pki(&["init".to_owned(), format!("--state={}", own("state"))]);
-    let theirs = world.dir.join("mesh/pki");
-    let mut sign = vec!["bundle".to_owned(), "sign".to_owned(), format!("--out={}", own("planted.pem"))];
-    sign.push(format!("--bundle={}", own("state/bundle.pem")));
-    let root = |label: &str| format!("--add={}", theirs.join(format!("roots/root-{label}.pem")).display());
-    sign.extend(["active", "standby"].map(root));
-    pki(&sign);
-    let (bundle, planted) = (theirs.join("state/bundle.pem"), dir.join("planted.pem"));
-    exchange(&bundle, &planted);
-    world.wait_for_alerts(&["TrustBundleRefused"]);
-    exchange(&bundle, &planted);
-    world.wait_for_alerts(&[]);
-}
-
-/// A thief has the state of the issuer, and with it the key of the issuing CA: he signs a certificate, and connects with it.
-pub(crate) fn check_stolen_ca(world: &World) {
-    println!("the key of the issuing CA is stolen and used");
-    let dir = world.dir.join("thief");
-    let state = dir.join("state");
-    fs::create_dir(&dir).expect("a folder");
-    copy_folder(&world.dir.join("mesh/pki/state"), &state);
-    let own = free_port();
-    let token = dir.join("token");
-    create_token(&state, "eu-1", own, &token);
-    let issuer = format!("role: observability\ndata_dir: issuer\npki: {{state: state}}\nlisten: {own}\n");
-    let issuer = thief(&dir, "issuer", &issuer, None, true);
-    let member = format!("role: cluster\ndata_dir: member\ntargets: [{{name: x, address: '{own}'}}]\n");
-    drop(thief(&dir, "member", &member, Some(&token), true));
-    drop(issuer);
-    let member = format!("{member}dial: ['{}']\n", world.mesh.address());
-    let member = thief(&dir, "member", &member, None, false);
-    world.wait_for_alerts(&["IssuingCaStolen"]);
-    drop(member);
-    world.wait_for_alerts(&[]);
-}
-
-/// Starts a gateway of the thief.
-fn thief(dir: &Path, name: &str, yaml: &str, token: Option<&Path>, becomes_ready: bool) -> Process {
-    let config = dir.join(format!("{name}.yaml"));
-    fs::write(&config, yaml).expect("a file");
-    let http = free_port();
-    let mut args = vec![
-        "gateway".to_owned(),
-        format!("--config={}", config.display()),
-        format!("--http-address={http}"),
-        format!("--grpc-address={}", free_port()),
-    ];
-    args.extend(token.map(|token| format!("--join-file={}", token.display())));
-    let mut process = Process::start(&isthmus(), &args, &dir.join(format!("{name}.log")));
-    if becomes_ready {
-        process.wait_ready(name, http);
-    }
-    process
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    let output = Command::new("cp").arg("-r").arg(from).arg(to).output().expect("cp runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// An HTTP server that answers every request with status 400, as a server that is not an Alertmanager may do.
