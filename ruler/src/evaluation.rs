@@ -133,7 +133,7 @@ impl Evaluator {
             this.store_markers(&markers);
         });
         let _ = finish.await;
-        self.restore(running, at, stop).await;
+        self.restore(running, at, &iteration, stop).await;
     }
 
     pub(crate) fn store_markers(&self, markers: &[rules::RuleSample]) {

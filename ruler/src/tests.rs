@@ -7,6 +7,7 @@ mod querier;
 mod reload;
 mod restore;
 mod served;
+mod short_lives;
 mod slow;
 mod world;
 

@@ -52,6 +52,8 @@ pub struct Alert {
     pub keep_firing_since: Option<Timestamp>,
     /// When it was last sent.
     pub last_sent_at: Option<Timestamp>,
+    /// Whether it is not known yet if it was active before the program started. Its state is not stored until then.
+    pub awaits_restore: bool,
 }
 
 /// An alert for Alertmanager.
@@ -108,7 +110,7 @@ impl Alerts {
         self.iter().filter(|alert| alert.phase != AlertPhase::Resolved)
     }
 
-    /// Takes the alerts for which the expression holds at `at`.
+    /// Takes the alerts for which the expression holds at `at`. Those that are new wait for what was stored of them if `awaits_restore`.
     ///
     /// # Errors
     /// There are more than the limit. All alerts are then forgotten.
@@ -117,6 +119,7 @@ impl Alerts {
         answered: Vec<AnsweredAlert>,
         at: Timestamp,
         timing: AlertTiming,
+        awaits_restore: bool,
     ) -> Result<(), String> {
         let mut held = BTreeSet::new();
         for answer in answered {
@@ -127,7 +130,8 @@ impl Alerts {
                     alert.annotations = answer.annotations;
                 }
                 _ => {
-                    self.alerts.insert(answer.labels.clone(), Alert::pending(answer, at));
+                    let alert = Alert { awaits_restore, ..Alert::pending(answer, at) };
+                    self.alerts.insert(alert.labels.clone(), alert);
                 }
             }
         }
@@ -152,11 +156,16 @@ impl Alerts {
         Ok(())
     }
 
-    /// The series `ALERTS` and `ALERTS_FOR_STATE`.
+    /// The series `ALERTS` and `ALERTS_FOR_STATE` of the active alerts that do not wait for what was stored of them.
     pub(crate) fn samples(&self, at: Timestamp) -> Vec<RuleSample> {
+        self.samples_of(at, |alert| !alert.awaits_restore)
+    }
+
+    /// These series of the active alerts that are `chosen`.
+    pub(crate) fn samples_of(&self, at: Timestamp, chosen: impl Fn(&Alert) -> bool) -> Vec<RuleSample> {
         let sample = |labels: Labels, value: f64| RuleSample { labels, at, value: SampleValue::Float(value) };
         let mut samples = Vec::new();
-        for alert in self.active() {
+        for alert in self.active().filter(|alert| chosen(alert)) {
             let mut labels = alert.labels.to_builder();
             labels.set(METRIC_NAME, ALERTS_FOR_STATE);
             let for_state = labels.build();
@@ -204,6 +213,7 @@ impl Alert {
             resolved_at: None,
             keep_firing_since: None,
             last_sent_at: None,
+            awaits_restore: false,
         }
     }
 

@@ -3,8 +3,9 @@
 //! A [`Group`] is a state machine. For an evaluation, its driver takes the rules of each of [`Group::batches`], evaluates
 //! [`Group::query`] of each, calls [`Rule::answer`] with the samples, and passes the result to [`Group::apply`]. It stores the samples
 //! and sends the alerts that it gets back, reports what was stored to [`Group::stored`], and stores the staleness markers that this
-//! returns. After the last rule it calls [`Group::finish`].
+//! returns. After the last rule it calls [`Group::finish`]. After a start it then restores alerts: [`Group::restore_query`].
 
+mod restoring;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +18,7 @@ use model::{Labels, Timestamp};
 use crate::alerts::{Alert, AlertTiming, Alerts, SentAlert};
 use crate::answer::{RuleAnswer, RuleSample, stale};
 use crate::dependencies;
-use crate::restore::{self, RestoreOptions, RestoreQuery, StoredState};
+use crate::restore::RestoreOptions;
 use crate::rule::{PartialResponse, Rule, RuleGroup};
 use crate::schedule::Schedule;
 
@@ -54,8 +55,10 @@ pub struct RuleState {
     pub(crate) alerts: Alerts,
     /// The series of the last evaluation that was stored.
     series: BTreeSet<Labels>,
-    /// Whether the state of its alerts was restored, so that it may be stored again.
+    /// Whether the state of its alerts was restored, so that alerts that are found from now on are new.
     restored: bool,
+    /// Evaluations that succeeded.
+    evaluations: u32,
     /// Whether it was evaluated.
     pub health: RuleHealth,
     /// Why the last evaluation failed.
@@ -191,15 +194,16 @@ impl Group {
                     let timing = definition.alerting().map_or(AlertTiming::default(), |alerting| {
                         AlertTiming { hold: alerting.hold, keep_firing_for: alerting.keep_firing_for, limit }
                     });
-                    state.alerts.update(alerts, at, timing)?;
+                    state.alerts.update(alerts, at, timing, !state.restored)?;
                     applied.alerts = state.alerts.take_due(at, self.options.resend_delay, interval);
-                    Ok(if state.restored { state.alerts.samples(query_time) } else { Vec::new() })
+                    Ok(state.alerts.samples(query_time))
                 }
             });
         match outcome {
             Ok(samples) => {
                 state.health = RuleHealth::Good;
                 state.last_error = None;
+                state.evaluations = state.evaluations.saturating_add(1);
                 applied.samples = samples;
             }
             Err(error) => {
@@ -228,9 +232,7 @@ impl Group {
         if let Some((_, why)) = rejected.last() {
             state.fail(why.clone());
         }
-        let is_stored = |index: &usize| !rejected.iter().any(|(rejected, _)| rejected == index);
-        let stored = samples.iter().enumerate().filter(|(index, _)| is_stored(index));
-        let series: BTreeSet<Labels> = stored.map(|(_, sample)| sample.labels.clone()).collect();
+        let series: BTreeSet<Labels> = accepted(samples, rejected).collect();
         let gone = state.series.difference(&series).map(|labels| stale(labels, query_time)).collect();
         state.series = series;
         gone
@@ -253,28 +255,6 @@ impl Group {
         self.evaluation = duration;
         let query_time = self.query_time(at);
         std::mem::take(&mut self.orphans).iter().map(|labels| stale(labels, query_time)).collect()
-    }
-
-    /// What to ask for, to restore the state of a rule at `at`. `None` if it is restored already, or has no state to restore.
-    ///
-    /// Restore a group after its second evaluation, when the rules on which alerts depend have data again.
-    pub fn restore_query(&mut self, rule: usize, at: Timestamp) -> Option<RestoreQuery> {
-        let state = &mut self.states[rule];
-        if state.restored {
-            return None;
-        }
-        let query = restore::query(&self.definition.rules[rule], at, &self.options.restore);
-        state.restored = query.is_none();
-        query
-    }
-
-    /// Restores the state of a rule from what was stored. Until then, no state of it is stored.
-    pub fn restore(&mut self, rule: usize, at: Timestamp, stored: &[StoredState]) {
-        let state = &mut self.states[rule];
-        if let Some(alerting) = self.definition.rules[rule].alerting().filter(|_| !state.restored) {
-            restore::restore(&mut state.alerts, alerting.hold, stored, at, &self.options.restore);
-        }
-        state.restored = true;
     }
 
     /// Whether `other` defines the same group, so that this one can go on.
@@ -314,4 +294,11 @@ impl Group {
             self.states.into_iter().flat_map(|state| state.series).chain(self.orphans).collect();
         series.iter().map(|labels| stale(labels, query_time)).collect()
     }
+}
+
+/// The series of the samples that were stored.
+fn accepted(samples: &[RuleSample], rejected: &[(usize, String)]) -> impl Iterator<Item = Labels> {
+    let is_stored = |index: &usize| !rejected.iter().any(|(rejected, _)| rejected == index);
+    let stored = samples.iter().enumerate().filter(move |(index, _)| is_stored(index));
+    stored.map(|(_, sample)| sample.labels.clone())
 }

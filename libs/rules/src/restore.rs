@@ -1,6 +1,6 @@
 //! Restores the state of alerts after a restart, from what was stored before it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use model::{Labels, METRIC_NAME, Matcher, TimeRange, Timestamp, is_stale_nan};
@@ -15,8 +15,8 @@ pub struct RestoreOptions {
     /// Alerts that were stored longer ago than this are not restored. Longer than the longest expected outage; a very long time
     /// restores alerts that have nothing to do with those of today.
     pub outage_tolerance: Duration,
-    /// A restored alert is pending for at least this long, so that an outage by itself lets none fire. Rules with a shorter `for`
-    /// are not restored.
+    /// A restored alert that was pending is pending for at least this long, so that an outage by itself lets none fire. Rules with a
+    /// shorter `for` are not restored.
     pub grace_period: Duration,
     /// Whether alerts that were firing go on also where `for` is shorter than the grace period. In Prometheus they are pending again.
     pub keeps_firing: bool,
@@ -64,14 +64,24 @@ pub(crate) fn query(rule: &Rule, at: Timestamp, options: &RestoreOptions) -> Opt
     Some(RestoreQuery { matchers, range: TimeRange::new(at.offset_millis(tolerance.saturating_neg()), at) })
 }
 
-/// Sets since when alerts are active.
+/// Which alerts are restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Restored {
+    /// All: where nothing was stored, an alert is new.
+    All,
+    /// Those of which a state was stored with exactly their labels. The other ones wait.
+    Stored,
+}
+
+/// Sets since when the alerts are active that wait for it. Returns the labels of those that do not wait any longer.
 pub(crate) fn restore(
     alerts: &mut Alerts,
     hold: Duration,
     stored: &[StoredState],
     at: Timestamp,
     options: &RestoreOptions,
-) {
+    which: Restored,
+) -> BTreeSet<Labels> {
     let ignored =
         |name: &str| name == METRIC_NAME || options.ignored_labels.iter().any(|ignored| ignored == name);
     let mut exact: BTreeMap<Labels, &StoredState> = BTreeMap::new();
@@ -84,15 +94,24 @@ pub(crate) fn restore(
             *newest = state;
         }
     }
-    for alert in alerts.iter_mut() {
-        let found = exact.get(&alert.labels).or_else(|| reduced.get(&alert.labels.without(ignored)));
+    let mut restored = BTreeSet::new();
+    for alert in alerts.iter_mut().filter(|alert| alert.awaits_restore) {
+        let found = exact.get(&alert.labels);
+        let found = match which {
+            Restored::Stored if found.is_none() => continue,
+            Restored::Stored => found,
+            Restored::All => found.or_else(|| reduced.get(&alert.labels.without(ignored))),
+        };
+        alert.awaits_restore = false;
+        restored.insert(alert.labels.clone());
         let Some(state) = found.filter(|state| !is_stale_nan(state.value)) else { continue };
         if hold >= options.grace_period || was_firing(state, hold) {
             alert.active_at = active_since(state, hold, at, options.grace_period);
-            // Users see at once that it fires on.
+            // It fires on at once.
             alert.promote(at, hold);
         }
     }
+    restored
 }
 
 /// Whether an alert was firing when it was stored as `state`.

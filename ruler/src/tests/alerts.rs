@@ -8,14 +8,14 @@ use axum::{Json, Router};
 use super::querier::{Behaviour, FakeQuerier};
 use super::*;
 
-type Received = Arc<Mutex<Vec<Value>>>;
+pub(super) type Received = Arc<Mutex<Vec<Value>>>;
 
 async fn receive(State(received): State<Received>, Json(alerts): Json<Vec<Value>>) {
     received.lock().unwrap().extend(alerts);
 }
 
 /// An Alertmanager that only remembers.
-async fn receiver() -> (SocketAddr, Received) {
+pub(super) async fn receiver() -> (SocketAddr, Received) {
     let received = Received::default();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -18,6 +18,8 @@ type Form = Vec<(String, String)>;
 pub(super) enum Behaviour {
     /// It answers each query with a sample for each of these `(label, value)`, with these warnings.
     Answers(Vec<(&'static str, f64)>, Vec<&'static str>),
+    /// It answers so many queries, and then hangs.
+    AnswersFirst(u32, Vec<(&'static str, f64)>),
     Fails(u16, &'static str),
     Hangs,
     Raw(&'static str),
@@ -27,6 +29,8 @@ pub(super) enum Behaviour {
 pub(super) struct FakeQuerier {
     pub(super) address: SocketAddr,
     behaviour: Arc<Mutex<Behaviour>>,
+    /// What it does with queries that restore alerts, if that is something else.
+    restoring: Arc<Mutex<Option<Behaviour>>>,
     requests: Arc<Mutex<VecDeque<Form>>>,
 }
 
@@ -36,6 +40,7 @@ impl FakeQuerier {
         let this = Self {
             address: listener.local_addr().unwrap(),
             behaviour: Arc::new(Mutex::new(behaviour)),
+            restoring: Arc::default(),
             requests: Arc::default(),
         };
         let routes = Router::new().route("/api/v1/query", axum::routing::get(answer).post(answer));
@@ -46,6 +51,24 @@ impl FakeQuerier {
 
     pub(super) fn set(&self, behaviour: Behaviour) {
         *self.behaviour.lock().unwrap() = behaviour;
+    }
+
+    pub(super) fn set_restoring(&self, behaviour: Behaviour) {
+        *self.restoring.lock().unwrap() = Some(behaviour);
+    }
+
+    /// What it does with a query.
+    fn behaviour(&self, query: &str) -> Behaviour {
+        if query.contains("ALERTS_FOR_STATE")
+            && let Some(restoring) = self.restoring.lock().unwrap().clone()
+        {
+            return restoring;
+        }
+        let mut behaviour = self.behaviour.lock().unwrap();
+        let Behaviour::AnswersFirst(left, samples) = &mut *behaviour else { return behaviour.clone() };
+        let Some(rest) = left.checked_sub(1) else { return Behaviour::Hangs };
+        *left = rest;
+        Behaviour::Answers(samples.clone(), vec![])
     }
 
     pub(super) fn flag(&self) -> String {
@@ -61,9 +84,9 @@ impl FakeQuerier {
 async fn answer(State(querier): State<FakeQuerier>, RawForm(form): RawForm) -> impl IntoResponse {
     let form: Form = url::form_urlencoded::parse(&form).into_owned().collect();
     let at: f64 = form.iter().find(|(name, _)| name == "time").map_or(0.0, |(_, at)| at.parse().unwrap());
+    let query = form.iter().find(|(name, _)| name == "query").map(|(_, query)| query.clone());
     querier.requests.lock().unwrap().push_back(form);
-    let behaviour = querier.behaviour.lock().unwrap().clone();
-    match behaviour {
+    match querier.behaviour(&query.unwrap_or_default()) {
         Behaviour::Answers(samples, warnings) => {
             let samples: Vec<Value> = samples
                 .iter()
@@ -76,7 +99,7 @@ async fn answer(State(querier): State<FakeQuerier>, RawForm(form): RawForm) -> i
             let body = json!({"status": "error", "errorType": "execution", "error": error});
             (StatusCode::from_u16(status).unwrap(), body.to_string())
         }
-        Behaviour::Hangs => std::future::pending().await,
+        Behaviour::Hangs | Behaviour::AnswersFirst(..) => std::future::pending().await,
         Behaviour::Raw(text) => (StatusCode::OK, text.to_owned()),
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use tests::{Fault, FaultyAlertmanager, Notifications, alertmanager};
+use tests::{Fault, FaultyAlertmanager, Notifications, Seeded, alertmanager, number};
 
 use super::*;
 
@@ -13,13 +13,11 @@ use super::*;
 const RECORDING: usize = 30;
 /// Rules of which one has a new alert each second.
 const ALERTING: usize = 12;
+/// Most milliseconds from the start of a ruler until it is killed. Alerts are evaluated each 200 ms, so that many rulers live for one or
+/// two evaluations.
+const LONGEST_LIFE_MILLIS: u64 = 700;
 
-fn number(variable: &str, usual: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
-}
-
-/// Recording rules, and alerts that begin at different seconds and end [`ALERTING`] seconds later. An alert with `for` is sent in the
-/// third evaluation after a kill, when its state was restored: some of the pauses between kills are longer.
+/// Recording rules, and alerts that begin at different seconds and end [`ALERTING`] seconds later.
 fn rules() -> String {
     let mut text = "groups:\n".to_owned();
     for rule in 0..RECORDING {
@@ -71,8 +69,8 @@ fn sent(mut labels: AlertLabels) -> AlertLabels {
 
 #[test]
 fn kills_lose_no_sample_and_no_alert_and_none_is_notified_twice() {
-    let (kills, mut seed) = (number("ISTHMUS_KILLS", 15), number("ISTHMUS_SEED", 16).max(1));
-    println!("{kills} kills (ISTHMUS_KILLS), seed {seed} (ISTHMUS_SEED)");
+    let (kills, mut random) = (number("ISTHMUS_KILLS", 15), Seeded::from_environment(16));
+    println!("{kills} kills (ISTHMUS_KILLS)");
     let dir = tempfile::tempdir().expect("a folder");
     let dir = dir.path();
     let (notified, faulty, at) = (Notifications::start(), FaultyAlertmanager::start(), free_port());
@@ -83,11 +81,7 @@ fn kills_lose_no_sample_and_no_alert_and_none_is_notified_twice() {
     let (mut fired, mut count) = (BTreeSet::new(), 0);
     for kill in 0..kills {
         faulty.set([Fault::Fails, Fault::Hangs, Fault::None][kill as usize % 3]);
-        // xorshift
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        std::thread::sleep(Duration::from_millis(seed % 1_500));
+        std::thread::sleep(Duration::from_millis(random.below(LONGEST_LIFE_MILLIS)));
         let seen = ruler.samples("{__name__=~\"load:.*\"}[20s]").expect("samples");
         fired.extend(ruler.firing().expect("alerts").into_iter().map(sent));
         process.kill();

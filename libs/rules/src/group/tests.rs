@@ -4,6 +4,7 @@ use promql::{SampleValue, go_g};
 use super::*;
 use crate::alerts::AlertPhase;
 use crate::file::{RuleFile, RuleFileOptions};
+use crate::restore::StoredState;
 use crate::simulation::Simulation;
 
 fn options() -> GroupOptions {
@@ -367,10 +368,12 @@ fn restored(stored: &[(&str, i64, f64)]) -> Timestamp {
         })
         .collect();
     group.restore(0, minute(100), &states);
-    assert_eq!(group.restore_query(0, minute(101)), None);
     let active = group.states()[0].alerts().next().unwrap().active_at;
     simulation.evaluate(&mut group, minute(101));
     assert_ne!(shown(&simulation, "ALERTS_FOR_STATE", minute(101)), "");
+    assert!(group.restore_query(0, minute(101)).is_some());
+    assert_eq!(group.restore(0, minute(101), &states), Applied::default());
+    assert_eq!(group.restore_query(0, minute(102)), None);
     active
 }
 
@@ -435,6 +438,78 @@ fn an_alert_that_fired_goes_on_also_where_for_is_short() {
     check(true, seconds(86), Some((minute(99), AlertPhase::Pending)));
     check(true, model::stale_nan(), Some((minute(99), AlertPhase::Pending)));
     check(false, seconds(80), None);
+}
+
+/// A group after a start, with an alert for each job that is down for five minutes.
+fn started_group() -> Group {
+    let restore = RestoreOptions { keeps_firing: true, ..options().restore };
+    let options = GroupOptions { restored: false, restore, ..options() };
+    group_with("{alert: Down, expr: up == 0, for: 5m}", options)
+}
+
+/// What was stored at minute 90 of the alert of a job, which is active since minute 80.
+fn fired(job: &str) -> StoredState {
+    let labels = format!(r#"ALERTS_FOR_STATE{{alertname="Down",job="{job}"}}"#);
+    StoredState { labels: parse_series(&labels).unwrap().0, at: minute(90), value: (80 * 60) as f64 }
+}
+
+#[test]
+fn an_alert_that_is_restored_as_firing_is_sent_and_stored_in_the_first_evaluation() {
+    let mut simulation = simulation(&[r#"up{job="a"} 0x200"#, r#"up{job="b"} 0x200"#]);
+    let mut group = started_group();
+    assert_eq!(simulation.evaluate(&mut group, minute(99)).alerts, []);
+    assert!(group.restore_query(0, minute(99)).is_some());
+
+    let applied = group.restore_some(0, minute(99), &[fired("a")]);
+    let sent: Vec<_> = applied.alerts.iter().map(|alert| alert.labels.value("job")).collect();
+    assert_eq!(sent, ["a"]);
+    let mut stored: Vec<_> = applied.samples.iter().map(|sample| sample.labels.to_string()).collect();
+    stored.sort();
+    let expected = [
+        r#"ALERTS_FOR_STATE{alertname="Down", job="a"}"#,
+        r#"ALERTS{alertname="Down", alertstate="firing", job="a"}"#,
+    ];
+    assert_eq!(stored, expected);
+    assert!(applied.samples.iter().all(|sample| sample.at == minute(99)));
+    group.stored_besides(0, &applied.samples, &[]);
+
+    // The other alert waits, and its state is not stored.
+    simulation.evaluate(&mut group, minute(100));
+    assert_eq!(
+        shown(&simulation, "ALERTS_FOR_STATE", minute(100)),
+        r#"ALERTS_FOR_STATE{alertname="Down",job="a"} 4800"#
+    );
+    let applied = group.restore(0, minute(100), &[fired("b")]);
+    assert_eq!((applied.alerts.len(), applied.samples.len()), (1, 2));
+    assert_eq!(group.restore_query(0, minute(101)), None);
+}
+
+#[test]
+fn the_series_of_a_restored_alert_are_ended_when_it_is_resolved() {
+    let mut simulation = simulation(&[r#"up{job="a"} 0x100"#]);
+    let mut group = started_group();
+    simulation.evaluate(&mut group, minute(100));
+    let applied = group.restore(0, minute(100), &[fired("a")]);
+    group.stored_besides(0, &applied.samples, &[(1, "out of order".to_owned())]);
+    assert_eq!(group.states()[0].last_error.as_deref(), Some("out of order"));
+    let ended = group.stored(0, minute(101), &[], &[]);
+    let ended: Vec<&Labels> = ended.iter().map(|sample| &sample.labels).collect();
+    assert_eq!(ended, [&applied.samples[0].labels]);
+}
+
+#[test]
+fn an_alert_that_appears_in_the_second_evaluation_is_restored() {
+    // What it depends on is recorded by another group, after the first evaluation.
+    let mut simulation = simulation(&[r#"up{job="a"} _x99 0x100"#]);
+    let mut group = started_group();
+    simulation.evaluate(&mut group, minute(98));
+    assert_eq!(group.restore(0, minute(98), &[]), Applied::default());
+    assert_eq!(simulation.evaluate(&mut group, minute(100)).alerts, []);
+    assert_eq!(shown(&simulation, "ALERTS_FOR_STATE", minute(100)), "");
+    let applied = group.restore(0, minute(100), &[fired("a")]);
+    assert_eq!(applied.alerts.len(), 1);
+    assert_eq!(group.states()[0].alerts().next().unwrap().active_at, minute(80));
+    assert_eq!(group.restore_query(0, minute(101)), None);
 }
 
 #[test]
