@@ -151,11 +151,13 @@ fn check_gateways(state: &Path, now: SystemTime) -> Vec<Finding> {
     findings
 }
 
-/// Compares the tables with the log: a certificate or a used token that only one of them has was put there by hand.
+/// Compares the tables with the log: what only one of them has was put there, or removed, by hand.
 fn check_tables(inventory: &Inventory) -> Finding {
     let (severity, text) = match inventory.replay() {
         Ok(checked) => {
-            (Severity::Ok, format!("the tables agree with the log in {checked} certificates and tokens"))
+            let text =
+                format!("the tables agree with the log in {checked} certificates, tokens and clusters");
+            (Severity::Ok, text)
         }
         Err(e) => (Severity::Critical, e.to_string()),
     };

@@ -11,6 +11,7 @@ mod clusters;
 mod denials;
 mod gateways;
 mod prune;
+mod replay;
 mod restore;
 mod schema;
 mod tokens;

@@ -22,6 +22,7 @@ mod earlier_release;
 mod end_to_end;
 mod install;
 mod meta_monitoring;
+mod issuer_state;
 mod migration;
 mod operator;
 mod ports;

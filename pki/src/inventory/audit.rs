@@ -10,12 +10,7 @@
 //! rewritten. To detect this, the gateways of the clusters keep signed heads (`issuer/audit.rs`); and a head that was noted in
 //! another place can be passed to `pki audit verify --head`.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    str::FromStr,
-    time::SystemTime,
-};
+use std::{fmt, str::FromStr, time::SystemTime};
 
 use aws_lc_rs::digest;
 use identity::SpkiPin;
@@ -162,52 +157,6 @@ impl Inventory {
             ))),
             _ => Ok(head),
         }
-    }
-
-    /// Replays the log, and compares the result with the tables of certificates and tokens. Returns how many rows were
-    /// compared.
-    pub(crate) fn replay(&self) -> Result<usize, PkiError> {
-        // All of it is read as it is now: another process may issue a certificate meanwhile.
-        let snapshot = self.db.unchecked_transaction()?;
-        let mut statement = snapshot.prepare("SELECT event, detail FROM audit ORDER BY number")?;
-        let mut rows = statement.query([])?;
-        let (mut issued, mut used) = (BTreeMap::new(), BTreeSet::new());
-        while let Some(row) = rows.next()? {
-            let (event, detail): (String, String) = (row.get(0)?, row.get(1)?);
-            let detail: Value = serde_json::from_str(&detail).unwrap_or_default();
-            let field = |name: &str| detail[name].as_str().unwrap_or_default().to_owned();
-            match event.as_str() {
-                "certificate issued" | "certificate adopted" => {
-                    issued.insert((field("serial"), field("id"), field("key")), field("until"));
-                }
-                "token used" => {
-                    used.insert(field("token"));
-                }
-                PRUNED => {
-                    let before = field("expired_before");
-                    issued.retain(|_, until| *until >= before);
-                }
-                _ => {}
-            }
-        }
-        let issued: BTreeSet<_> = issued.into_keys().collect();
-        let mut statement = snapshot.prepare("SELECT serial, spiffe_id, spki FROM certificates")?;
-        let table = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        let table: BTreeSet<(String, String, String)> = table.collect::<Result<_, _>>()?;
-        if let Some((serial, id, _)) = table.symmetric_difference(&issued).next() {
-            return Err(PkiError::Integrity(format!(
-                "inventory: certificate {serial} of {id} is in the table or in the log, but not in both; one of them was altered"
-            )));
-        }
-        let mut statement =
-            snapshot.prepare("SELECT substr(secret_sha256, 1, 16) FROM tokens WHERE used_at IS NOT NULL")?;
-        let table = statement.query_map([], |row| row.get(0))?.collect::<Result<BTreeSet<String>, _>>()?;
-        if let Some(token) = table.symmetric_difference(&used).next() {
-            return Err(PkiError::Integrity(format!(
-                "inventory: token {token} is used in the table or in the log, but not in both; one of them was altered"
-            )));
-        }
-        Ok(issued.len() + used.len())
     }
 
     /// The last `count` entries, oldest first.

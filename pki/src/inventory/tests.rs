@@ -117,7 +117,7 @@ fn a_table_that_was_changed_by_hand_does_not_agree_with_the_log() {
         tamper(&pki, sql);
         let found = pki.inventory().replay().map_err(|e| e.to_string());
         match expected {
-            None => assert_eq!(found, Ok(4)),
+            None => assert_eq!(found, Ok(6)),
             Some(expected) => {
                 assert!(found.as_ref().is_err_and(|e| e.contains(expected)), "{sql}: {found:?}")
             }
@@ -126,12 +126,54 @@ fn a_table_that_was_changed_by_hand_does_not_agree_with_the_log() {
     check("", None);
     check("DELETE FROM certificates", Some("is in the table or in the log, but not in both"));
     check("UPDATE certificates SET spki = 'x' || spki WHERE spiffe_id LIKE '%eu-1%'", Some("eu-1"));
-    check("UPDATE tokens SET used_at = NULL", Some("token "));
+    check("UPDATE tokens SET used_at = NULL", Some("is used in the table or in the log, but not in both"));
+    check("DELETE FROM tokens", Some("token "));
+    check("PRAGMA foreign_keys = OFF; DELETE FROM registrations", Some("cluster eu-1 has another state"));
+    check("UPDATE registrations SET joined_at = NULL WHERE cluster = 'us-1'", Some("cluster us-1"));
+    check("INSERT INTO settings VALUES ('adopt_since', '2020-01-01T00:00:00Z')", Some("the last restore"));
     check(
         "INSERT INTO certificates (serial, spiffe_id, spki, not_before, not_after, issued_at)
          VALUES ('4f', 'spiffe://test.example/cluster/eu-1/gateway', 'key', '', '', '')",
         Some("certificate 4f"),
     );
+}
+
+/// A thief lets the issuer forget what was denied.
+#[test]
+fn a_denial_that_is_missing_in_the_tables_is_found() {
+    let check = |sql: &str, expected: Option<&str>| {
+        let pki = pki_with_two_clusters();
+        let issuer = pki.issuer();
+        let (cluster, later) = ("us-1".parse().unwrap(), pki.now + Duration::from_secs(1));
+        issuer.create_token(&crate::testing::new_token("us-1"), pki.now).unwrap();
+        let of_cluster = Revocation::Cluster("eu-1".parse().unwrap());
+        assert_eq!(issuer.revoke(&of_cluster, "stolen", later).unwrap(), 1);
+        for pause in [true, false, true] {
+            assert!(issuer.pause_cluster(&cluster, pause, later).unwrap());
+        }
+        let removed = "removed".parse().unwrap();
+        issuer.create_token(&crate::testing::new_token("removed"), pki.now).unwrap();
+        assert!(issuer.remove_cluster(&removed, later).unwrap());
+        tamper(&pki, sql);
+        let found = pki.inventory().replay().map_err(|e| e.to_string());
+        match expected {
+            None => assert!(found.is_ok(), "{found:?}"),
+            Some(expected) => {
+                assert!(found.as_ref().is_err_and(|e| e.contains(expected)), "{sql}: {found:?}")
+            }
+        }
+    };
+    check("", None);
+    check("UPDATE certificates SET revoked_at = NULL", Some("is revoked in the log, but not in the table"));
+    check("DELETE FROM denials", Some("the denial of cluster eu-1"));
+    check("UPDATE denials SET lifted_at = at WHERE value = 'us-1'", Some("the denial of cluster us-1"));
+    check("UPDATE denials SET issued_until = at WHERE value = 'us-1'", Some("the denial of cluster us-1"));
+    check("UPDATE registrations SET paused_at = NULL", Some("cluster us-1 has another state"));
+    check("UPDATE registrations SET removed_at = NULL", Some("cluster removed has another state"));
+    check("UPDATE tokens SET revoked_at = NULL", Some("is revoked in the log, but not in the table"));
+    // What denies more than the log is right, such as after a restore.
+    check("UPDATE tokens SET revoked_at = created_at", None);
+    check("UPDATE certificates SET revoked_at = issued_at", None);
 }
 
 #[test]
@@ -250,7 +292,7 @@ fn certificates_that_expired_long_ago_are_pruned_and_the_log_still_agrees() {
     assert_eq!(left, ["spiffe://test.example/cluster/eu-2/gateway"]);
     // The log has all its entries and one more, and is compared with what is left.
     assert_eq!(inventory.verify_audit(Some(&head)).unwrap().number, head.number + 5);
-    assert_eq!(inventory.replay().unwrap(), 4, "a certificate and three used tokens");
+    assert_eq!(inventory.replay().unwrap(), 7, "a certificate, three used tokens and three clusters");
     assert_eq!(inventory.prune(days(45), false, later).unwrap().certificates, 0, "again");
 
     // A certificate that an attacker removes is still missed.
