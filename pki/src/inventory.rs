@@ -30,7 +30,7 @@ pub(crate) use self::{
     agreement::CREATED,
     audit::AuditHead,
     certificates::IssuedCertificate,
-    denials::ListKind,
+    denials::{ListKind, ListSigner, NextList, NumberedList},
     gateways::GatewayRecord,
     tokens::{NewTokenRecord, TokenRecord},
 };

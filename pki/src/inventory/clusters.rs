@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::{
     authority::utc,
     error::PkiError,
-    inventory::{Inventory, audit, denials},
+    inventory::{Inventory, ListSigner, audit, denials},
 };
 
 /// A cluster that may get certificates.
@@ -85,8 +85,13 @@ impl Inventory {
         self.transaction(|tx| register(tx, cluster, environment, now))
     }
 
-    /// Removes a cluster: revokes its certificates and tokens. Returns whether it was there.
-    pub(crate) fn remove_cluster(&mut self, cluster: &Name, now: SystemTime) -> Result<bool, PkiError> {
+    /// Removes a cluster: revokes its certificates and tokens, and replaces the issuing CA's list. Returns whether it was there.
+    pub(crate) fn remove_cluster(
+        &mut self,
+        cluster: &Name,
+        now: SystemTime,
+        sign: ListSigner<'_>,
+    ) -> Result<bool, PkiError> {
         self.transaction(|tx| {
             let known = must_exist(tx, cluster)?;
             if known.removed_at.is_some() {
@@ -102,16 +107,18 @@ impl Inventory {
             )?;
             let detail = json!({"cluster": name, "certificates": certificates, "tokens": tokens});
             audit::append(tx, now, "cluster removed", &detail)?;
+            denials::sign_next(tx, now, sign)?;
             Ok(true)
         })
     }
 
-    /// Pauses a cluster, or resumes it. Returns whether this changes something.
+    /// Pauses a cluster, or resumes it, and replaces the issuing CA's list. Returns whether this changes something.
     pub(crate) fn pause_cluster(
         &mut self,
         cluster: &Name,
         pause: bool,
         now: SystemTime,
+        sign: ListSigner<'_>,
     ) -> Result<bool, PkiError> {
         self.transaction(|tx| {
             let known = must_exist(tx, cluster)?;
@@ -132,6 +139,7 @@ impl Inventory {
             }
             let event = if pause { "cluster paused" } else { "cluster resumed" };
             audit::append(tx, now, event, &json!({"cluster": name}))?;
+            denials::sign_next(tx, now, sign)?;
             Ok(true)
         })
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use identity::{DenyEntry, DenySubject, Name, SpiffeId};
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde_json::json;
 
 use crate::{
@@ -50,13 +50,21 @@ fn of_cluster(cluster: &str) -> String {
     format!("spiffe://*/cluster/{cluster}/*")
 }
 
+/// The number and the bytes of a signed list.
+pub(crate) type NumberedList = (u64, Vec<u8>);
+/// The list that follows the stored one, or `None` if that stays.
+pub(crate) type NextList = Result<Option<NumberedList>, PkiError>;
+/// Decides which list of the issuing CA follows the stored one when these are its entries.
+pub(crate) type ListSigner<'a> = &'a dyn Fn(&[DenyEntry], Option<NumberedList>) -> NextList;
+
 impl Inventory {
-    /// Revokes certificates. Returns how many there are that were valid until now.
+    /// Revokes certificates, and replaces the issuing CA's list. Returns how many there are that were valid until now.
     pub(crate) fn revoke(
         &mut self,
         what: &Revocation,
         reason: &str,
         now: SystemTime,
+        sign: ListSigner<'_>,
     ) -> Result<usize, PkiError> {
         self.transaction(|tx| {
             let (kind, value) = match what {
@@ -96,42 +104,19 @@ impl Inventory {
             };
             let detail = json!({kind: value, "reason": reason, "certificates": revoked});
             audit::append(tx, now, "certificates revoked", &detail)?;
+            sign_next(tx, now, sign)?;
             Ok(revoked)
         })
     }
 
     /// The entries of the issuing CA's list.
     pub(crate) fn deny_entries(&self, now: SystemTime) -> Result<Vec<DenyEntry>, PkiError> {
-        let mut entries = Vec::new();
-        let mut statement = self.db.prepare_cached(
-            "SELECT kind, value, issued_until, reason FROM denials
-             WHERE lifted_at IS NULL AND (issued_until IS NULL OR issued_until > ?1) ORDER BY id",
-        )?;
-        let mut rows = statement.query([utc(now - FORGET_AFTER)])?;
-        while let Some(row) = rows.next()? {
-            let (kind, value): (String, String) = (row.get(0)?, row.get(1)?);
-            let damaged = || PkiError::Integrity(format!("inventory: a denial of a {kind} is damaged"));
-            let subject = match kind.as_str() {
-                "id" => DenySubject::Id(value.parse().map_err(|_| damaged())?),
-                "cluster" => DenySubject::Cluster(value.parse().map_err(|_| damaged())?),
-                "serial" => DenySubject::Serial(value),
-                _ => return Err(damaged()),
-            };
-            let until: Option<String> = row.get(2)?;
-            let issued_until = until.map(|at| parse_utc(&at).ok_or_else(damaged)).transpose()?;
-            entries.push(DenyEntry { subject, issued_until, reason: row.get(3)? });
-        }
-        let mut statement = self.db.prepare_cached(
-            "SELECT serial FROM certificates WHERE revoked_at IS NOT NULL AND not_after > ?1 ORDER BY serial",
-        )?;
-        let serials = statement.query_map([utc(now - Duration::from_secs(3600))], |row| row.get(0))?;
-        for serial in serials {
-            let subject = DenySubject::Serial(serial?);
-            if entries.iter().all(|known| known.subject != subject) {
-                entries.push(DenyEntry { subject, issued_until: None, reason: "revoked".into() });
-            }
-        }
-        Ok(entries)
+        deny_entries(&self.db, now)
+    }
+
+    /// Replaces the issuing CA's list with the one that follows it.
+    pub(crate) fn sign_next_list(&mut self, now: SystemTime, sign: ListSigner<'_>) -> Result<(), PkiError> {
+        self.transaction(|tx| sign_next(tx, now, sign))
     }
 
     /// The last time of issue that is denied to an identity or its cluster.
@@ -153,32 +138,73 @@ impl Inventory {
         Ok(found.optional()?)
     }
 
-    /// Replaces a signed list. `sign` gets the number of the stored one, 0 without one, and what is stored is what it
-    /// returns; with `None` nothing changes.
-    pub(crate) fn replace_denylist(
+    /// Replaces the list that a root has signed.
+    pub(crate) fn store_root_list(
         &mut self,
-        kind: ListKind,
+        number: u64,
+        bytes: &[u8],
         now: SystemTime,
-        sign: impl FnOnce(u64) -> Result<Option<(u64, Vec<u8>)>, PkiError>,
     ) -> Result<(), PkiError> {
         self.transaction(|tx| {
-            let stored =
-                tx.query_row("SELECT number FROM denylists WHERE kind = ?1", [kind.as_str()], |row| {
-                    row.get::<_, i64>(0)
-                });
-            let stored = stored.optional()?.unwrap_or(0).unsigned_abs();
-            let Some((number, bytes)) = sign(stored)? else { return Ok(()) };
-            tx.execute(
-                "INSERT INTO denylists (kind, number, bytes) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (kind) DO UPDATE SET number = ?2, bytes = ?3",
-                params![kind.as_str(), number as i64, bytes],
-            )?;
-            if kind == ListKind::Root {
-                audit::append(tx, now, "root denylist installed", &json!({"number": number}))?;
-            }
-            Ok(())
+            store_list(tx, ListKind::Root, number, bytes)?;
+            audit::append(tx, now, "root denylist installed", &json!({"number": number}))
         })
     }
+}
+
+/// The entries of the issuing CA's list.
+fn deny_entries(db: &Connection, now: SystemTime) -> Result<Vec<DenyEntry>, PkiError> {
+    let mut entries = Vec::new();
+    let mut statement = db.prepare_cached(
+        "SELECT kind, value, issued_until, reason FROM denials
+             WHERE lifted_at IS NULL AND (issued_until IS NULL OR issued_until > ?1) ORDER BY id",
+    )?;
+    let mut rows = statement.query([utc(now - FORGET_AFTER)])?;
+    while let Some(row) = rows.next()? {
+        let (kind, value): (String, String) = (row.get(0)?, row.get(1)?);
+        let damaged = || PkiError::Integrity(format!("inventory: a denial of a {kind} is damaged"));
+        let subject = match kind.as_str() {
+            "id" => DenySubject::Id(value.parse().map_err(|_| damaged())?),
+            "cluster" => DenySubject::Cluster(value.parse().map_err(|_| damaged())?),
+            "serial" => DenySubject::Serial(value),
+            _ => return Err(damaged()),
+        };
+        let until: Option<String> = row.get(2)?;
+        let issued_until = until.map(|at| parse_utc(&at).ok_or_else(damaged)).transpose()?;
+        entries.push(DenyEntry { subject, issued_until, reason: row.get(3)? });
+    }
+    let mut statement = db.prepare_cached(
+        "SELECT serial FROM certificates WHERE revoked_at IS NOT NULL AND not_after > ?1 ORDER BY serial",
+    )?;
+    let serials = statement.query_map([utc(now - Duration::from_secs(3600))], |row| row.get(0))?;
+    for serial in serials {
+        let subject = DenySubject::Serial(serial?);
+        if entries.iter().all(|known| known.subject != subject) {
+            entries.push(DenyEntry { subject, issued_until: None, reason: "revoked".into() });
+        }
+    }
+    Ok(entries)
+}
+
+/// Replaces the issuing CA's list in the transaction of a change, so that a gateway that sees the change need not sign.
+pub(super) fn sign_next(tx: &Transaction<'_>, now: SystemTime, sign: ListSigner<'_>) -> Result<(), PkiError> {
+    let kind = ListKind::Issuer.as_str();
+    let stored = tx.query_row("SELECT number, bytes FROM denylists WHERE kind = ?1", [kind], |row| {
+        Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get(1)?))
+    });
+    match sign(&deny_entries(tx, now)?, stored.optional()?)? {
+        Some((number, bytes)) => store_list(tx, ListKind::Issuer, number, &bytes),
+        None => Ok(()),
+    }
+}
+
+fn store_list(tx: &Transaction<'_>, kind: ListKind, number: u64, bytes: &[u8]) -> Result<(), PkiError> {
+    tx.execute(
+        "INSERT INTO denylists (kind, number, bytes) VALUES (?1, ?2, ?3)
+         ON CONFLICT (kind) DO UPDATE SET number = ?2, bytes = ?3",
+        params![kind.as_str(), number as i64, bytes],
+    )?;
+    Ok(())
 }
 
 /// Adds a denial. With `issued_until`, certificates that are issued later are spared.

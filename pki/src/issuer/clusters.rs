@@ -32,9 +32,8 @@ impl Issuer {
     /// # Errors
     /// [`PkiError::NotFound`] when it was never registered.
     pub fn remove_cluster(&self, cluster: &Name, now: SystemTime) -> Result<bool, PkiError> {
-        let removed = self.changed().remove_cluster(cluster, now)?;
-        self.denylists(now)?;
-        Ok(removed)
+        let sign = self.list_signer(now, false);
+        self.changed().remove_cluster(cluster, now, &sign)
     }
 
     /// Refuses a cluster until it is resumed, or resumes it. Returns whether this changes something.
@@ -42,9 +41,8 @@ impl Issuer {
     /// # Errors
     /// [`PkiError::NotFound`] when it is not registered, [`PkiError::Conflict`] when it was removed.
     pub fn pause_cluster(&self, cluster: &Name, pause: bool, now: SystemTime) -> Result<bool, PkiError> {
-        let changed = self.changed().pause_cluster(cluster, pause, now)?;
-        self.denylists(now)?;
-        Ok(changed)
+        let sign = self.list_signer(now, false);
+        self.changed().pause_cluster(cluster, pause, now, &sign)
     }
 
     /// Checks a cluster to register, and the environment against that of a registered one. Returns whether it is new.

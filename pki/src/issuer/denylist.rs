@@ -10,7 +10,7 @@ use identity::{
 use crate::{
     authority::{CertificateAuthority, unix_seconds},
     error::PkiError,
-    inventory::{ListKind, Revocation},
+    inventory::{ListKind, NextList, NumberedList, Revocation},
     issuer::Issuer,
 };
 
@@ -34,9 +34,8 @@ impl Issuer {
                 self.cluster()
             )));
         }
-        let revoked = self.changed().revoke(what, reason, now)?;
-        self.denylists(now)?;
-        Ok(revoked)
+        let sign = self.list_signer(now, false);
+        self.changed().revoke(what, reason, now, &sign)
     }
 
     /// How many certificates a revocation would revoke.
@@ -86,44 +85,59 @@ impl Issuer {
     }
 
     fn denylists_after(&self, now: SystemTime, always: bool) -> Result<HeldDenylists, PkiError> {
-        let (authority, bundle) = (self.authority.get(), self.bundle());
         let mut held = HeldDenylists::default();
         if let Some(root) = self.stored_denylist(ListKind::Root)? {
             held.offer(root).map_err(damaged)?;
         }
         let stored = self.stored_denylist(ListKind::Issuer)?;
         let entries = self.inventory().deny_entries(now)?;
-        let is_current = |list: &SignedDenylist| {
-            let age = now.duration_since(list.signed_at()).unwrap_or_default();
-            let signer = DenylistSigner::Issuer(authority.pin());
-            list.entries() == entries && age < SIGN_AGAIN && list.signer() == signer
-        };
         let issuer = match stored {
-            Some(list) if !always && is_current(&list) => list,
-            // Without a valid issuing CA the stored list grows old, and in the end nothing is served.
-            Some(list) if now >= authority.not_after() => list,
-            _ => self.sign(&authority, &bundle, &entries, now)?,
+            Some(list) if !self.needs_another(&list, &entries, now, always) => list,
+            _ => {
+                let sign = self.list_signer(now, always);
+                self.changed().sign_next_list(now, &sign)?;
+                let signed = self.stored_denylist(ListKind::Issuer)?;
+                signed.ok_or_else(|| PkiError::Failed("the denylist was not signed".into()))?
+            }
         };
         offer(&mut held, issuer)?;
         Ok(held)
     }
 
-    fn sign(
+    /// Whether the issuing CA's list is to be signed again.
+    fn needs_another(
         &self,
-        authority: &CertificateAuthority,
-        bundle: &TrustBundle,
+        list: &SignedDenylist,
         entries: &[DenyEntry],
         now: SystemTime,
-    ) -> Result<SignedDenylist, PkiError> {
-        let mut signed = None;
-        self.changed().replace_denylist(ListKind::Issuer, now, |stored| {
-            let number = next_number(stored, now);
-            let bytes = sign_list(authority, bundle, number, entries, now)?;
-            signed = Some(bytes.clone());
+        always: bool,
+    ) -> bool {
+        let authority = self.authority.get();
+        let age = now.duration_since(list.signed_at()).unwrap_or_default();
+        let signer = DenylistSigner::Issuer(authority.pin());
+        let is_current = list.entries() == entries && age < SIGN_AGAIN && list.signer() == signer;
+        // Without a valid issuing CA the stored list grows old, and in the end nothing is served.
+        (always || !is_current) && now < authority.not_after()
+    }
+
+    /// Signs the list that follows the stored one, if it is to be signed again; in any case if `always`. A stored list that cannot be
+    /// read is replaced.
+    pub(super) fn list_signer(
+        &self,
+        now: SystemTime,
+        always: bool,
+    ) -> impl Fn(&[DenyEntry], Option<NumberedList>) -> NextList {
+        let bundle = self.bundle();
+        move |entries, stored| {
+            let number = stored.as_ref().map_or(0, |(number, _)| *number);
+            let list = stored.and_then(|(_, bytes)| SignedDenylist::parse(&bytes, &bundle, None).ok());
+            if list.is_some_and(|list| !self.needs_another(&list, entries, now, always)) {
+                return Ok(None);
+            }
+            let number = next_number(number, now);
+            let bytes = sign_list(&self.authority.get(), &bundle, number, entries, now)?;
             Ok(Some((number, bytes)))
-        })?;
-        let bytes = signed.ok_or_else(|| PkiError::Failed("the denylist was not signed".into()))?;
-        SignedDenylist::parse(&bytes, bundle, Some(now)).map_err(|e| PkiError::Failed(e.to_string()))
+        }
     }
 
     /// Stores a denylist that a root has signed; with `dry_run`, only checks it. Returns whether it differs from the one before.
@@ -148,8 +162,7 @@ impl Issuer {
         if dry_run {
             return Ok(true);
         }
-        self.changed()
-            .replace_denylist(ListKind::Root, now, |_| Ok(Some((list.number(), bytes.to_vec()))))?;
+        self.changed().store_root_list(list.number(), bytes, now)?;
         Ok(true)
     }
 }

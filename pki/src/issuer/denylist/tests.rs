@@ -1,4 +1,7 @@
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use identity::{DenySubject, Expectations, verify_peer};
 
@@ -40,6 +43,34 @@ fn what_is_revoked_is_in_the_next_list_and_cannot_be_renewed() {
     let (_, again) = joined(&pki, "eu-3");
     assert!(issuer.denylists(pki.now).unwrap().denies(&again).is_none());
     pki.inventory().verify_audit(None).unwrap();
+}
+
+/// Another process signs the list again and again, as a gateway may do.
+#[test]
+fn a_list_that_is_signed_beside_a_revocation_has_it() {
+    let pki = TestPki::new();
+    let peers: Vec<_> = (0..20).map(|number| joined(&pki, &format!("eu-{number}")).1).collect();
+    let (issuer, signer, is_over) = (pki.issuer(), pki.issuer(), AtomicBool::new(false));
+    let forgotten = |peer: &identity::PeerIdentity| -> Result<bool, PkiError> {
+        issuer.revoke(&Revocation::Serial(peer.serial.clone()), "stolen", pki.now)?;
+        let lists = (0..10).map(|_| issuer.stored_denylists()).collect::<Result<Vec<_>, _>>()?;
+        Ok(lists.iter().any(|list| list.denies(peer).is_none()))
+    };
+    let (found, signed) = std::thread::scope(|scope| {
+        let signing = scope.spawn(|| {
+            let mut signed = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                signer.sign_denylist(pki.now)?;
+                signed += 1;
+            }
+            Ok::<u32, PkiError>(signed)
+        });
+        let found: Result<Vec<bool>, PkiError> = peers.iter().map(forgotten).collect();
+        is_over.store(true, Ordering::Relaxed);
+        (found, signing.join().unwrap())
+    });
+    assert!(found.unwrap().iter().all(|forgotten| !forgotten), "a newer list lacks a revocation");
+    println!("signed {} times meanwhile", signed.unwrap());
 }
 
 #[test]
