@@ -9,14 +9,15 @@ use std::{
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use identity::{
-    KeyType, Name, Secret, SpiffeId, SpkiPin, TrustDomain, certificate_pem, read_private, write_private,
+    KeyType, Name, PemContent, Secret, SpiffeId, SpkiPin, TrustDomain, certificate_pem, read_private,
+    write_private,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, GeneralSubtree,
     IsCa, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PublicKeyData,
     SanType, SerialNumber, SigningKey,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
@@ -117,9 +118,12 @@ impl CertificateAuthority {
     /// Reads the content of such a file, which came from `path`.
     pub(crate) fn from_pem(pem: &[u8], path: &Path) -> Result<Self, PkiError> {
         let damaged = |why: &str| integrity(&format!("{}: {why}", path.display()));
-        let cert = CertificateDer::from_pem_slice(pem).map_err(|e| damaged(&e.to_string()))?;
-        let key = PrivateKeyDer::from_pem_slice(pem).map_err(|e| damaged(&e.to_string()))?;
-        let key = WipedKey::from_der(&Zeroizing::new(key)).map_err(|e| damaged(&e.to_string()))?;
+        let content = PemContent::read(pem).map_err(|e| damaged(&format!("damaged PEM: {e}")))?;
+        let cert = content.certificates.into_iter().next();
+        let cert = cert.ok_or_else(|| damaged("contains no certificate, expected that of a CA"))?;
+        let key =
+            content.keys.first().ok_or_else(|| damaged("contains no private key, expected that of a CA"))?;
+        let key = WipedKey::from_der(key.expose()).map_err(|e| damaged(&e.to_string()))?;
         Self::new(cert, key).map_err(|e| damaged(&e.to_string()))
     }
 

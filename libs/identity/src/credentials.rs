@@ -6,12 +6,13 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer},
     sign::CertifiedKey,
 };
-use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
+use rustls_pki_types::PrivatePkcs8KeyDer;
 
 use crate::{
     bundle::{BundleError, TrustBundle},
     files::{read_private, write_private},
     pem::{self, push_pem},
+    pem_content::PemContent,
     secret::Secret,
     spiffe::SpiffeId,
     verify::{LeafCertificate, MAX_CHAIN_LEN, PeerIdentity, RefusedCertificate, not_after, verify_peer},
@@ -41,6 +42,13 @@ impl Credentials {
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
     ) -> Result<Self, CredentialsError> {
+        Self::with_key(chain, Secret::new(key))
+    }
+
+    fn with_key(
+        chain: Vec<CertificateDer<'static>>,
+        key: Secret<PrivateKeyDer<'static>>,
+    ) -> Result<Self, CredentialsError> {
         if chain.is_empty() {
             return Err(CredentialsError::NoCertificate);
         }
@@ -48,7 +56,6 @@ impl Credentials {
             return Err(CredentialsError::LongChain(chain.len()));
         }
         let identity = LeafCertificate::parse(&chain[0])?.identity(&chain[1..])?;
-        let key = Secret::new(key);
         // The provider of the crate takes the key itself, and would keep a copy of it in memory.
         let loaded = rustls::crypto::aws_lc_rs::sign::any_supported_type(key.expose());
         let loaded = loaded.map_err(|e| CredentialsError::Key(e.to_string()))?;
@@ -73,17 +80,13 @@ impl Credentials {
     /// # Errors
     /// Those of [`Credentials::new`], and damaged PEM.
     pub fn from_pem(pem: &[u8]) -> Result<Self, CredentialsError> {
-        let damaged = |e: rustls_pki_types::pem::Error| CredentialsError::Pem(e.to_string());
-        let mut keys = PrivateKeyDer::pem_slice_iter(pem);
-        let key = keys.next().ok_or(CredentialsError::NoKey)?.map_err(damaged)?;
-        if keys.next().transpose().map_err(damaged)?.is_some() {
+        let content = PemContent::read(pem).map_err(|e| CredentialsError::Pem(e.to_string()))?;
+        let mut keys = content.keys;
+        let key = keys.pop().ok_or(CredentialsError::NoKey)?;
+        if !keys.is_empty() {
             return Err(CredentialsError::ManyKeys);
         }
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(pem)
-            .take(MAX_CHAIN_LEN + 1)
-            .collect::<Result<_, _>>()
-            .map_err(damaged)?;
-        Self::new(chain, key)
+        Self::with_key(content.certificates, key)
     }
 
     /// Reads a PEM file of at most 256 KiB, as [`Credentials::store`] writes it.

@@ -5,8 +5,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use identity::{Expectations, PeerIdentity, Secret, SpkiPin, TrustBundle, read_bounded, verify_peer};
-use rustls_pki_types::{CertificateDer, pem::PemObject};
+use identity::{
+    Expectations, PeerIdentity, PemContent, Secret, SpkiPin, TrustBundle, read_bounded, verify_peer,
+};
+use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -55,11 +57,11 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, PkiError> {
     // Zeroed when dropped: the file may have a key beside the certificates.
     let pem = Secret::new(read_bounded(file, MAX_FILE_BYTES).map_err(PkiError::io("read", file))?);
     let wrong = |why: String| PkiError::Usage(format!("{}: {why}", file.display()));
-    let found: Result<Vec<_>, _> =
-        CertificateDer::pem_slice_iter(pem.expose()).take(MAX_CERTIFICATES).collect();
-    match found.map_err(|e| wrong(e.to_string()))? {
-        found if found.is_empty() => Err(wrong("contains no certificate, expected PEM".into())),
-        found => Ok(found),
+    let content = PemContent::read(pem.expose()).map_err(|e| wrong(format!("damaged PEM: {e}")))?;
+    let found: Vec<_> = content.certificates.into_iter().take(MAX_CERTIFICATES).collect();
+    match found.is_empty() {
+        true => Err(wrong("contains no certificate, expected PEM".into())),
+        false => Ok(found),
     }
 }
 
