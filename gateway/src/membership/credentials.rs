@@ -360,12 +360,12 @@ impl CredentialKeeper {
     /// Gets another leaf after the present one has expired. Tries again until that succeeds.
     async fn come_back(&self, leaf: &PeerIdentity, error: &str, recovery: &mut Box<dyn ComeBack>) {
         let expired_at = humantime(leaf.not_after);
-        tracing::error!(
+        tracing::warn!(
             expired_at,
             error,
-            "the certificate has expired and nothing is served; it is exchanged with its key for 7 days, or write a new token to the file of --join-file"
+            "the certificate has expired and nothing is served, exchanging it with its key"
         );
-        let mut failures = 0;
+        let (mut failures, mut said) = (0, String::new());
         loop {
             let held = self.store.current();
             let recovered = match recovery.attempt(&held).await {
@@ -378,7 +378,16 @@ impl CredentialKeeper {
             let Err(error) = recovered else { break };
             failures += 1;
             let pause = renewal::pause_after_expiry(failures, &mut rand::rng());
-            // At level debug, because it has been said what is wrong.
+            // Said once: reasons that differ only in times are one.
+            let reason: String = error.chars().filter(|character| !character.is_ascii_digit()).collect();
+            if reason != said {
+                said = reason;
+                tracing::error!(
+                    expired_at,
+                    error,
+                    "the certificate has expired and cannot be exchanged, trying again; set the clock if it is wrong, or write a new token to the file of --join-file"
+                );
+            }
             tracing::debug!(error, retry_after = ?pause, "the expired certificate cannot be exchanged yet");
             self.metrics.renewal(false);
             tokio::time::sleep(pause).await;

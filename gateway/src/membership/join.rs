@@ -72,6 +72,13 @@ pub(crate) enum TokenJoinError {
     DataDir(#[from] DataDirError),
 }
 
+impl TokenJoinError {
+    /// Whether the token can be used again.
+    pub(crate) fn leaves_the_token(&self) -> bool {
+        matches!(self, Self::NotReached(_) | Self::NotNow { .. })
+    }
+}
+
 impl From<TokenJoinError> for RoleError {
     fn from(error: TokenJoinError) -> Self {
         match error {

@@ -13,7 +13,7 @@ use proto::isthmus::pki::v1::RecoverRequest;
 use crate::{
     membership::{
         credentials::{ComeBack, DataDir, Membership},
-        join::{self, ANSWER_TIMEOUT, connect_to_issuer, enrolment_client},
+        join::{self, ANSWER_TIMEOUT, TokenJoinError, connect_to_issuer, enrolment_client},
         received::{bundle_of, certificates},
         token_file::read_token,
     },
@@ -27,7 +27,7 @@ pub(crate) struct Recovery {
     proxies: Proxies,
     /// The file that a new token may be written to.
     join_file: Option<PathBuf>,
-    /// The pin of the last token that was tried, so that a used one is not tried again and again.
+    /// The pin of the last token that was used or refused, so that it is not tried again and again.
     tried: Option<SpkiPin>,
 }
 
@@ -60,7 +60,7 @@ impl Recovery {
         }
     }
 
-    /// Joins with the token in the file; `None` if there is no other token than the one that was tried.
+    /// Joins with the token in the file; `None` if there is no other token than the one that was used or refused.
     async fn by_token(
         &mut self,
         held: &ActiveCredentials,
@@ -74,8 +74,11 @@ impl Recovery {
         if token.subject() != *held.credentials.spiffe_id() {
             return Err(format!("{}: the token is for {}", file.display(), token.subject()));
         }
-        self.tried = Some(pin);
-        join::join(&token, &self.data_dir, &self.proxies, None).await.map_err(|error| error.to_string())?;
+        let joined = join::join(&token, &self.data_dir, &self.proxies, None).await;
+        if !joined.as_ref().is_err_and(TokenJoinError::leaves_the_token) {
+            self.tried = Some(pin);
+        }
+        joined.map_err(|error| error.to_string())?;
         self.data_dir.load().map_err(|error| error.to_string())
     }
 }
@@ -120,4 +123,51 @@ pub(crate) async fn by_key(
     let credentials = credentials.map_err(|error| error.to_string())?;
     let bundle = held.bundle.successor(&offered, now).ok().flatten().unwrap_or_else(|| held.bundle.clone());
     Ok((credentials, bundle))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpListener, time::Duration};
+
+    use identity::{CredentialStore, Secret, write_private};
+    use pki::{InitOptions, Issuer, NewToken};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_token_that_was_not_used_is_tried_again() {
+        let (dir, now) = (tempfile::tempdir().unwrap(), SystemTime::now());
+        let options = InitOptions {
+            state: dir.path().join("pki"),
+            root_out: dir.path().join("roots"),
+            trust_domain: "test.isthmus.example".parse().unwrap(),
+            cluster: "obs".parse().unwrap(),
+            passphrase: Secret::new("correct horse battery".to_owned()),
+        };
+        pki::init(&options, now).unwrap();
+        let issuer = Issuer::open(&options.state).unwrap();
+        // No gateway listens at this port.
+        let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let new = NewToken {
+            cluster: "eu-1".parse().unwrap(),
+            environment: "test".into(),
+            addresses: vec![unused.to_string()],
+            ttl: Duration::from_secs(60),
+        };
+        let [used, next] = [(); 2].map(|()| issuer.create_token(&new, now).unwrap());
+        let key = KeyAndCsr::generate().unwrap();
+        let joined = issuer.enrol(used.secret(), key.csr_der(), now).unwrap();
+        let credentials = used.accept(key, joined.chain, &joined.bundle, now).unwrap();
+        let held = CredentialStore::new(credentials, joined.bundle, now).unwrap().current();
+        let file = dir.path().join("token");
+        write_private(&file, next.to_text().expose().as_bytes()).unwrap();
+        let data_dir = DataDir::open(&dir.path().join("data")).unwrap();
+        let membership =
+            Membership { issuer: next.issuer().clone(), environment: "test".into(), addresses: Vec::new() };
+        let mut recovery = Recovery::new(data_dir, membership, Proxies::default(), Some(file));
+        for _ in 0..2 {
+            let error = recovery.by_token(&held).await.unwrap_err();
+            assert!(error.ends_with("the token was not used, try again"), "{error}");
+        }
+    }
 }

@@ -9,14 +9,14 @@ use pki::JoinToken;
 use zeroize::Zeroizing;
 
 /// Largest token file that is read, in bytes.
-const MAX_TOKEN_BYTES: u64 = 16 << 10;
+const MAX_TOKEN_BYTES: usize = 16 << 10;
 
 /// Reads the token of `--join-file`.
 ///
 /// # Errors
 /// The file cannot be read, or it is not a token; in one line.
 pub(crate) fn read_token(file: &Path) -> Result<JoinToken, String> {
-    let read = identity::read_bounded(file, MAX_TOKEN_BYTES).map(Zeroizing::new);
+    let read = identity::read_bounded(file, MAX_TOKEN_BYTES as u64).map(Zeroizing::new);
     parse(&format!("--join-file {}", file.display()), read)
 }
 
@@ -26,9 +26,8 @@ pub(crate) fn read_token(file: &Path) -> Result<JoinToken, String> {
 /// Those of [`read_token`].
 pub(crate) fn read_token_from_stdin() -> Result<JoinToken, String> {
     // A vector that grows leaves copies behind.
-    let capacity = usize::try_from(MAX_TOKEN_BYTES).unwrap_or_default() + 1;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
-    let read = io::stdin().lock().take(MAX_TOKEN_BYTES).read_to_end(&mut bytes);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_TOKEN_BYTES + 1));
+    let read = io::stdin().lock().take(MAX_TOKEN_BYTES as u64).read_to_end(&mut bytes);
     parse("--join-file -", read.map(|_| bytes))
 }
 
