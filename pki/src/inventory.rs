@@ -39,6 +39,9 @@ use crate::error::PkiError;
 
 /// How long a change waits for a change of another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+/// The pause between two attempts meanwhile. SQLite's own pauses are up to 100 ms long: a command that revokes something would wait for
+/// several changes of a busy gateway.
+const BUSY_PAUSE: Duration = Duration::from_millis(2);
 
 /// The files of a state directory.
 pub(crate) struct StateDir(PathBuf);
@@ -86,6 +89,15 @@ impl StateDir {
 /// Creates a directory and its missing parents with mode 0700. An existing directory is not changed.
 pub(crate) fn create_private_dir(path: &Path) -> Result<(), PkiError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(PkiError::io("create", path))
+}
+
+/// Waits before a change is tried again; `attempts` came before. Returns whether it is to be tried again.
+fn wait_for_another_change(attempts: i32) -> bool {
+    let waited = BUSY_PAUSE.saturating_mul(attempts.unsigned_abs());
+    if waited < BUSY_TIMEOUT {
+        std::thread::sleep(BUSY_PAUSE);
+    }
+    waited < BUSY_TIMEOUT
 }
 
 /// An open inventory.
@@ -148,8 +160,8 @@ impl Inventory {
         let damaged = |e: rusqlite::Error| {
             PkiError::Integrity(format!("{}: not a valid inventory: {e}", path.display()))
         };
-        let db = Connection::open_with_flags(path, flags)?;
-        db.busy_timeout(BUSY_TIMEOUT)?;
+        let mut db = Connection::open_with_flags(path, flags)?;
+        db.busy_handler(Some(wait_for_another_change))?;
         db.pragma_update(None, "journal_mode", "WAL").map_err(damaged)?;
         db.pragma_update(None, "synchronous", "FULL")?;
         db.pragma_update(None, "foreign_keys", true)?;
