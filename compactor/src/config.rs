@@ -158,6 +158,11 @@ pub(crate) struct Config {
 }
 
 impl CompactArgs {
+    /// All mistakes in the flags and in the files that they name, one line each; empty if the role would start with them.
+    pub fn mistakes(self) -> ConfigMistakes {
+        self.check().err().unwrap_or_default()
+    }
+
     /// Validates the flags.
     ///
     /// # Errors

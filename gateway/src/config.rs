@@ -64,7 +64,7 @@ pub struct Config {
 impl Config {
     /// Reads the files of `targets[].tls`, and returns what is wrong with them. A gateway itself starts nevertheless, because
     /// other targets do not need them, and reads them with the first request.
-    pub(crate) fn tls_mistakes(&self) -> ConfigMistakes {
+    pub fn tls_mistakes(&self) -> ConfigMistakes {
         let GatewayRole::Cluster(cluster) = &self.role else { return ConfigMistakes::default() };
         let wrong = |target: &ClusterTarget| {
             let loaded = ClientTls::load("targets[].tls", target.tls.clone()?);

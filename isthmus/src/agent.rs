@@ -69,10 +69,30 @@ impl AgentArgs {
     /// # Errors
     /// All mistakes, one line each.
     fn check(self) -> Result<AgentConfig, ConfigMistakes> {
+        let token = self.join.load(&self.credentials());
+        self.check_with(token)
+    }
+
+    /// All mistakes in the flags and in the files that they name, one line each; empty if the agent would start with them. A token of
+    /// standard input is not read.
+    pub(crate) fn mistakes(self) -> ConfigMistakes {
+        let token = match self.join.file() {
+            Some(_) => self.join.load(&self.credentials()),
+            None => Ok(None),
+        };
+        self.check_with(token).err().unwrap_or_default()
+    }
+
+    /// The data directory of the gateway.
+    fn credentials(&self) -> PathBuf {
+        self.scrape.data_dir().join(CREDENTIALS)
+    }
+
+    fn check_with(self, token: Result<Option<JoinToken>, String>) -> Result<AgentConfig, ConfigMistakes> {
         let mut mistakes = ConfigMistakes::default();
         let common = self.scrape.common();
-        let credentials = self.scrape.data_dir().join(CREDENTIALS);
-        let (token, join_file) = (mistakes.note(self.join.load(&credentials)).flatten(), self.join.file());
+        let credentials = self.credentials();
+        let (token, join_file) = (mistakes.note(token).flatten(), self.join.file());
         if !self.join.is_given() && !has_credentials(&credentials) {
             mistakes.push(format!(
                 "--join-file: is missing, and there is no certificate in {}; ask the observability team for a token, write it \

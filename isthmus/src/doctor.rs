@@ -5,6 +5,7 @@
 
 mod certificates;
 mod clocks;
+mod configuration;
 mod descriptors;
 mod finding;
 mod memory;

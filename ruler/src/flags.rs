@@ -1,23 +1,21 @@
 //! The flags of `isthmus rule`, with the names of Thanos, and their validation.
 
 mod features;
+mod source;
 mod storage;
+mod yaml_flag;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use alertmanager::{AlertmanagerArgs, NotifierConfig};
-use httpclient::{HttpEndpointsConfig, HttpFilesConfig};
+use httpclient::HttpEndpointsConfig;
 use model::Labels;
-use querier::{
-    CheckedGlobalQueryArgs, CheckedLocalQueryArgs, Feature, GlobalQueryArgs, LocalQueryArgs, WebPaths,
-};
+use querier::{CheckedLocalQueryArgs, Feature, LocalQueryArgs, WebPaths};
 use remotewrite::RemoteWriteConfig;
 use rules::{GroupOptions, RestoreOptions, RuleFileOptions};
-use runtime::{
-    CommonArgs, ConfigMistakes, UnneededArgs, config_origin, format_duration, load_config, parse_duration,
-};
+use runtime::{CommonArgs, ConfigMistakes, UnneededArgs, format_duration, parse_duration};
 use storeapi::RequestLimits;
 
 use crate::alert_labels::{AlertLabels, parse_relabeling};
@@ -25,12 +23,14 @@ use crate::alert_link::{AlertLink, DEFAULT_TEMPLATE};
 use crate::external_labels::{external_labels, parse_label};
 use crate::remote_write::parse_remote_write;
 use crate::rule_files::{RuleFiles, read_rule_files};
-use crate::source::{HttpMethod, HttpQueriersOptions, parse_queriers};
 use crate::unneeded::UnneededByRuler;
 use crate::web::WebArgs;
 use features::known_features;
+use source::SourceArgs;
+pub(crate) use source::SourceConfig;
 pub(crate) use storage::CheckedStorage;
 use storage::StorageArgs;
+use yaml_flag::{folder_of, loaded, noted};
 
 /// Flags of `isthmus rule`.
 #[derive(Clone, Debug, clap::Args)]
@@ -78,44 +78,8 @@ pub struct RuleArgs {
     #[arg(long = "restore-ignored-label", value_name = "LABEL")]
     restore_ignored_labels: Vec<String>,
 
-    /// Ask this querier, or any server with the API of Prometheus: http://HOST:PORT/PREFIX; dns+http://HOST:PORT for
-    /// each address of the name, and dnssrv+http://NAME for each host of the service; of several queriers, one is
-    /// asked, and another one if it does not answer; repeatable
-    #[arg(long = "query", value_name = "URL")]
-    queriers: Vec<String>,
-
-    /// Queriers as YAML, in the form of Thanos, instead of --query; $(NAME) is replaced by the environment variable
-    /// NAME
-    #[arg(long = "query.config", value_name = "YAML")]
-    query_config: Option<String>,
-
-    /// File with the YAML of --query.config; give only one of the two flags
-    #[arg(long = "query.config-file", value_name = "FILE")]
-    query_config_file: Option<PathBuf>,
-
-    /// Ask the queriers that this file lists, in the form of Prometheus' file discovery; the last part may contain *
-    /// for any text; it is read again when it changes; repeatable
-    #[arg(long = "query.sd-files", value_name = "PATH")]
-    query_files: Vec<PathBuf>,
-
-    /// Read these files at least this often
-    #[arg(long = "query.sd-interval", value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
-    query_files_interval: Duration,
-
-    /// Look the names of queriers up in DNS this often
-    #[arg(long = "query.sd-dns-interval", value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
-    query_dns_interval: Duration,
-
-    /// Send queries with this HTTP method; long queries are sent with POST
-    #[arg(long = "query.http-method", value_name = "METHOD", default_value = "POST", value_enum)]
-    http_method: HttpMethod,
-
-    /// Send only parameters that Prometheus knows, for servers that refuse others
-    #[arg(long = "query.only-prometheus-params")]
-    only_prometheus_params: bool,
-
     #[command(flatten)]
-    global: GlobalQueryArgs,
+    source: SourceArgs,
 
     #[command(flatten)]
     queries: LocalQueryArgs,
@@ -167,12 +131,6 @@ pub struct RuleArgs {
     pub(crate) unneeded: UnneededArgs<UnneededByRuler>,
 }
 
-/// Who answers expressions.
-pub(crate) enum SourceConfig {
-    Http(Vec<HttpEndpointsConfig>, HttpQueriersOptions),
-    Global(Box<CheckedGlobalQueryArgs>),
-}
-
 /// The checked configuration of the role.
 pub struct RoleConfig {
     pub(crate) patterns: Vec<String>,
@@ -202,7 +160,27 @@ pub struct RoleConfig {
     pub(crate) ignored_features: Vec<String>,
 }
 
+/// The HTTP servers of a ruler.
+#[derive(Clone, Debug, Default)]
+pub struct RulerServers {
+    /// Those that answer expressions.
+    pub queriers: Vec<HttpEndpointsConfig>,
+    /// Those that receive alerts.
+    pub alertmanagers: Vec<HttpEndpointsConfig>,
+}
+
 impl RuleArgs {
+    /// The HTTP servers that the flags and the files of `--query.config-file` and `--alertmanagers.config-file` name. What is wrong is
+    /// left out; [`RuleArgs::check`] reports it.
+    pub fn servers(&self) -> RulerServers {
+        let mut mistakes = ConfigMistakes::default();
+        let groups = self.alertmanagers.check(&mut mistakes).groups;
+        RulerServers {
+            queriers: self.source.queriers(&mut mistakes),
+            alertmanagers: groups.into_iter().flat_map(|group| group.members).collect(),
+        }
+    }
+
     /// Validates the flags and the files that they name.
     ///
     /// # Errors
@@ -211,8 +189,8 @@ impl RuleArgs {
         let mut mistakes = ConfigMistakes::default();
         for (flag, length) in [
             ("--eval-interval", self.eval_interval),
-            ("--query.sd-interval", self.query_files_interval),
-            ("--query.sd-dns-interval", self.query_dns_interval),
+            ("--query.sd-interval", self.source.query_files_interval),
+            ("--query.sd-dns-interval", self.source.query_dns_interval),
         ] {
             if length.is_zero() {
                 mistakes.push(format!("{flag}=0s: must be greater than zero"));
@@ -224,7 +202,7 @@ impl RuleArgs {
             RuleFileOptions { parse: querier::parse_options(&features), ..RuleFileOptions::default() };
         let files = mistakes.note(read_rule_files(&self.rule_files, &file_options));
         let external = mistakes.note(external_labels(&self.labels)).unwrap_or_else(Labels::empty);
-        let source = self.source(&mut mistakes);
+        let source = self.source.check(&mut mistakes);
         let queries = mistakes.note(self.queries.check(features));
         let notifier = self.alertmanagers.check(&mut mistakes);
         let relabeling = self.relabeling(&mut mistakes);
@@ -280,69 +258,6 @@ impl RuleArgs {
         }
     }
 
-    fn source(&self, mistakes: &mut ConfigMistakes) -> Option<SourceConfig> {
-        const NO_STORES: &str = "no source of data is given: give --query=URL or --query.config-file=FILE for queriers, or \
-             --endpoint=HOST:PORT or --gateway=HOST:PORT for stores";
-        let mut queriers = Vec::new();
-        for url in self.queriers.iter().collect::<std::collections::BTreeSet<_>>() {
-            let parsed = HttpEndpointsConfig::from_url(url, 80);
-            queriers.extend(mistakes.note(parsed.map_err(|why| format!("--query={url}: {why}"))));
-        }
-        if !self.query_files.is_empty() {
-            let files = HttpFilesConfig {
-                patterns: self.query_files.clone(),
-                refresh_interval: self.query_files_interval,
-            };
-            // Only its files matter.
-            let base = HttpEndpointsConfig::from_url("http://localhost", 80);
-            let base = mistakes.note(base.map_err(|why| format!("--query.sd-files: {why}")));
-            queriers.extend(base.map(|base| HttpEndpointsConfig {
-                addresses: Vec::new(),
-                files: vec![files],
-                ..base
-            }));
-        }
-        let has_flags = !queriers.is_empty();
-        queriers.extend(self.configured_queriers(mistakes, has_flags));
-        if !self.global.is_empty() {
-            if !queriers.is_empty() {
-                mistakes.push(
-                    "--query and --endpoint or --gateway are both given: rules are evaluated by queriers, or here over stores; give one",
-                );
-            }
-            return mistakes.note(self.global.check()).map(|global| SourceConfig::Global(Box::new(global)));
-        }
-        if queriers.is_empty() {
-            if mistakes.is_empty() {
-                mistakes.push(NO_STORES);
-            }
-            return None;
-        }
-        let options = HttpQueriersOptions {
-            method: self.http_method,
-            is_plain: self.only_prometheus_params,
-            dns_interval: self.query_dns_interval,
-        };
-        Some(SourceConfig::Http(queriers, options))
-    }
-
-    fn configured_queriers(
-        &self,
-        mistakes: &mut ConfigMistakes,
-        has_flags: bool,
-    ) -> Vec<HttpEndpointsConfig> {
-        let (flag, file) = ("query.config", self.query_config_file.as_deref());
-        let Some(text) = loaded(flag, self.query_config.as_deref(), file, mistakes) else {
-            return Vec::new();
-        };
-        let configured = parse_queriers(&text, folder_of(file));
-        let configured = noted(configured, flag, file, mistakes).unwrap_or_default();
-        if has_flags && !configured.is_empty() {
-            mistakes.push("--query or --query.sd-files and --query.config are both given: give one of them");
-        }
-        configured
-    }
-
     fn relabeling(&self, mistakes: &mut ConfigMistakes) -> model::Relabeling {
         let (flag, file) = ("alert.relabel-config", self.relabel_config_file.as_deref());
         let text = loaded(flag, self.relabel_config.as_deref(), file, mistakes);
@@ -391,36 +306,4 @@ impl RuleArgs {
         }
         all
     }
-}
-
-/// The text of a pair of flags; `None` if it is not given, or empty.
-fn loaded(
-    flag: &str,
-    content: Option<&str>,
-    file: Option<&Path>,
-    mistakes: &mut ConfigMistakes,
-) -> Option<String> {
-    // Operators give both flags, of which one is empty.
-    let content = content.filter(|content| !content.is_empty());
-    let file = file.filter(|file| !file.as_os_str().is_empty());
-    let loaded = mistakes.note(load_config(flag, content, file).map_err(|why| why.to_string())).flatten();
-    loaded.filter(|text| !text.trim().is_empty())
-}
-
-/// What was parsed, with mistakes that name their flag.
-fn noted<T>(
-    parsed: Result<T, Vec<String>>,
-    flag: &str,
-    file: Option<&Path>,
-    mistakes: &mut ConfigMistakes,
-) -> Option<T> {
-    let origin = config_origin(flag, file);
-    let in_origin = |found: Vec<String>| {
-        found.iter().map(|mistake| format!("{origin}: {mistake}")).collect::<ConfigMistakes>()
-    };
-    mistakes.note(parsed.map_err(in_origin))
-}
-
-fn folder_of(file: Option<&Path>) -> &Path {
-    file.and_then(Path::parent).unwrap_or(Path::new(""))
 }

@@ -31,7 +31,7 @@ mod unneeded;
 mod web;
 
 pub use component::{ROLE, run};
-pub use flags::{RoleConfig, RuleArgs};
+pub use flags::{RoleConfig, RuleArgs, RulerServers};
 
 #[cfg(test)]
 mod tests;

@@ -24,8 +24,13 @@ pub(super) struct Port {
 pub(super) fn check(ports: &[Port], http: Option<&ListenAddress>) -> Vec<Finding> {
     let mut running = None;
     let mut findings = Vec::new();
-    for port in ports.iter().filter(|port| port.address.port() != 0) {
+    for (at, port) in ports.iter().enumerate().filter(|(_, port)| port.address.port() != 0) {
         let name = format!("{}={}", port.flag, port.address);
+        if let Some(other) = ports[..at].iter().find(|other| overlap(&other.address, &port.address)) {
+            let text = format!("{name}: is the port of {}, too; give this role another one", other.flag);
+            findings.push(Finding::critical(CHECK, text));
+            continue;
+        }
         let failures = failures(port);
         if failures.is_empty() {
             let kinds = if port.udp { ", UDP and TCP" } else { "" };
@@ -41,6 +46,12 @@ pub(super) fn check(ports: &[Port], http: Option<&ListenAddress>) -> Vec<Finding
         }
     }
     findings
+}
+
+/// Whether a role cannot listen at both addresses.
+fn overlap(one: &ListenAddress, other: &ListenAddress) -> bool {
+    let is_any = |address: &ListenAddress| matches!(address.host(), "" | "0.0.0.0" | "::");
+    one.port() == other.port() && (one.host() == other.host() || is_any(one) || is_any(other))
 }
 
 /// Why a port cannot be opened, with the protocol.
@@ -105,5 +116,28 @@ mod tests {
         check("no-such-host.invalid:7", false, Severity::Critical, "");
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         check(&free.to_string(), true, Severity::Ok, "is free, UDP and TCP");
+    }
+
+    #[test]
+    fn two_ports_of_a_role_are_not_the_same() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = |flag: &str, host: &str, port: u16| Port {
+            flag: flag.into(),
+            address: format!("{host}:{port}").parse().unwrap(),
+            udp: false,
+        };
+        for (one, other, expected) in [
+            ("127.0.0.1", "127.0.0.1", Severity::Critical),
+            ("127.0.0.1", "", Severity::Critical),
+            ("0.0.0.0", "127.0.0.1", Severity::Critical),
+            ("127.0.0.1", "127.0.0.2", Severity::Ok),
+        ] {
+            let findings = check(&[port("--a", one, free), port("--b", other, free)], None);
+            assert_eq!(findings[0].severity, Severity::Ok, "{findings:?}");
+            assert_eq!(findings[1].severity, expected, "{one} {other}: {findings:?}");
+            assert_eq!(findings[1].text.contains("is the port of --a, too"), expected == Severity::Critical);
+        }
+        let any = [port("--a", "127.0.0.1", 0), port("--b", "127.0.0.1", 0)];
+        assert!(check(&any, None).is_empty(), "the system chooses different ones");
     }
 }

@@ -23,10 +23,6 @@ pub(super) enum ServerKind {
 }
 
 impl ServerKind {
-    /// The flags with their URLs, and the ports of URLs without one, as the roles have them.
-    pub(super) const FLAGS: [(&'static str, Self, u16); 2] =
-        [("query", Self::Querier, 80), ("alertmanagers.url", Self::Alertmanager, 9093)];
-
     fn check(self) -> &'static str {
         match self {
             Self::Querier => "queriers",
@@ -70,13 +66,13 @@ async fn resolve(
 }
 
 /// Asks each server of a ruler whether it is ready.
-pub(super) async fn check(servers: &[(ServerKind, u16, String)], resolver: &Resolver) -> Vec<Finding> {
+pub(super) async fn check(
+    servers: &[(ServerKind, HttpEndpointsConfig)],
+    resolver: &Resolver,
+) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (kind, port, url) in servers {
-        match HttpEndpointsConfig::from_url(url, *port) {
-            Ok(config) => findings.extend(check_one(*kind, config, resolver).await),
-            Err(error) => findings.push(Finding::critical("configuration", error)),
-        }
+    for (kind, config) in servers {
+        findings.extend(check_one(*kind, config.clone(), resolver).await);
     }
     findings
 }
@@ -84,7 +80,12 @@ pub(super) async fn check(servers: &[(ServerKind, u16, String)], resolver: &Reso
 async fn check_one(kind: ServerKind, config: HttpEndpointsConfig, resolver: &Resolver) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut endpoints = Vec::new();
-    for address in &config.addresses {
+    let listed = config.listed();
+    let unknown = listed.unknown.iter();
+    findings.extend(unknown.map(|(file, why)| {
+        Finding::warning(kind.check(), format!("{file}: {why}; write it, or correct its path"))
+    }));
+    for address in config.addresses.iter().chain(&listed.items) {
         // Without its user and password, which are not in the address.
         let text = address.to_string();
         let (finding, found) = resolve(&text, address, config.default_port, resolver).await;
@@ -165,7 +166,8 @@ mod tests {
     }
 
     async fn asked(url: String, resolver: &Resolver) -> Vec<Finding> {
-        check(&[(ServerKind::Alertmanager, 9093, url)], resolver).await
+        let config = HttpEndpointsConfig::from_url(&url, 9093).unwrap();
+        check(&[(ServerKind::Alertmanager, config)], resolver).await
     }
 
     #[tokio::test]
@@ -187,8 +189,6 @@ mod tests {
             nothing[0].severity == Severity::Warning && nothing[0].text.contains("start it"),
             "{nothing:?}"
         );
-        let wrong = asked("ftp://a".to_owned(), &resolver).await;
-        assert!(wrong[0].severity == Severity::Critical && wrong[0].text.contains("ftp"), "{wrong:?}");
     }
 
     #[tokio::test]

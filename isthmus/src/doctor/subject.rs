@@ -8,9 +8,11 @@ use clap::{ArgMatches, Command};
 use gateway::cli::JoinArgs;
 use gateway::component::has_credentials;
 use gateway::config::{Config, GatewayRole, ProxyConfig, TransportChoice};
+use httpclient::HttpEndpointsConfig;
 use pki::JoinToken;
 use runtime::{ConfigMistakes, ListenAddress};
 
+use crate::doctor::configuration;
 use crate::doctor::finding::Finding;
 use crate::doctor::objects::Buckets;
 use crate::doctor::ports::Port;
@@ -40,8 +42,8 @@ pub(super) struct Subject {
     pub(super) stores: Vec<String>,
     /// Addresses of stores with a way to look them up, such as `dnssrv+_grpc._tcp.stores.example`.
     pub(super) lookups: Vec<String>,
-    /// HTTP servers: what they are, the port if the URL has none, and the URL.
-    pub(super) servers: Vec<(ServerKind, u16, String)>,
+    /// HTTP servers, and what they are.
+    pub(super) servers: Vec<(ServerKind, HttpEndpointsConfig)>,
     pub(super) token: Option<JoinToken>,
     /// Data directory of a gateway.
     pub(super) data_dir: Option<PathBuf>,
@@ -93,6 +95,11 @@ impl Subject {
         let Some((name, matches)) = matches.subcommand() else { return Ok(subject) };
         let command = program.find_subcommand(name).cloned().unwrap_or_default();
         let line = RoleLine { name: name.to_owned(), command, matches: matches.clone() };
+        subject.note(configuration::mistakes(&line.name, &line.matches)?);
+        let servers = configuration::servers(&line.name, &line.matches)?;
+        subject.servers.extend(servers.queriers.into_iter().map(|config| (ServerKind::Querier, config)));
+        let alertmanagers = servers.alertmanagers.into_iter();
+        subject.servers.extend(alertmanagers.map(|config| (ServerKind::Alertmanager, config)));
         subject.read(&line);
         Ok(subject)
     }
@@ -112,11 +119,6 @@ impl Subject {
         let (lookups, stores): (Vec<_>, Vec<_>) =
             STORES.iter().flat_map(|flag| line.values(flag)).partition(|address| address.contains('+'));
         (self.stores, self.lookups) = (stores, lookups);
-        if line.name == "rule" {
-            let of_flag =
-                |(flag, kind, port)| line.values(flag).into_iter().map(move |url| (kind, port, url));
-            self.servers.extend(ServerKind::FLAGS.into_iter().flat_map(of_flag));
-        }
         for url in line.values("prometheus.url") {
             if let Some(authority) = url.strip_prefix("http://") {
                 self.stores
@@ -145,10 +147,15 @@ impl Subject {
         }
     }
 
+    /// Adds mistakes that are not known yet.
     fn note(&mut self, mistakes: impl Into<ConfigMistakes>) {
         let mistakes: ConfigMistakes = mistakes.into();
-        self.mistakes
-            .extend(mistakes.lines().iter().map(|line| Finding::critical("configuration", line.clone())));
+        for line in mistakes.lines() {
+            let finding = Finding::critical("configuration", line.clone());
+            if !self.mistakes.contains(&finding) {
+                self.mistakes.push(finding);
+            }
+        }
     }
 
     fn read_gateway(&mut self, line: &RoleLine) {
@@ -161,6 +168,7 @@ impl Subject {
             match Config::load(Path::new(&file)) {
                 Ok(config) => {
                     data_dir = Some(config.data_dir.clone());
+                    self.note(config.tls_mistakes());
                     self.note_config(config, &mut dials);
                 }
                 Err(error) => return self.note(error),
@@ -209,7 +217,7 @@ impl Subject {
         let file = line.value("join-file").filter(|file| file != "-").map(PathBuf::from);
         match JoinArgs::of_file(file).load(data_dir) {
             Ok(token) => self.token = token,
-            Err(error) => self.mistakes.push(Finding::critical("configuration", error)),
+            Err(error) => self.note(error),
         }
     }
 

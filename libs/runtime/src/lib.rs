@@ -80,7 +80,7 @@ pub use request_log::RequestLogArgs;
 pub use role_error::{BoxError, ConfigMistakes, EXIT_ERROR, EXIT_OK, EXIT_USAGE, RoleError};
 pub use serve::BindError;
 pub use shutdown::{GateGuard, Shutdown, ShutdownGate};
-pub use startup::{RoleInfo, RunningRole, Startup, start};
+pub use startup::{RoleInfo, RunningRole, Startup, mistakes_in_files, start};
 pub use supervisor::{FirstToStop, TaskOutcome};
 pub use time_arg::{TimeArg, TimeArgError};
 pub use trace::TracingArgs;

@@ -99,6 +99,19 @@ where
     }
 }
 
+/// What is wrong with the files that the flags of every role name: TLS and passwords of the servers, tracing, the request log. `role` is
+/// the name of the role.
+///
+/// [`Startup::bind`] reports the same. This serves commands that check a role without starting it.
+pub fn mistakes_in_files(role: &str, common: &CommonArgs) -> ConfigMistakes {
+    let mut mistakes = ConfigMistakes::default();
+    let security = ServerSecurity::load(common, &mut Registry::default(), &Reload::new());
+    mistakes.note(security.map_err(|error| error.to_string()));
+    mistakes.note(common.request_log.load());
+    mistakes.note(common.tracing.load(role));
+    mistakes
+}
+
 /// What builds a role on a start-up, without its type, so that the rest is compiled once and not for each role.
 type BoxedBuild<'a> = Box<dyn FnOnce(Startup) -> LocalBoxFuture<'a, Result<RunningRole, RoleError>> + 'a>;
 

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Uri;
-use runtime::parse_duration;
 use runtime::yaml::{Mistakes, YamlFields, YamlNode, YamlValue};
+use runtime::{FileListing, FileLists, parse_duration};
 use url::Url;
 
 use crate::config::{AuthorizationConfig, HttpClientConfig};
@@ -72,6 +72,12 @@ impl HttpEndpointsConfig {
             files,
             default_port,
         }
+    }
+
+    /// The addresses that the files have now, and the files that cannot be read.
+    pub fn listed(&self) -> FileListing<HttpAddress> {
+        let patterns = self.files.iter().flat_map(|files| files.patterns.clone()).collect();
+        FileLists::new("endpoints", patterns, |_, text| parse_targets(text)).scan()
     }
 
     /// Endpoints at a URL, such as `http://HOST:PORT/PREFIX`. The prefix of a lookup is before the scheme (`dns+http://HOST`) or
