@@ -149,7 +149,7 @@ impl Inventory {
             }
             other => other,
         })?;
-        if (1..schema::VERSION).contains(&format) {
+        if schema::is_of_another_program(&inventory.db)? {
             inventory.transaction(schema::upgrade)?;
         }
         Ok((format > 0).then_some(inventory))

@@ -5,8 +5,12 @@ use rusqlite::{Connection, Transaction, params};
 
 use crate::error::PkiError;
 
-/// The format of the tables.
-pub(super) const VERSION: i64 = 3;
+/// The format of the tables. Programs of earlier releases refuse a greater one, and a rollback must be possible: only a change that
+/// would mislead them raises it. Columns and tables that they do not know do not.
+pub(super) const VERSION: i64 = 2;
+
+/// The number that programs between two releases wrote for tables with [`ADDED`].
+const WITH_ADDED: i64 = 3;
 
 const TABLES: &str = "
 CREATE TABLE settings (
@@ -97,8 +101,8 @@ CREATE TABLE gateways (
 ) STRICT;
 ";
 
-/// What format 3 adds to format 2.
-const THIRD: &str = "
+/// What was added to format 2. A program that does not know it neither reads nor writes it.
+const ADDED: &str = "
 ALTER TABLE gateways ADD COLUMN audit_number INTEGER NOT NULL DEFAULT 0;    -- the newest head that it keeps
 ALTER TABLE gateways ADD COLUMN audit_hash TEXT NOT NULL DEFAULT '';
 ";
@@ -108,7 +112,7 @@ pub(super) fn create(tx: &Transaction<'_>, domain: &TrustDomain, cluster: &Name)
     if format_of(tx)? == 0 {
         tx.execute_batch(TABLES)?;
         tx.execute_batch(SECOND)?;
-        tx.execute_batch(THIRD)?;
+        tx.execute_batch(ADDED)?;
         let mut insert = tx.prepare("INSERT INTO settings (key, value) VALUES (?1, ?2)")?;
         insert.execute(params!["trust_domain", domain.as_str()])?;
         insert.execute(params!["cluster", cluster.as_str()])?;
@@ -117,23 +121,34 @@ pub(super) fn create(tx: &Transaction<'_>, domain: &TrustDomain, cluster: &Name)
     Ok(())
 }
 
+/// Whether the tables are those of another program, and [`upgrade`] must convert them.
+pub(super) fn is_of_another_program(db: &Connection) -> Result<bool, PkiError> {
+    let format = format_of(db)?;
+    Ok(format != 0 && (format != VERSION || !has_added(db)?))
+}
+
 /// Converts the tables of an earlier program.
 pub(super) fn upgrade(tx: &Transaction<'_>) -> Result<(), PkiError> {
-    let format = format_of(tx)?;
-    if format == 1 {
+    if format_of(tx)? == 1 {
         tx.execute_batch(SECOND)?;
     }
-    if (1..VERSION).contains(&format) {
-        tx.execute_batch(THIRD)?;
-        tx.pragma_update(None, "user_version", VERSION)?;
+    if !has_added(tx)? {
+        tx.execute_batch(ADDED)?;
     }
+    tx.pragma_update(None, "user_version", VERSION)?;
     Ok(())
+}
+
+/// Whether the tables have what was [`ADDED`].
+fn has_added(db: &Connection) -> Result<bool, PkiError> {
+    let column = "SELECT count(*) FROM pragma_table_info('gateways') WHERE name = 'audit_hash'";
+    Ok(db.query_row(column, [], |row| row.get::<_, i64>(0))? > 0)
 }
 
 /// The format of the tables; 0 if there are none. Rejects a database of a newer program.
 pub(super) fn format_of(db: &Connection) -> Result<i64, PkiError> {
     match db.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? {
-        known @ 0..=VERSION => Ok(known),
+        known @ (0..=VERSION | WITH_ADDED) => Ok(known),
         newer => Err(PkiError::Integrity(format!(
             "inventory: its format is {newer}, this program supports format {VERSION}; upgrade the program"
         ))),

@@ -344,5 +344,16 @@ fn an_inventory_of_an_earlier_program_is_converted() {
     drop(db);
     let gateways = pki.inventory().gateways().unwrap();
     assert_eq!((gateways[0].report.audit_number, gateways[0].report.audit_hash.as_str()), (0, ""));
-    assert_eq!(schema::format_of(&pki.inventory().db).unwrap(), 3);
+    assert_eq!(schema::format_of(&pki.inventory().db).unwrap(), 2, "the earlier program can read it again");
+}
+
+/// A program between two releases wrote another number for the same tables, which programs of earlier releases refuse.
+#[test]
+fn an_inventory_gets_back_the_number_that_earlier_programs_know() {
+    let pki = pki_with_two_clusters();
+    let db = Connection::open(pki.state().join("inventory.db")).unwrap();
+    db.pragma_update(None, "user_version", 3).unwrap();
+    drop(db);
+    assert_eq!(pki.inventory().clusters().unwrap().len(), 2);
+    assert_eq!(schema::format_of(&pki.inventory().db).unwrap(), 2);
 }
