@@ -58,6 +58,45 @@ fn wrong_values_are_refused_with_their_name() {
     obs("gateway.replicas=2", "replicas");
 }
 
+/// What Kubernetes or a pod would refuse only after the installation, because templates put values together.
+#[test]
+fn values_that_contradict_the_chart_are_refused() {
+    let Some(tools) = folder() else { return };
+    let check = |chart: &str, name: &str, value: &str, expected: &str| {
+        for version in VERSIONS {
+            let needed = if chart == CHARTS[0] { &CLIENT[..] } else { &OBSERVABILITY[..] };
+            let mut helm = Command::new(tools.join(version).join("helm"));
+            let helm = helm.args(["template", name]).arg(chart_folder(chart)).args(needed);
+            let error = run(helm.args(["--set", value])).expect_err(expected);
+            assert!(error.contains(expected), "{version} {value}: {error}");
+        }
+    };
+    let client = |value: &str, expected: &str| check(CHARTS[0], "isthmus", value, expected);
+    for label in ["cluster", "environment", "replica"] {
+        client(
+            &format!("scraper.externalLabels.{label}=x"),
+            &format!("scraper.externalLabels.{label}: the "),
+        );
+    }
+    let own = r"app\.kubernetes\.io/component=x";
+    client(
+        &format!("commonLabels.{own}"),
+        "commonLabels: the chart sets the label app.kubernetes.io/component",
+    );
+    client(&format!("gateway.podLabels.{own}"), "podLabels of gateway: the chart sets the label");
+    let target = "gateway.extraTargets[0].name=scraper-1,gateway.extraTargets[0].address=a:1";
+    client(target, "gateway.extraTargets: the name scraper-1 is used twice");
+    client("gateway.persistence.enabled=false", "gateway.persistence.enabled: must be true");
+    client("fullnameOverride=A_b", "\"A_b\" cannot be the name of Services");
+    check(CHARTS[0], "1eu", "log.level=info", "\"1eu-isthmus-client\" cannot be the name of Services");
+    let obs = |value: &str, expected: &str| check(CHARTS[1], "isthmus", value, expected);
+    obs("ruler.externalLabels.replica=x", "ruler.externalLabels.replica: the name of the pod decides it");
+    obs("gateway.persistence.enabled=false", "gateway.persistence.enabled: must be true");
+    let parts = "store.timePartitions[0].name=a,store.timePartitions[0].maxTime=-6w,\
+                 store.timePartitions[1].name=a,store.timePartitions[1].minTime=-6w";
+    obs(parts, "store.timePartitions: the name a is used twice");
+}
+
 /// The kinds that are rendered with these values, by both versions of Helm.
 fn kinds(chart: &str, args: &[&str]) -> Option<Vec<String>> {
     let tools = folder()?;

@@ -5,6 +5,16 @@
 
 {{/* gateway.yaml */}}
 {{- define "client.gatewayConfig" -}}
+{{- $names := list -}}
+{{- range $replica := until (int .Values.scraper.replicas) -}}
+{{- $names = append $names (printf "scraper-%d" $replica) -}}
+{{- end -}}
+{{- range .Values.gateway.extraTargets -}}
+{{- if has .name $names -}}
+{{- fail (printf "gateway.extraTargets: the name %s is used twice, and scrapers are scraper-0 to scraper-%d; take another name" .name (sub $.Values.scraper.replicas 1)) -}}
+{{- end -}}
+{{- $names = append $names .name -}}
+{{- end -}}
 {{- $scraper := include "isthmus.componentName" (dict "root" . "component" "scraper") -}}
 role: cluster
 data_dir: /var/lib/isthmus/gateway
@@ -46,6 +56,8 @@ access_log:
 
 {{/* prometheus.yml */}}
 {{- define "client.scrapeConfig" -}}
+{{- $decided := dict "cluster" "the value cluster decides it, and the certificate must agree" "environment" "the value environment decides it, and the certificate must agree" "replica" "the name of the pod decides it" -}}
+{{- include "isthmus.refuseDecidedLabels" (dict "value" "scraper.externalLabels" "labels" .Values.scraper.externalLabels "decided" $decided) -}}
 global:
   scrape_interval: {{ .Values.scraper.scrapeInterval }}
   external_labels:

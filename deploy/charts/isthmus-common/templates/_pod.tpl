@@ -3,7 +3,9 @@
 {{/* The metadata of a pod. `checksum` is the text of its configuration: another text restarts the pods. */}}
 {{- define "isthmus.podMetadata" -}}
 labels:
-  {{- include "isthmus.selectorLabels" . | nindent 2 }}
+  {{- $own := include "isthmus.selectorLabels" . }}
+  {{- include "isthmus.refuseOwnLabels" (dict "value" (printf "podLabels of %s" .component) "labels" .values.podLabels "own" $own) }}
+  {{- $own | nindent 2 }}
   {{- with .values.podLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -151,8 +153,11 @@ resources:
         path: {{ .path }}
 {{- end -}}
 
-{{/* The claim of a StatefulSet, or an empty folder without persistence. */}}
+{{/* The claim of a StatefulSet, or an empty folder without persistence. A gateway without one would lose its key with its pod. */}}
 {{- define "isthmus.claimTemplates" -}}
+{{- if and (eq .component "gateway") (not .values.persistence.enabled) -}}
+{{- fail "gateway.persistence.enabled: must be true: the certificate and its key are in the claim, and a token is used only once" -}}
+{{- end -}}
 {{- if .values.persistence.enabled -}}
 volumeClaimTemplates:
   - apiVersion: v1

@@ -26,7 +26,12 @@ targets:
 {{- define "observability.storeParts" -}}
 {{- $parts := .Values.store.timePartitions | default (list (dict "name" "all")) -}}
 {{- $stores := list -}}
+{{- $names := list -}}
 {{- range $part := $parts -}}
+{{- if has $part.name $names -}}
+{{- fail (printf "store.timePartitions: the name %s is used twice; take another name" $part.name) -}}
+{{- end -}}
+{{- $names = append $names $part.name -}}
 {{- range $shard := until (int $.Values.store.shards) -}}
 {{- $stores = append $stores (dict "component" (printf "store-%s-%d" $part.name $shard) "part" $part "shard" $shard) -}}
 {{- end -}}

@@ -9,6 +9,7 @@
 
 {{- define "observability.rulerArgs" -}}
 {{- $values := .Values.ruler -}}
+{{- include "isthmus.refuseDecidedLabels" (dict "value" "ruler.externalLabels" "labels" $values.externalLabels "decided" (dict "replica" "the name of the pod decides it")) -}}
 - --query=http://{{ include "isthmus.componentName" (dict "root" . "component" "query") }}:10902
 - --rule-file=/etc/isthmus/rules/*/*.yaml
 {{- range $name, $value := $values.externalLabels }}
