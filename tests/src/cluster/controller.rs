@@ -1,7 +1,7 @@
 //! What a Deployment and a StatefulSet do next with their pods.
 //!
 //! The decisions are those of Kubernetes: a Deployment starts new pods before it ends old ones, within its limits; a StatefulSet
-//! replaces one pod at a time, from the highest number down, and waits until each is ready.
+//! replaces one pod at a time, from the highest number down, and waits until each is available.
 
 use crate::cluster::objects::{Controller, Workload};
 
@@ -14,6 +14,8 @@ pub(crate) struct OwnedPod {
     /// Whether it was made from the present template.
     pub(crate) is_current: bool,
     pub(crate) is_ready: bool,
+    /// Whether it was ready for as long as the workload asks for (`minReadySeconds`).
+    pub(crate) is_available: bool,
     pub(crate) is_terminating: bool,
 }
 
@@ -50,16 +52,16 @@ fn deployment(replicas: usize, max_surge: usize, max_unavailable: usize, pods: &
     let (current, mut old): (Vec<&OwnedPod>, Vec<&OwnedPod>) = live.iter().partition(|pod| pod.is_current);
     let room = (replicas + max_surge).saturating_sub(live.len());
     let mut steps = vec![Step::Create(None); replicas.saturating_sub(current.len()).min(room)];
-    // Pods that are not ready are ended first: this makes nothing worse.
-    old.sort_by_key(|pod| pod.is_ready);
-    let mut ready = live.iter().filter(|pod| pod.is_ready).count();
+    // Pods that are not available are ended first: this makes nothing worse.
+    old.sort_by_key(|pod| pod.is_available);
+    let mut available = live.iter().filter(|pod| pod.is_available).count();
     let surplus = current.iter().rev().take(current.len().saturating_sub(replicas));
     for pod in old.iter().chain(surplus) {
-        if pod.is_ready {
-            if ready <= replicas.saturating_sub(max_unavailable) {
+        if pod.is_available {
+            if available <= replicas.saturating_sub(max_unavailable) {
                 continue;
             }
-            ready -= 1;
+            available -= 1;
         }
         steps.push(Step::End(pod.number));
     }
@@ -80,7 +82,7 @@ fn stateful_set(name: &str, replicas: usize, is_parallel: bool, pods: &[OwnedPod
     for ordinal in 0..replicas {
         match of(ordinal) {
             None => steps.push(Step::Create(Some(ordinal))),
-            Some(pod) if pod.is_ready && !pod.is_terminating => continue,
+            Some(pod) if pod.is_available && !pod.is_terminating => continue,
             Some(_) => {}
         }
         if !is_parallel {
@@ -101,7 +103,7 @@ fn stateful_set(name: &str, replicas: usize, is_parallel: bool, pods: &[OwnedPod
     for ordinal in (0..replicas).rev() {
         match of(ordinal) {
             Some(pod) if !pod.is_current && !pod.is_terminating => return vec![Step::End(pod.number)],
-            Some(pod) if pod.is_ready && !pod.is_terminating => {}
+            Some(pod) if pod.is_available && !pod.is_terminating => {}
             _ => return Vec::new(),
         }
     }
@@ -112,7 +114,8 @@ fn stateful_set(name: &str, replicas: usize, is_parallel: bool, pods: &[OwnedPod
 mod tests {
     use super::*;
 
-    /// Pods by name, such as `a-0:+ready` (present template) or `b:-` (old template, not ready), `x` for one that ends.
+    /// Pods by name, such as `a-0:+ready` (present template) or `b:-` (old template, not ready), `x` for one that ends, `new` for one
+    /// that is ready, and not for long enough.
     fn pods(text: &str) -> Vec<OwnedPod> {
         text.split_whitespace()
             .enumerate()
@@ -122,7 +125,8 @@ mod tests {
                     number: at as u32,
                     name: name.to_owned(),
                     is_current: state.contains('+'),
-                    is_ready: state.contains("ready"),
+                    is_ready: state.contains("ready") || state.contains("new"),
+                    is_available: state.contains("ready"),
                     is_terminating: state.contains('x'),
                 }
             })
@@ -137,6 +141,7 @@ mod tests {
         check("", &[create.clone(), create.clone()]);
         check("a:-ready b:-ready", std::slice::from_ref(&create));
         check("a:-ready b:-ready c:+", &[]);
+        check("a:-ready b:-ready c:+new", &[]);
         check("a:-ready b:-ready c:+ready", &[Step::End(0)]);
         check("a:-x b:-ready c:+ready", std::slice::from_ref(&create));
         check("a:- b:-ready c:+ready", &[Step::End(0)]);
@@ -169,6 +174,8 @@ mod tests {
         check(true, "a-0:-ready a-1:-x", &[]);
         check(true, "a-0:-ready", &[Step::Create(Some(1))]);
         check(true, "a-0:-ready a-1:+", &[]);
+        check(true, "a-0:-ready a-1:+new", &[]);
+        check(false, "a-0:+new", &[]);
         check(true, "a-0:-ready a-1:+ready", &[Step::End(0)]);
         check(true, "a-0:+ready a-1:+ready a-2:+ready a-3:+ready", &[Step::End(3), Step::End(2)]);
         check(false, "a-0:+ready a-1:+ready a-2:+ready a-3:+ready", &[Step::End(3)]);

@@ -196,7 +196,7 @@ spec:
         for pod in &mut state.kube_mut("one").pods {
             pod.phase = Phase::Running;
             if pod.number % 2 == 1 {
-                pod.ready.insert("db".to_owned());
+                pod.set_ready("db", true);
             }
         }
         state

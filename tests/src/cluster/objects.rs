@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -62,6 +63,8 @@ pub(crate) struct Workload {
     /// Changes when the template changes.
     pub(crate) revision: String,
     pub(crate) controller: Controller,
+    /// How long a pod must be ready to count as available.
+    pub(crate) min_ready: Duration,
     /// What cannot be changed once the object exists, as text.
     pub(crate) immutable: String,
 }
@@ -151,6 +154,7 @@ fn workload(spec: &Value, controller: Controller, fixed: &[&str]) -> Result<Work
         template: read(template)?,
         revision: format!("{:08x}", hasher.finish() as u32),
         controller,
+        min_ready: Duration::from_secs(field(spec, "/minReadySeconds")?.unwrap_or_default()),
         immutable: fixed.join("\n"),
     };
     let selector: BTreeMap<String, String> = field(spec, "/selector/matchLabels")?.unwrap_or_default();

@@ -216,7 +216,7 @@ impl Life {
     fn failed(&self, container: &Container, fault: &str) {
         let fault = format!("container {}: {fault}", container.name);
         self.change(|pod| {
-            pod.ready.remove(&container.name);
+            pod.set_ready(&container.name, false);
             pod.restarts += 1;
             pod.last_fault = fault;
         });
@@ -279,13 +279,7 @@ impl Life {
             if is_ready == was_ready {
                 return;
             }
-            self.change(|pod| {
-                if is_ready {
-                    pod.ready.insert(container.name.clone());
-                } else {
-                    pod.ready.remove(&container.name);
-                }
-            });
+            self.change(|pod| pod.set_ready(&container.name, is_ready));
         };
         let readiness = async {
             match &container.readiness_probe {

@@ -80,7 +80,8 @@ async fn follow(context: &Arc<Context>) {
             }
             written = rules;
         }
-        context.shared.changed.notified().await;
+        let next = next_available(&context.shared.read()).unwrap_or(Duration::MAX);
+        drop(tokio::time::timeout(next, context.shared.changed.notified()).await);
     }
     for pod in context.shared.read().kubes.iter_mut().flat_map(|kube| &mut kube.pods) {
         pod.stop.send_replace(Some(Duration::ZERO));
@@ -92,6 +93,18 @@ async fn follow(context: &Arc<Context>) {
     };
     // What has not ended then is killed with this thread.
     drop(tokio::time::timeout(END, all_ended).await);
+}
+
+/// When the next pod will have been ready for as long as its workload asks for.
+fn next_available(state: &State) -> Option<Duration> {
+    let mut soon = Vec::new();
+    for kube in &state.kubes {
+        for (id, workload) in kube.workloads() {
+            let pods = kube.pods.iter().filter(|pod| pod.owner == *id);
+            soon.extend(pods.filter_map(|pod| pod.until_available(workload.min_ready)));
+        }
+    }
+    soon.into_iter().filter(|left| !left.is_zero()).min()
 }
 
 /// Creates the machines that tests have asked for.
@@ -147,6 +160,7 @@ pub(crate) fn owned(kube: &Kube, id: &ObjectId, workload: &Workload) -> Vec<Owne
         name: pod.name.clone(),
         is_current: pod.revision == workload.revision,
         is_ready: pod.is_ready(),
+        is_available: pod.until_available(workload.min_ready).is_some_and(|left| left.is_zero()),
         is_terminating: pod.is_terminating,
     })
     .collect()
@@ -199,6 +213,7 @@ fn create(state: &mut State, kube: &str, id: &ObjectId, workload: &Workload, ord
         spec: Arc::new(spec),
         phase: Phase::Pending("it is being created".to_owned()),
         ready: std::collections::BTreeSet::new(),
+        ready_since: None,
         is_terminating: false,
         restarts: 0,
         last_fault: String::new(),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
@@ -117,6 +117,8 @@ pub(crate) struct Pod {
     pub(crate) phase: Phase,
     /// Names of the containers that are ready.
     pub(crate) ready: BTreeSet<String>,
+    /// Since when all containers are ready.
+    pub(crate) ready_since: Option<Instant>,
     pub(crate) is_terminating: bool,
     /// Containers that were started again.
     pub(crate) restarts: u32,
@@ -266,6 +268,21 @@ impl Pod {
     /// Whether all of its containers are ready.
     pub(crate) fn is_ready(&self) -> bool {
         self.phase == Phase::Running && self.ready.len() == self.spec.containers.len()
+    }
+
+    /// Notes whether a container is ready.
+    pub(crate) fn set_ready(&mut self, container: &str, is_ready: bool) {
+        if is_ready {
+            self.ready.insert(container.to_owned());
+        } else {
+            self.ready.remove(container);
+        }
+        self.ready_since = self.is_ready().then(|| self.ready_since.unwrap_or_else(Instant::now));
+    }
+
+    /// How long the pod must still be ready until it was ready for `min_ready`; `None` if it is not ready.
+    pub(crate) fn until_available(&self, min_ready: Duration) -> Option<Duration> {
+        self.ready_since.map(|since| min_ready.saturating_sub(since.elapsed()))
     }
 
     /// The address of a port of this pod, if it has a port of this name.

@@ -153,6 +153,12 @@ resources:
         path: {{ .path }}
 {{- end -}}
 
+{{/* For replicas that are read over their StoreAPI. The reader asks each store every 5 s whether it can be read, so a pod that has been
+ready for longer is read before the next one is replaced. */}}
+{{- define "isthmus.minReadySeconds" -}}
+minReadySeconds: 8
+{{- end -}}
+
 {{/* The claim of a StatefulSet, or an empty folder without persistence. A gateway without one would lose its key with its pod. */}}
 {{- define "isthmus.claimTemplates" -}}
 {{- if and (eq .component "gateway") (not .values.persistence.enabled) -}}

@@ -11,6 +11,7 @@ spec:
   serviceName: {{ include "isthmus.componentName" . }}
   replicas: {{ .values.replicas }}
   podManagementPolicy: Parallel
+  {{- include "isthmus.minReadySeconds" . | nindent 2 }}
   selector:
     matchLabels:
       {{- include "isthmus.selectorLabels" . | nindent 6 }}
