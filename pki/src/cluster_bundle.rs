@@ -27,6 +27,9 @@ mod annotations {
     pub(super) const TOKEN_END: &str = "isthmus/token-expires-at";
 }
 
+/// Begins the line of a file that says what the last line is. Without it, a file that was cut off between two objects would be a bundle.
+const LAST_LINE: &str = "# The last line of this file is: ";
+
 /// Most gateways for which one bundle can be made. A cluster with more of them makes another bundle.
 pub(crate) const MAX_GATEWAYS: u8 = 8;
 

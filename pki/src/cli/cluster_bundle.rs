@@ -68,7 +68,7 @@ pub struct VerifyBundleArgs {
     /// Refuse a bundle for another trust domain
     #[arg(long, value_name = "NAME")]
     trust_domain: Option<TrustDomain>,
-    /// State directory of the issuer, which knows whether the token was used or revoked
+    /// State directory of the issuer, which knows the environment of the cluster, and whether the token was used or revoked
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
     /// Print one JSON object instead of text
@@ -195,11 +195,14 @@ pub(super) fn verify(
     now: SystemTime,
 ) -> Result<u8, PkiError> {
     let found = FoundBundle::read(&args.files)?;
-    let tokens = match &args.state {
-        Some(state) => Some(Inventory::open(&StateDir::new(state))?.tokens()?),
+    let issuer = match &args.state {
+        Some(state) => {
+            let inventory = Inventory::open(&StateDir::new(state))?;
+            Some((inventory.tokens()?, inventory.clusters()?))
+        }
         None => None,
     };
-    let expected = Expected { trust_domain: args.trust_domain.as_ref(), tokens, now };
+    let expected = Expected { trust_domain: args.trust_domain.as_ref(), issuer, now };
     let findings = examine(&found, &expected);
     let refused = findings.iter().any(|finding| finding.refuses);
     if args.json {

@@ -11,7 +11,7 @@ use crate::{
         BUNDLE_METHODS,
         found::{FoundBundle, Part},
     },
-    inventory::TokenRecord,
+    inventory::{ClusterRecord, TokenRecord},
     token::JoinToken,
 };
 
@@ -19,8 +19,8 @@ use crate::{
 pub(crate) struct Expected<'a> {
     /// The trust domain that it must be for.
     pub(crate) trust_domain: Option<&'a TrustDomain>,
-    /// The tokens of the issuer, if its state directory was given.
-    pub(crate) tokens: Option<Vec<TokenRecord>>,
+    /// The tokens and the clusters of the issuer, if its state directory was given.
+    pub(crate) issuer: Option<(Vec<TokenRecord>, Vec<ClusterRecord>)>,
     pub(crate) now: SystemTime,
 }
 
@@ -70,6 +70,7 @@ pub(crate) fn examine(found: &FoundBundle, expected: &Expected<'_>) -> Vec<Findi
     if found.tokens.is_empty() {
         findings.push(says("token", "is not in these files; give the secret part, too, to have it checked"));
     }
+    claims.extend(registration(&claims, expected));
     findings.extend(about_identity(&claims, expected));
     found.gateways.iter().for_each(|part| findings.extend(about_gateway(part)));
     found.values.iter().for_each(|part| findings.extend(about_policy(&part.content["gateway"]["policy"])));
@@ -109,7 +110,20 @@ fn claims(found: &FoundBundle) -> Vec<Claim> {
     scrapers.chain(values).chain(gateways).collect()
 }
 
-/// Compares what the parts say. The token counts most, because the certificate will be that of the token.
+/// What the issuer knows about the cluster of a bundle. A token does not name the environment, and the certificate will have this one.
+fn registration(claims: &[Claim], expected: &Expected<'_>) -> Option<Claim> {
+    let (_, clusters) = expected.issuer.as_ref()?;
+    let name = claims.iter().rev().find_map(|claim| claim.cluster.as_deref())?;
+    let record = clusters.iter().find(|record| record.cluster.as_str() == name)?;
+    Some(Claim {
+        found_in: format!("the registration of {name}"),
+        trust_domain: None,
+        cluster: None,
+        environment: Some(record.environment.clone()),
+    })
+}
+
+/// Compares what the parts say. What counts most is last: the token and the registration decide what is in the certificate.
 fn about_identity(claims: &[Claim], expected: &Expected<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut compare = |what: &'static str, of: fn(&Claim) -> Option<&String>, wanted: Option<String>| {
@@ -155,7 +169,7 @@ fn about_token(
     findings.extend(token.pins().iter().map(|pin: &SpkiPin| says("root pin", pin.to_string())));
     findings.push(says("dials", format!("{}, UDP and TCP", token.addresses().join(", "))));
     let now = utc(expected.now);
-    let record = expected.tokens.as_ref().map(|tokens| tokens.iter().find(|record| record.id == id));
+    let record = expected.issuer.as_ref().map(|(tokens, _)| tokens.iter().find(|record| record.id == id));
     let described = found.descriptions.iter().find(|described| described.id == id);
     findings.push(match (record, described) {
         (Some(None), _) => refuses(

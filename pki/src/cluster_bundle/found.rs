@@ -9,7 +9,11 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use identity::{Secret, read_bounded};
 use serde_json::Value;
 
-use crate::{TOKEN_PREFIX, cluster_bundle::annotations, error::PkiError};
+use crate::{
+    TOKEN_PREFIX,
+    cluster_bundle::{LAST_LINE, annotations},
+    error::PkiError,
+};
 
 /// Largest file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -79,6 +83,12 @@ impl FoundBundle {
         let wrong = |why: String| PkiError::Usage(format!("{name}: {why}"));
         let bytes = Secret::new(read_bounded(path, MAX_FILE_BYTES).map_err(PkiError::io("read", path))?);
         let text = std::str::from_utf8(bytes.expose()).map_err(|_| wrong("not valid UTF-8".into()))?;
+        let last = text.lines().rev().find(|line| !line.trim().is_empty());
+        if let Some(end) = text.lines().find_map(|line| line.strip_prefix(LAST_LINE))
+            && last != Some(end)
+        {
+            return Err(wrong(format!("is cut off: its last line is not {end:?}; copy it again, whole")));
+        }
         if text.starts_with(TOKEN_PREFIX) {
             self.tokens.push(Part { found_in: name, content: Secret::new(text.to_owned()) });
             return Ok(());

@@ -5,7 +5,7 @@
 //! and compares.
 
 use crate::{
-    cluster_bundle::{BundleFile, ClusterBundle, annotations, text::quoted},
+    cluster_bundle::{BundleFile, ClusterBundle, LAST_LINE, annotations, text::quoted},
     error::PkiError,
     token::JoinToken,
 };
@@ -45,11 +45,12 @@ pub(super) fn kubernetes(bundle: &ClusterBundle<'_>) -> Vec<BundleFile> {
         several => OBJECTS_OF_SEVERAL.replace(RENDERED_GATEWAYS, &format!("replicas: {several}")),
     };
     let objects = PLACEHOLDERS.iter().zip(values).fold(objects, |text, (from, to)| text.replace(from, to));
+    let end = format!("# End of the objects of cluster {}", bundle.cluster);
     let head = format!(
-        "# Cluster {} joins the mesh of {}: kubectl apply --server-side --namespace NAMESPACE --filename THIS_FILE\n",
+        "# Cluster {} joins the mesh of {}: kubectl apply --server-side --namespace NAMESPACE --filename THIS_FILE\n{LAST_LINE}{end}\n",
         bundle.cluster, bundle.trust_domain
     );
-    vec![secret(bundle), BundleFile::open("isthmus.yaml", head + &objects)]
+    vec![secret(bundle), BundleFile::open("isthmus.yaml", head + &objects + &end + "\n")]
 }
 
 /// A values file for the chart `isthmus-client`, and the Secret that it names.

@@ -170,6 +170,41 @@ fn a_bundle_for_a_machine_has_one_gateway() {
     }
 }
 
+/// A token does not say which environment its cluster is in; the issuer does.
+#[test]
+fn an_environment_that_is_not_registered_is_refused_by_the_issuer() {
+    for format in formats() {
+        let test = TestPki::new();
+        let (state, out) = (test.state(), test.dir.path().join(&format));
+        let line = ["cluster", "bundle", "--state", state.to_str().unwrap(), "--format", &format];
+        let about = ["--cluster", "eu-1", "--environment", "production", "--address", "gw.example:10943"];
+        let (code, printed) = pki(&[&line[..], &about, &["--out", out.to_str().unwrap()]].concat());
+        assert_eq!(code, 0, "{printed}");
+        edit(&out, "production", "testing");
+        let (code, printed) = verify(&out, &["--state", state.to_str().unwrap()]);
+        let reason = "is \"testing\", but the registration of eu-1: \"production\"; write \"production\"";
+        assert!(code == 4 && printed.contains(reason), "{format}: {printed}");
+    }
+}
+
+#[test]
+fn a_bundle_that_is_cut_off_is_refused_wherever_it_is_cut() {
+    let test = TestPki::new();
+    let whole = fs::read_to_string(bundle(&test, "kubernetes", &[])).unwrap();
+    let cut = test.dir.path().join("cut");
+    let objects = whole.find("# Cluster eu-1 joins").unwrap();
+    let first = whole[objects..].find("\n---\n").unwrap() + objects;
+    let lines =
+        whole.match_indices('\n').map(|(at, _)| at).filter(|at| (first..whole.len() - 1).contains(at));
+    for at in lines {
+        fs::write(&cut, &whole[..=at]).unwrap();
+        let (code, printed) = verify(&cut, &[]);
+        assert!(code == 2 && printed.contains("is cut off"), "{at}: {code} {printed}");
+    }
+    fs::write(&cut, whole + "\n").unwrap();
+    assert_eq!(verify(&cut, &[]).0, 0);
+}
+
 #[test]
 fn the_secret_part_is_kept_apart() {
     for format in formats() {
