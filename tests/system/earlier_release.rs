@@ -3,15 +3,18 @@
 //! `tests/recorded` has folders of every role as an earlier release left them. With `ISTHMUS_PREVIOUS_BIN`, folders of that program are
 //! given to this one and back to it, and the other way round. `rendered_world.rs` has the same for what programs send each other.
 
+mod blocks;
 mod folders;
 mod mesh;
 mod role;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tests::isthmus;
 
+use crate::earlier_release::blocks::Blocks;
 use crate::earlier_release::folders::{Age, Folders};
 use crate::workspace::root;
 
@@ -41,6 +44,47 @@ fn folders_are_used_by_both_releases_in_turn() {
             folders.are_used(program, Age::Fresh);
         }
     }
+}
+
+/// What the compactor and the store of an earlier release have left, and when it is old.
+#[test]
+fn marks_and_acknowledgements_of_an_earlier_release_are_understood() {
+    let dir = tempfile::tempdir().expect("a folder");
+    copy(&root().join(RECORDED), dir.path());
+    let stored = Folders::load(dir.path()).stored().to_owned();
+    are_honoured(&Blocks::of(dir.path()), &isthmus(), &stored);
+}
+
+#[test]
+fn marks_and_acknowledgements_are_understood_by_both_releases() {
+    let Some(previous) = previous("marks of both releases in turn") else { return };
+    let present = isthmus();
+    for (first, second) in [(&previous, &present), (&present, &previous)] {
+        println!("{} first, then {}", first.display(), second.display());
+        let dir = tempfile::tempdir().expect("a folder");
+        let blocks = Blocks::of(dir.path());
+        let stored = blocks.fill(first);
+        are_honoured(&blocks, second, &stored);
+        blocks.are_used(first, &stored);
+    }
+}
+
+/// A compactor of another release removes the blocks that one of the first has marked, but not while a store of the first may read
+/// them: it waits for its acknowledgement until that is old.
+fn are_honoured(blocks: &Blocks, other: &Path, stored: &str) {
+    let marked = blocks.marked();
+    assert!(marked > 0, "blocks were merged, so the first ones are marked");
+    blocks.compact(other, &["--delete-delay=0s"]);
+    assert_eq!(blocks.marked(), marked, "a store may read them");
+    for days in [1, 60, 400] {
+        println!("{days} days later");
+        blocks.set_back(Duration::from_secs(days * 86_400));
+        blocks.are_read(other, stored);
+    }
+    blocks.set_back(Duration::from_secs(3 * 86_400));
+    blocks.compact(other, &["--delete-delay=0s"]);
+    assert_eq!(blocks.marked(), 0, "no store that still runs may read them");
+    blocks.are_read(other, stored);
 }
 
 /// Writes the folders that `ISTHMUS_PREVIOUS_BIN` leaves into `ISTHMUS_RECORD`, for `tests/recorded`.

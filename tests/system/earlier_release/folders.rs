@@ -9,8 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use tests::{free_port, wait_for};
 
+use crate::earlier_release::blocks::{Blocks, generate};
 use crate::earlier_release::mesh::{self, Gateways};
-use crate::earlier_release::role::{PATIENCE, Role, querier, run};
+use crate::earlier_release::role::{PATIENCE, Role};
 
 /// Whether the certificates in the folders are still valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,14 +38,8 @@ pub(crate) struct Folders {
     facts: Facts,
 }
 
-/// The first sample of the generated blocks, 2026-01-01T00:00:00Z.
-const BLOCKS_BEGIN: &str = "2026-01-01T00:00:00Z";
-/// An hour and a half later.
-const IN_BLOCKS: f64 = 1_767_231_000.0;
-
 const SCRAPED: &str = "count_over_time(up[1m])";
 const RECORDED: &str = "count_over_time(recorded[1m])";
-const STORED: &str = "sum({cluster=\"eu-1\",replica=\"a\"})";
 const RULES: &str = "groups:\n- name: g\n  interval: 200ms\n  rules:\n\
     \x20 - {record: recorded, expr: vector(42)}\n\
     \x20 - {alert: Fires, expr: vector(1)}\n";
@@ -56,14 +51,7 @@ impl Folders {
     /// Lets every role of a program write into its folder.
     pub(crate) fn fill(program: &Path, dir: &Path) -> Self {
         mesh::create(program, dir);
-        let generate = |out: &str, more: &[&str]| {
-            let out = dir.join(out).display().to_string();
-            let args =
-                ["tools", "block", "generate", "--series=20", "--start", BLOCKS_BEGIN, "--output-dir", &out];
-            run(program, &[&args[..], more].concat());
-        };
-        generate("bucket", &["--blocks=5", "--label=cluster=eu-1", "--label=replica=a"]);
-        generate("scrape", &[]);
+        generate(program, &dir.join("scrape").display().to_string(), &[]);
         fs::create_dir(dir.join("uploads")).expect("a folder");
         let mut folders = Self {
             dir: dir.to_owned(),
@@ -87,12 +75,7 @@ impl Folders {
         gateways.end();
         scraper.end();
 
-        folders.compact(program);
-        let store = folders.store(program);
-        let reader = querier(program, dir, &[format!("--endpoint={}", store.grpc)]);
-        folders.facts.stored = wait_for("the store", PATIENCE, || reader.value(STORED, IN_BLOCKS));
-        reader.end();
-        store.end();
+        folders.facts.stored = Blocks::of(dir).fill(program);
         fs::write(dir.join("facts.json"), serde_json::to_vec_pretty(&folders.facts).expect("JSON"))
             .expect("a file");
         folders
@@ -125,20 +108,16 @@ impl Folders {
         gateways.end();
         scraper.end();
 
-        self.compact(program);
-        let store = self.store(program);
-        let reader = querier(program, &self.dir, &[format!("--endpoint={}", store.grpc)]);
-        reader.answers(STORED, IN_BLOCKS, stored);
-        reader.end();
-        store.end();
+        Blocks::of(&self.dir).are_used(program, stored);
+    }
+
+    /// What the store answers.
+    pub(crate) fn stored(&self) -> &str {
+        &self.facts.stored
     }
 
     fn path(&self, name: &str) -> String {
         self.dir.join(name).display().to_string()
-    }
-
-    fn bucket(&self, name: &str) -> String {
-        format!("--objstore.config=type: FILESYSTEM\nconfig: {{directory: {}}}", self.path(name))
     }
 
     /// A scraper of itself, which keeps only `up` and uploads its block.
@@ -155,7 +134,7 @@ impl Folders {
             format!("--config.file={config}"),
             format!("--data-dir={}", self.path("scrape")),
             "--storage.tsdb.retention.time=100y".to_owned(),
-            self.bucket("uploads"),
+            format!("--objstore.config=type: FILESYSTEM\nconfig: {{directory: {}}}", self.path("uploads")),
         ];
         Role::start_at(program, &self.dir, "scrape", &flags, http)
     }
@@ -176,17 +155,6 @@ impl Folders {
         let flags =
             [format!("--gateway={}", gateways.observability.grpc), format!("--endpoint={}", ruler.grpc)];
         (ruler, Role::start_at(program, &self.dir, "query", &flags, queries))
-    }
-
-    fn compact(&self, program: &Path) {
-        let data = format!("--data-dir={}", self.path("compact"));
-        let ports = ["--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0"];
-        run(program, &["compact", &self.bucket("bucket"), &data, ports[0], ports[1]]);
-    }
-
-    fn store(&self, program: &Path) -> Role {
-        let flags = [self.bucket("bucket"), format!("--data-dir={}", self.path("store"))];
-        Role::start(program, &self.dir, "store", &flags)
     }
 }
 
