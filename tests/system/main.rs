@@ -21,6 +21,7 @@ mod doctor;
 mod drain;
 mod earlier_release;
 mod end_to_end;
+mod frozen;
 mod install;
 mod issuer_state;
 mod meta_monitoring;

@@ -1,12 +1,12 @@
 //! What an upgrade cannot change: selectors, claims and the names of Services. A file says what they are, and only ever grows.
 
 use std::collections::BTreeSet;
-use std::fs;
 
 use serde_json::{Value, json};
 
 use crate::charts::objects::{at, committed, list, of_kind, title, workloads};
 use crate::charts::render::all;
+use crate::frozen::only_grows;
 use crate::workspace::root;
 
 /// One line for each part of an object that cannot be changed while it is installed.
@@ -37,21 +37,7 @@ fn lines(chart: &str, set: &str) -> Vec<String> {
 
 #[test]
 fn a_release_can_be_upgraded_to_this_version() {
-    let path = root().join("deploy/charts/frozen.txt");
     let now: BTreeSet<String> = all().flat_map(|(chart, set)| lines(chart, set)).collect();
-    let text = fs::read_to_string(&path).unwrap_or_default();
-    let mut frozen: BTreeSet<String> = text.lines().map(str::to_owned).collect();
-    let gone: Vec<_> = frozen.difference(&now).collect();
-    assert!(
-        gone.is_empty(),
-        "an installed release cannot be upgraded, because these have changed: {gone:#?}"
-    );
-    let new: Vec<String> = now.difference(&frozen).cloned().collect();
-    if std::env::var_os("ISTHMUS_REGENERATE").is_some() {
-        frozen.extend(new);
-        let text: String = frozen.iter().map(|line| format!("{line}\n")).collect();
-        fs::write(&path, text).expect("a file");
-        return;
-    }
-    assert!(new.is_empty(), "{}: add these with ISTHMUS_REGENERATE=1 ./tests/run: {new:#?}", path.display());
+    let harm = "an installed release cannot be upgraded, because these have changed";
+    only_grows(&root().join("deploy/charts/frozen.txt"), &now, harm);
 }

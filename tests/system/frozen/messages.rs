@@ -4,11 +4,12 @@
 //! another number or type, does.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
 
 use prost::Message;
 use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorSet, ServiceDescriptorProto};
+
+use crate::frozen::only_grows;
+use crate::workspace::root;
 
 /// One line for each field, each value of an enumeration, and each method.
 fn lines(files: &FileDescriptorSet) -> BTreeSet<String> {
@@ -55,27 +56,15 @@ fn of_service(scope: &str, service: &ServiceDescriptorProto, lines: &mut BTreeSe
 
 #[test]
 fn earlier_releases_are_understood() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("frozen.txt");
-    let files = FileDescriptorSet::decode(proto::DESCRIPTORS).expect("the descriptors of this crate");
-    let now = lines(&files);
-    let text = fs::read_to_string(&path).unwrap_or_default();
-    let mut frozen: BTreeSet<String> = text.lines().map(str::to_owned).collect();
-    let gone: Vec<_> = frozen.difference(&now).collect();
-    assert!(gone.is_empty(), "programs of an earlier release send or expect these: {gone:#?}");
-    let new: Vec<String> = now.difference(&frozen).cloned().collect();
-    if std::env::var_os("ISTHMUS_REGENERATE").is_some() {
-        frozen.extend(new);
-        let text: String = frozen.iter().map(|line| format!("{line}\n")).collect();
-        fs::write(&path, text).expect("a file");
-        return;
-    }
-    assert!(new.is_empty(), "{}: add these with ISTHMUS_REGENERATE=1 ./tests/run: {new:#?}", path.display());
+    let files = FileDescriptorSet::decode(proto::DESCRIPTORS).expect("the descriptors of this program");
+    let harm = "programs of an earlier release send or expect these";
+    only_grows(&root().join("proto/frozen.txt"), &lines(&files), harm);
 }
 
 /// A field with another number, type or name is another line.
 #[test]
 fn a_change_of_a_field_is_noticed() {
-    let before = FileDescriptorSet::decode(proto::DESCRIPTORS).expect("the descriptors of this crate");
+    let before = FileDescriptorSet::decode(proto::DESCRIPTORS).expect("the descriptors of this program");
     let hello = |files: &mut FileDescriptorSet, change: fn(&mut prost_types::FieldDescriptorProto)| {
         let messages = files.file.iter_mut().flat_map(|file| &mut file.message_type);
         let hello = messages.into_iter().find(|message| message.name() == "Hello").expect("the hello");
