@@ -26,6 +26,7 @@ use crate::http_service::HttpService;
 use crate::metrics::GrpcMetrics;
 use crate::port_tls::PortTls;
 use crate::probes::Probes;
+use crate::refused_connections::RefusedByServer;
 use crate::request_log::{LoggedCalls, RequestLog};
 use crate::role_error::RoleError;
 use crate::serve::{BindError, FIRST_BYTE, Listener, ServeOptions, server_builder};
@@ -61,6 +62,8 @@ pub(crate) struct GrpcOptions {
     pub(crate) grace: Duration,
     /// TLS (default: none).
     pub(crate) tls: Option<PortTls>,
+    /// Counts connections that are closed before a call (default: not registered).
+    pub(crate) refused: RefusedByServer,
     /// Which calls are logged (default: none).
     pub(crate) log: Option<Arc<RequestLog>>,
     /// Records a span for each call (default: none).
@@ -79,6 +82,7 @@ impl Default for GrpcOptions {
             max_connection_age: None,
             grace: Duration::from_secs(120),
             tls: None,
+            refused: RefusedByServer::default(),
             log: None,
             tracer: None,
         }
@@ -111,6 +115,7 @@ impl GrpcOptions {
             long_lines: false,
             max_connections: connections_of_server(),
             first_byte: FIRST_BYTE,
+            refused: self.refused.clone(),
         }
     }
 }

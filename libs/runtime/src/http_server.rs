@@ -20,6 +20,7 @@ use crate::descriptors::connections_of_server;
 use crate::http_service::HttpService;
 use crate::metrics::ClosedRegistry;
 use crate::probes::Probes;
+use crate::refused_connections::RefusedByServer;
 use crate::reload::Reload;
 use crate::security::HttpSecurity;
 use crate::serve::{BindError, FIRST_BYTE, Listener, ServeOptions, server_builder};
@@ -35,6 +36,7 @@ const MAX_HEADER_BYTES: u32 = 1 << 20;
 pub(crate) struct HttpServer {
     listener: Listener,
     security: HttpSecurity,
+    refused: RefusedByServer,
 }
 
 impl HttpServer {
@@ -42,8 +44,12 @@ impl HttpServer {
     ///
     /// # Errors
     /// The address cannot be bound; the error names it.
-    pub(crate) async fn bind(address: &ListenAddress, security: HttpSecurity) -> Result<Self, BindError> {
-        Ok(Self { listener: Listener::bind(address).await?, security })
+    pub(crate) async fn bind(
+        address: &ListenAddress,
+        security: HttpSecurity,
+        refused: RefusedByServer,
+    ) -> Result<Self, BindError> {
+        Ok(Self { listener: Listener::bind(address).await?, security, refused })
     }
 
     /// The bound address, with the port that the system chose for port 0.
@@ -68,6 +74,7 @@ impl HttpServer {
             long_lines: true,
             max_connections: connections_of_server(),
             first_byte: FIRST_BYTE,
+            refused: self.refused,
         };
         let mut server = server_builder();
         // Over HTTP/2, a request line is a header.

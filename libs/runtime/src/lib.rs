@@ -35,6 +35,7 @@ mod memory;
 mod metrics;
 mod port_tls;
 mod probes;
+mod refused_connections;
 mod reload;
 mod request_log;
 mod role_error;

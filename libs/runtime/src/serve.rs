@@ -25,6 +25,7 @@ use crate::http_service::HttpService;
 use crate::log_limit::LogLimit;
 use crate::long_lines::{LineNotes, LongLines, with_long_lines};
 use crate::port_tls::{ClientCertificate, PortTls};
+use crate::refused_connections::RefusedByServer;
 use crate::shutdown::Shutdown;
 
 /// Pause after `accept` failed for lack of file descriptors or memory, so that the loop does not spin.
@@ -132,6 +133,7 @@ impl Listener {
             match accepted {
                 // Dropping the stream closes it.
                 Ok((_, remote)) if connections.len() >= options.max_connections => {
+                    options.refused.full.inc();
                     if let Some(suppressed) = refused.admit(std::time::Instant::now()) {
                         warn!(address = %self.address, %remote, limit = options.max_connections, suppressed, "too many connections, one is refused");
                     }
@@ -183,6 +185,8 @@ pub(crate) struct ServeOptions {
     pub(crate) max_connections: usize,
     /// Time in which a client must send its first byte.
     pub(crate) first_byte: Duration,
+    /// Counts connections that are closed before a request.
+    pub(crate) refused: RefusedByServer,
 }
 
 /// The protocol settings that both servers start from.
@@ -220,7 +224,10 @@ impl ServerConnection {
         let speaks = timeout(options.first_byte, stream.peek(&mut first));
         match shutdown.until_triggered(speaks).await {
             Some(Ok(_)) => {}
-            Some(Err(_)) => return debug!(%remote, "a client has sent nothing, its connection is closed"),
+            Some(Err(_)) => {
+                options.refused.silent.inc();
+                return debug!(%remote, "a client has sent nothing, its connection is closed");
+            }
             None => return,
         }
         let stream = match &options.tls {

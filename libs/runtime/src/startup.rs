@@ -40,6 +40,7 @@ use crate::http_server::{HttpServer, admin_routes, reload_route};
 use crate::logs::init_logs;
 use crate::metrics::{ClosedRegistry, GrpcMetrics};
 use crate::probes::Probes;
+use crate::refused_connections::RefusedConnections;
 use crate::reload::Reload;
 use crate::request_log::{RequestLog, log_http};
 use crate::role_error::{ConfigMistakes, EXIT_ERROR, EXIT_OK, RoleError};
@@ -184,10 +185,16 @@ impl Startup {
             supervisor.spawn("span exporter", exporter.run());
             tracer
         });
-        let options =
-            GrpcOptions { tls: security.grpc_tls, log: logs.grpc, tracer: tracer.clone(), ..common.into() };
+        let refused = RefusedConnections::new(&mut registry);
+        let options = GrpcOptions {
+            tls: security.grpc_tls,
+            refused: refused.of("grpc"),
+            log: logs.grpc,
+            tracer: tracer.clone(),
+            ..common.into()
+        };
         let grpc_ports = GrpcPorts::new(options, role.descriptors, metrics, supervisor.probes().clone());
-        let http = HttpServer::bind(&common.http_address, security.http).await;
+        let http = HttpServer::bind(&common.http_address, security.http, refused.of("http")).await;
         let grpc = grpc_ports.reflecting(role.services).bind(&common.grpc_address).await;
         Ok(Self {
             role,
