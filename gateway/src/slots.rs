@@ -22,6 +22,17 @@ struct TakenSlots {
     by_network: HashMap<IpAddr, usize>,
 }
 
+/// Which slots are in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SlotsFull {
+    /// Those of the network.
+    #[error("too many connections from this network at once")]
+    OfNetwork,
+    /// All.
+    #[error("too many connections at once")]
+    All,
+}
+
 /// A slot for one connection, released on drop.
 pub(crate) struct Slot {
     slots: Arc<Slots>,
@@ -37,16 +48,16 @@ impl Slots {
     /// Takes a slot for a connection from `remote`.
     ///
     /// # Errors
-    /// Which slots are in use, in one line.
-    pub(crate) fn take(self: &Arc<Self>, remote: IpAddr) -> Result<Slot, &'static str> {
+    /// Which slots are in use.
+    pub(crate) fn take(self: &Arc<Self>, remote: IpAddr) -> Result<Slot, SlotsFull> {
         let network = network(remote);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let of_network = taken.by_network.get(&network).copied().unwrap_or_default();
         if of_network >= self.of_network {
-            return Err("too many connections from this network at once");
+            return Err(SlotsFull::OfNetwork);
         }
         if taken.total >= self.total {
-            return Err("too many connections at once");
+            return Err(SlotsFull::All);
         }
         taken.total += 1;
         taken.by_network.insert(network, of_network + 1);
@@ -84,12 +95,12 @@ mod tests {
         let slots = Slots::new(20, 4);
         let take = |text: &str| slots.take(text.parse().unwrap());
         let mut taken: Vec<Slot> = (0..4).map(|_| take("10.0.0.1").ok().unwrap()).collect();
-        assert_eq!(take("10.0.0.1").err(), Some("too many connections from this network at once"));
+        assert_eq!(take("10.0.0.1").err(), Some(SlotsFull::OfNetwork));
         assert!(take("::ffff:10.0.0.1").is_err(), "the same address again");
         taken.extend((0..4).map(|i| take(&format!("2001:db8::{i}")).ok().unwrap()));
         assert!(take("2001:db8::ffff:1:2").is_err(), "the same /64");
         taken.extend((2..5).flat_map(|i| [i; 4]).map(|i| take(&format!("2001:db8:{i}::1")).ok().unwrap()));
-        assert_eq!(take("10.0.0.2").err(), Some("too many connections at once"));
+        assert_eq!(take("10.0.0.2").err(), Some(SlotsFull::All));
         taken.remove(0);
         let _again = take("10.0.0.2").ok().unwrap();
         drop(taken);

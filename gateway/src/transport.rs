@@ -45,7 +45,7 @@ pub use guard::PeerGuard;
 pub use handler::{Handler, HandlerFuture, ServiceHandler, channel, handler_fn};
 pub use link::{MeshLink, MeshLinks};
 pub use listener::{AcceptedConnection, MeshListener};
-pub use node::{ConnectionEvent, MeshNode};
+pub use node::{ConnectionEvent, InboundRefusal, MeshNode};
 pub(crate) use peer_clock::PeerClock;
 pub(crate) use proxied::connect_through;
 pub use settings::{TransportChoice, TransportSettings};

@@ -7,7 +7,7 @@ use runtime::LogLimit;
 
 use crate::{
     metrics::GatewayMetrics,
-    transport::{ConnectError, ConnectionEvent, ConnectionFailure},
+    transport::{ConnectError, ConnectionEvent, ConnectionFailure, InboundRefusal},
 };
 
 /// A receiver of connection events that logs and counts them.
@@ -34,24 +34,32 @@ pub(super) fn log_and_count(
         ConnectionEvent::Recovered { address } => {
             tracing::info!(%address, "QUIC works again, replacing the TCP connection")
         }
-        ConnectionEvent::Overloaded { remote, transport, reason } => {
-            metrics.handshake_failed(match transport {
-                Transport::Quic => "inbound_quic_full",
-                Transport::Tcp | Transport::Local => "inbound_tcp_full",
-            });
+        ConnectionEvent::InboundRefused { remote, transport, refusal, reason } => {
+            metrics.handshake_failed(inbound_reason(*transport, *refusal));
             if let Some(suppressed) = handshake_log.admit(Instant::now()) {
-                tracing::warn!(%remote, %transport, error = reason, suppressed, "a connection was refused");
+                let what = match refusal {
+                    InboundRefusal::Full | InboundRefusal::NetworkFull => "a connection was refused",
+                    _ => "a handshake was rejected",
+                };
+                tracing::warn!(%remote, %transport, error = reason, suppressed, "{what}");
             }
         }
-        ConnectionEvent::HandshakeFailed { remote, transport, reason } => {
-            metrics.handshake_failed(match transport {
-                Transport::Quic => "inbound_quic",
-                Transport::Tcp | Transport::Local => "inbound_tcp",
-            });
-            if let Some(suppressed) = handshake_log.admit(Instant::now()) {
-                tracing::warn!(%remote, %transport, error = reason, suppressed, "a handshake was rejected");
-            }
-        }
+    }
+}
+
+/// The label of the metric.
+fn inbound_reason(transport: Transport, refusal: InboundRefusal) -> &'static str {
+    use InboundRefusal as R;
+    match (transport, refusal) {
+        (Transport::Quic, R::Full) => "inbound_quic_full",
+        (Transport::Quic, R::NetworkFull) => "inbound_quic_network_full",
+        (Transport::Quic, R::Silent | R::Slow) => "inbound_quic_slow",
+        (Transport::Quic, R::Rejected) => "inbound_quic",
+        (Transport::Tcp | Transport::Local, R::Full) => "inbound_tcp_full",
+        (Transport::Tcp | Transport::Local, R::NetworkFull) => "inbound_tcp_network_full",
+        (Transport::Tcp | Transport::Local, R::Silent) => "inbound_tcp_silent",
+        (Transport::Tcp | Transport::Local, R::Slow) => "inbound_tcp_slow",
+        (Transport::Tcp | Transport::Local, R::Rejected) => "inbound_tcp",
     }
 }
 

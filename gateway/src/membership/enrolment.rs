@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     membership::received::certificates,
     metrics::GatewayMetrics,
-    slots::Slots,
+    slots::{Slots, SlotsFull},
     task::BoxingExecutor,
     transport::{
         ServiceHandler,
@@ -56,11 +56,17 @@ impl EnrolmentService {
 
     /// Serves one joining cluster on a connection whose TLS handshake is complete.
     pub(crate) async fn serve(self: Arc<Self>, stream: Box<TlsStream<TcpStream>>, remote: IpAddr) {
-        let Ok(_slot) = self.slots.take(remote) else {
-            // At level debug, because any host can cause any number of these lines. The metric counts them.
-            self.metrics.handshake_failed("enrolment_full");
-            tracing::debug!(%remote, "enrolment connection rejected, too many are open");
-            return;
+        let _slot = match self.slots.take(remote) {
+            Ok(slot) => slot,
+            Err(full) => {
+                // At level debug, because any host can cause any number of these lines. The metric counts them.
+                self.metrics.handshake_failed(match full {
+                    SlotsFull::All => "enrolment_full",
+                    SlotsFull::OfNetwork => "enrolment_network_full",
+                });
+                tracing::debug!(%remote, error = %full, "a connection for enrolment was refused");
+                return;
+            }
         };
         let joining = Joining { service: self.clone(), remote };
         let service = EnrolmentServer::new(joining).max_decoding_message_size(MAX_REQUEST_BYTES);

@@ -21,9 +21,9 @@ use tokio::{
 };
 use tokio_rustls::{LazyConfigAcceptor, TlsStream};
 
-use crate::slots::{Slot, Slots};
+use crate::slots::{Slot, Slots, SlotsFull};
 use crate::transport::{
-    ConnectionEvent, MeshConnection, MeshNode,
+    ConnectionEvent, InboundRefusal, MeshConnection, MeshNode,
     error::{of_io, of_quic},
     link::QuicLink,
     settings::{ALPN_ENROLMENT, ALPN_QUIC, ALPN_TCP, tune_tcp},
@@ -163,14 +163,14 @@ struct AcceptContext {
 }
 
 impl AcceptContext {
-    fn refused(&self, remote: SocketAddr, transport: Transport, reason: &str) {
-        (self.node.events)(&ConnectionEvent::HandshakeFailed { remote, transport, reason });
+    fn refused(&self, remote: SocketAddr, transport: Transport, refusal: InboundRefusal, reason: &str) {
+        (self.node.events)(&ConnectionEvent::InboundRefused { remote, transport, refusal, reason });
     }
 
     /// Takes a slot for a handshake. A refusal is reported.
     fn admit(&self, slots: &Arc<Slots>, remote: SocketAddr, transport: Transport) -> Option<Slot> {
-        let refused = |reason| (self.node.events)(&ConnectionEvent::Overloaded { remote, transport, reason });
-        slots.take(remote.ip()).inspect_err(|reason| refused(reason)).ok()
+        let refused = |full: &SlotsFull| self.refused(remote, transport, (*full).into(), &full.to_string());
+        slots.take(remote.ip()).inspect_err(refused).ok()
     }
 
     async fn handshake_quic(
@@ -179,28 +179,31 @@ impl AcceptContext {
         endpoint: quinn::Endpoint,
         remote: SocketAddr,
     ) {
-        let refused = |reason: &str| self.refused(remote, Transport::Quic, reason);
+        let refused = |refusal, reason: &str| self.refused(remote, Transport::Quic, refusal, reason);
         let quic = match timeout(self.node.settings.handshake_timeout, connecting).await {
             Ok(Ok(connection)) => QuicLink { connection, endpoint },
-            Ok(Err(error)) => return refused(&of_quic(&error).1),
-            Err(_) => return refused("the handshake took too long"),
+            Ok(Err(error)) => return refused(InboundRefusal::Rejected, &of_quic(&error).1),
+            Err(_) => return refused(InboundRefusal::Slow, "the handshake took too long"),
         };
         match MeshConnection::quic(&self.node, quic, &self.expectations, false) {
             // Fails only when the listener was dropped.
             Ok(connection) => drop(self.inbound.send(AcceptedConnection::Peer(connection)).await),
-            Err(error) => refused(&error.reason),
+            Err(error) => refused(InboundRefusal::Rejected, &error.reason),
         }
     }
 
     async fn handshake_tcp(&self, stream: TcpStream, remote: SocketAddr) {
-        let refused = |reason: &str| self.refused(remote, Transport::Tcp, reason);
+        let refused = |refusal, reason: &str| self.refused(remote, Transport::Tcp, refusal, reason);
         if timeout(self.node.settings.first_byte_timeout, stream.peek(&mut [0])).await.is_err() {
-            return refused("the handshake took too long: the client has sent nothing");
+            return refused(
+                InboundRefusal::Silent,
+                "the handshake took too long: the client has sent nothing",
+            );
         }
         let inbound = match timeout(self.node.settings.handshake_timeout, self.tls(stream, remote)).await {
             Ok(Ok(inbound)) => inbound,
-            Ok(Err(reason)) => return refused(&reason),
-            Err(_) => return refused("the handshake took too long"),
+            Ok(Err(reason)) => return refused(InboundRefusal::Rejected, &reason),
+            Err(_) => return refused(InboundRefusal::Slow, "the handshake took too long"),
         };
         drop(self.inbound.send(inbound).await);
     }
@@ -292,7 +295,9 @@ async fn accept_quic(context: Arc<AcceptContext>, endpoint: quinn::Endpoint) {
                 };
                 handshakes.spawn(handshake.boxed());
             }
-            Err(error) => context.refused(remote, Transport::Quic, &of_quic(&error).1),
+            Err(error) => {
+                context.refused(remote, Transport::Quic, InboundRefusal::Rejected, &of_quic(&error).1);
+            }
         }
     }
 }

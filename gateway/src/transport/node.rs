@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use identity::{CredentialStore, PeerIdentity};
 use mesh::Transport;
 
+use crate::slots::SlotsFull;
 use crate::transport::{ConnectError, MeshLink, MeshLinks, PeerGuard, TransportSettings, link::QuicLink};
 
 /// What happened while a connection was established; for logs and metrics.
@@ -36,24 +37,41 @@ pub enum ConnectionEvent<'a> {
         /// The address dialled.
         address: SocketAddr,
     },
-    /// A connection to the listener was refused before its handshake, because too many handshakes run.
-    Overloaded {
+    /// A connection to the listener was refused, before or during its handshake.
+    InboundRefused {
         /// The remote address.
         remote: SocketAddr,
         /// The transport.
         transport: Transport,
+        /// The kind of reason.
+        refusal: InboundRefusal,
         /// The reason in one line.
         reason: &'a str,
     },
-    /// A connection to the listener was rejected during its handshake.
-    HandshakeFailed {
-        /// The remote address.
-        remote: SocketAddr,
-        /// The transport.
-        transport: Transport,
-        /// The reason in one line.
-        reason: &'a str,
-    },
+}
+
+/// Kinds of reasons for which a listener refuses a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InboundRefusal {
+    /// Too many handshakes run.
+    Full,
+    /// Too many handshakes of its network run.
+    NetworkFull,
+    /// It sent no byte in time.
+    Silent,
+    /// Its handshake took too long.
+    Slow,
+    /// Its handshake failed: certificate, protocol, or a loss.
+    Rejected,
+}
+
+impl From<SlotsFull> for InboundRefusal {
+    fn from(full: SlotsFull) -> Self {
+        match full {
+            SlotsFull::OfNetwork => Self::NetworkFull,
+            SlotsFull::All => Self::Full,
+        }
+    }
 }
 
 /// Receives every [`ConnectionEvent`]. It is called from network tasks and must not block.

@@ -56,7 +56,7 @@ async fn three() -> Vec<Domain> {
 }
 
 /// The value of a metric with these labels; 0 if it is absent.
-async fn metric(gateway: &RunningGateway, series: &str) -> u64 {
+pub(crate) async fn metric(gateway: &RunningGateway, series: &str) -> u64 {
     let page = metrics(gateway).await;
     let line = page.lines().find_map(|line| line.strip_prefix(series));
     line.map_or(0, |value| value.trim().parse().unwrap())

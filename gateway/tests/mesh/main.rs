@@ -12,6 +12,7 @@ mod limits;
 mod members;
 mod owner;
 mod proxy;
+mod refusals;
 mod renewal;
 mod requests;
 mod restarts;

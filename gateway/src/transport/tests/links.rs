@@ -200,11 +200,17 @@ async fn a_tcp_connection_that_ends_during_an_attempt_to_use_quic_is_replaced_at
 
 /// Passes datagrams between one client and `to`.
 fn udp_forwarder(near: UdpSocket, to: SocketAddr) -> tokio::task::JoinHandle<()> {
+    forward(near, to, None)
+}
+
+/// The same, but at most so many datagrams reach the client.
+fn forward(near: UdpSocket, to: SocketAddr, answers: Option<usize>) -> tokio::task::JoinHandle<()> {
     near.set_nonblocking(true).unwrap();
     let near = tokio::net::UdpSocket::from_std(near).unwrap();
     tokio::spawn(async move {
         let far = tokio::net::UdpSocket::bind(LOOPBACK).await.unwrap();
         let (mut a, mut b, mut client) = (vec![0; 65536], vec![0; 65536], None);
+        let mut left = answers.unwrap_or(usize::MAX);
         loop {
             tokio::select! {
                 Ok((len, from)) = near.recv_from(&mut a) => {
@@ -212,7 +218,8 @@ fn udp_forwarder(near: UdpSocket, to: SocketAddr) -> tokio::task::JoinHandle<()>
                     let _ = far.send_to(&a[..len], to).await;
                 }
                 Ok((len, _)) = far.recv_from(&mut b) => {
-                    if let Some(client) = client {
+                    if let Some(client) = client.filter(|_| left > 0) {
+                        left -= 1;
                         let _ = near.send_to(&b[..len], client).await;
                     }
                 }
@@ -467,7 +474,7 @@ async fn idle_sockets_keep_no_peer_out() {
     for _ in 0..60 {
         idle.push(TcpStream::connect(address).await.unwrap());
     }
-    assert!(events.wait("Overloaded").await.contains("from this network"));
+    assert!(events.wait("NetworkFull").await.contains("from this network"));
     for transport_choice in [TransportChoice::Quic, TransportChoice::Tcp] {
         let (node, _) = ca.node("eu-1");
         // TCP from the same network waits until the first byte of the idle ones is overdue.
@@ -476,6 +483,55 @@ async fn idle_sockets_keep_no_peer_out() {
     }
     assert!(events.wait("sent nothing").await.contains("tcp"));
     drop(idle);
+}
+
+#[tokio::test]
+async fn each_refusal_before_the_handshake_says_of_which_kind_it_is() {
+    let ca = Ca::new();
+    let settings = TransportSettings { max_handshakes_of_network: 0, ..quick() };
+    let (accepting, events) = node(ca.store("obs", HOUR), settings);
+    let full = MeshListener::bind(&accepting, LOOPBACK, Expectations::default(), false).await.unwrap();
+    for (transport_choice, expected) in [
+        (
+            TransportChoice::Quic,
+            "handshake quic too many connections from this network at once (NetworkFull)",
+        ),
+        (TransportChoice::Tcp, "handshake tcp too many connections from this network at once (NetworkFull)"),
+    ] {
+        let (node, failures) = node(ca.store("eu-1", HOUR), quick());
+        first_outcome(&node, &failures, target(full.local_addr(), transport_choice)).await.unwrap_err();
+        events.wait(expected).await;
+    }
+
+    let (accepting, events) = node(ca.store("obs", HOUR), quick());
+    let listener = MeshListener::bind(&accepting, LOOPBACK, Expectations::default(), false).await.unwrap();
+    let _silent = TcpStream::connect(listener.local_addr()).await.unwrap();
+    let mut slow = TcpStream::connect(listener.local_addr()).await.unwrap();
+    slow.write_all(&[0x16]).await.unwrap();
+    let mut garbage = TcpStream::connect(listener.local_addr()).await.unwrap();
+    garbage.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    // What the listener sends after its first datagram, which asks for a valid address, is lost.
+    let near = UdpSocket::bind(LOOPBACK).unwrap();
+    let deaf = near.local_addr().unwrap();
+    let forwarder = forward(near, listener.local_addr(), Some(1));
+    let patient = TransportSettings { handshake_timeout: HOUR, ..quick() };
+    let (node, _) = node(ca.store("eu-1", HOUR), patient);
+    let mut dialer = Dialer::new(&node, target(deaf, TransportChoice::Quic)).unwrap();
+    let reported = async {
+        for expected in [
+            "handshake tcp the handshake took too long: the client has sent nothing (Silent)",
+            "handshake tcp the handshake took too long (Slow)",
+            "handshake tcp the peer does not speak TLS (Rejected)",
+            "handshake quic the handshake took too long (Slow)",
+        ] {
+            events.wait(expected).await;
+        }
+    };
+    tokio::select! {
+        connection = dialer.next() => panic!("there is a connection: {connection:?}"),
+        () = reported => {}
+    }
+    forwarder.abort();
 }
 
 #[tokio::test]

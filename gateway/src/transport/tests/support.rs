@@ -120,8 +120,8 @@ pub(super) fn node(store: Arc<CredentialStore>, settings: TransportSettings) -> 
     let node = MeshNode::new(settings, store, move |event| {
         let text = match event {
             ConnectionEvent::ConnectFailed { error, .. } => format!("failed {:?} {error}", error.failure),
-            ConnectionEvent::HandshakeFailed { transport, reason, .. } => {
-                format!("handshake {transport} {reason}")
+            ConnectionEvent::InboundRefused { transport, refusal, reason, .. } => {
+                format!("handshake {transport} {reason} ({refusal:?})")
             }
             other => format!("{other:?}"),
         };
