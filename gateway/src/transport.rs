@@ -22,6 +22,7 @@ mod connection;
 mod dialer;
 mod end;
 mod error;
+mod fallback;
 mod guard;
 pub(crate) mod h2;
 mod h3;

@@ -1,4 +1,4 @@
-//! Keeps a connection to one peer: QUIC first, TCP when no UDP answer comes, and QUIC again when it works.
+//! Keeps a connection to one peer, and returns to QUIC when it works again. `fallback` chooses the transport of a connection.
 
 use std::{
     io,
@@ -18,7 +18,7 @@ use tokio::{
     net::{TcpStream, lookup_host},
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::race::race;
 use crate::transport::{
@@ -30,8 +30,6 @@ use crate::transport::{
     settings::{ALPN_QUIC, ALPN_TCP, tune_tcp},
 };
 
-/// Time between two attempts to reach a port that refuses datagrams.
-const QUIC_AGAIN: Duration = Duration::from_millis(200);
 /// After a connection that lasted this long, the wait before the next attempt starts at its minimum again. A peer that is restarted
 /// several times is reached at once each time, and one that ends connections at once is not flooded.
 const GOOD_AFTER: Duration = Duration::from_secs(2);
@@ -115,7 +113,9 @@ impl Dialer {
                 };
                 self.current = None;
                 if link.transport() == Transport::Quic {
-                    self.probe_waits.quic_ended(link.age());
+                    let fell_silent =
+                        matches!(closed, ConnectionEnd::There { failure: ConnectionFailure::NoAnswer, .. });
+                    self.probe_waits.quic_ended(link.age(), fell_silent);
                 }
                 let refused =
                     matches!(closed, ConnectionEnd::There { failure: ConnectionFailure::Refused, .. });
@@ -224,63 +224,17 @@ impl Dialer {
         })
     }
 
-    /// Dials with QUIC, and also with TCP when QUIC has not answered within `fallback_after`. The QUIC attempt continues:
-    /// on a long link its answer may only be late, and a late refusal still decides. A peer that is starting refuses
-    /// datagrams for a moment, so that a port without QUIC is tried again until then.
-    async fn dial(&self, address: SocketAddr) -> Result<MeshConnection, ConnectError> {
-        self.quic_then_tcp(self.dial_quic_again(address), self.dial_tcp(address)).await
-    }
-
-    pub(super) async fn quic_then_tcp(
-        &self,
-        quic: impl Future<Output = Result<MeshConnection, ConnectError>>,
-        tcp: impl Future<Output = Result<MeshConnection, ConnectError>>,
-    ) -> Result<MeshConnection, ConnectError> {
-        let (mut quic, mut tcp) = (std::pin::pin!(quic), std::pin::pin!(tcp));
-        let quic_may_answer = tokio::select! {
-            dialled = &mut quic => match dialled {
-                Err(error) if error.failure == ConnectionFailure::NoAnswer => false,
-                decided => return decided,
-            },
-            () = sleep(self.node.settings.fallback_after) => true,
-        };
-        let dialled = if quic_may_answer {
-            tokio::select! {
-                biased;
-                dialled = &mut quic => match dialled {
-                    Err(error) if error.failure == ConnectionFailure::NoAnswer => tcp.await,
-                    decided => return decided,
-                },
-                dialled = &mut tcp => match dialled {
-                    Err(error) if error.failure != ConnectionFailure::Refused => return quic.await,
-                    decided => decided,
-                },
-            }
-        } else {
-            tcp.await
-        };
-        if let Ok(connection) = &dialled {
-            let address = connection.link().remote();
-            (self.node.events)(&ConnectionEvent::FellBack { address });
-        }
-        dialled
-    }
-
-    /// Dials with QUIC, again and again while nothing answers, for the time of one handshake.
-    pub(super) async fn dial_quic_again(&self, address: SocketAddr) -> Result<MeshConnection, ConnectError> {
-        let give_up = Instant::now() + self.node.settings.handshake_timeout;
-        loop {
-            let dialled = self.dial_quic(address).await;
-            let is_silent = matches!(&dialled, Err(error) if error.failure == ConnectionFailure::NoAnswer);
-            if !is_silent || self.endpoint(address).is_none() || Instant::now() + QUIC_AGAIN >= give_up {
-                return dialled;
-            }
-            sleep(QUIC_AGAIN).await;
-        }
-    }
-
     fn endpoint(&self, address: SocketAddr) -> Option<&quinn::Endpoint> {
         self.endpoints[usize::from(address.is_ipv6())].as_ref()
+    }
+
+    /// Whether there is a UDP socket for the family of the address.
+    pub(super) fn has_endpoint(&self, address: SocketAddr) -> bool {
+        self.endpoint(address).is_some()
+    }
+
+    pub(super) fn node(&self) -> &MeshNode {
+        &self.node
     }
 
     /// Creates sockets for the families of these addresses. Without one, QUIC does not answer.
@@ -329,16 +283,20 @@ impl Dialer {
     }
 
     pub(super) async fn dial_tcp(&self, address: SocketAddr) -> Result<MeshConnection, ConnectError> {
-        self.dial_tls(address, TcpStream::connect(address), address.ip().into()).await
+        self.use_tcp(self.open_tls_over_tcp(address).await?)
     }
 
-    /// Establishes a connection over a TCP connection that `open` opens.
-    pub(super) async fn dial_tls(
+    pub(super) async fn open_tls_over_tcp(&self, address: SocketAddr) -> Result<TlsOverTcp, ConnectError> {
+        self.open_tls(address, TcpStream::connect(address), address.ip().into()).await
+    }
+
+    /// The handshake on a TCP connection that `open` opens.
+    pub(super) async fn open_tls(
         &self,
         address: SocketAddr,
         open: impl Future<Output = io::Result<TcpStream>>,
         name: ServerName<'static>,
-    ) -> Result<MeshConnection, ConnectError> {
+    ) -> Result<TlsOverTcp, ConnectError> {
         let limit = self.node.settings.handshake_timeout;
         let connecting = async {
             let stream = open.await?;
@@ -359,8 +317,20 @@ impl Dialer {
         if stream.get_ref().1.alpn_protocol() != Some(ALPN_TCP) {
             return Err(refused(ConnectionFailure::Refused, "the peer did not negotiate h2".into()));
         }
+        Ok(TlsOverTcp { stream, address })
+    }
+
+    /// Makes the connection of a handshake.
+    pub(super) fn use_tcp(&self, opened: TlsOverTcp) -> Result<MeshConnection, ConnectError> {
+        let TlsOverTcp { stream, address } = opened;
         MeshConnection::tcp(&self.node, stream.into(), address, &self.target.expectations, true)
     }
+}
+
+/// A TCP connection after its handshake. It is no connection of the mesh before it is used.
+pub(super) struct TlsOverTcp {
+    stream: TlsStream<TcpStream>,
+    address: SocketAddr,
 }
 
 impl std::fmt::Debug for Dialer {
@@ -376,10 +346,14 @@ fn error(address: SocketAddr, failure: ConnectionFailure, reason: String) -> Con
     ConnectError { address, transport: Transport::Quic, failure, reason }
 }
 
-/// The failure that says most: a refusal says more than an address that does not answer.
+/// The failure that says most, with the other ones: a refusal says more than an address that does not answer.
 pub(super) fn telling(failures: Vec<(SocketAddr, ConnectError)>) -> Option<ConnectError> {
-    let errors = failures.into_iter().map(|(_, error)| error);
-    errors.max_by_key(|error| error.failure == ConnectionFailure::Refused)
+    let mut errors: Vec<_> = failures.into_iter().map(|(_, error)| error).collect();
+    errors.sort_by_key(|error| error.failure != ConnectionFailure::Refused);
+    let mut errors = errors.into_iter();
+    let first = errors.next()?;
+    let others: String = errors.map(|error| format!("; {error}")).collect();
+    Some(ConnectError { reason: first.reason.clone() + &others, ..first })
 }
 
 /// Why an attempt to dial failed.

@@ -15,7 +15,8 @@ use tokio::net::{TcpStream, lookup_host};
 
 use crate::race::race;
 use crate::transport::{
-    ConnectError, ConnectionFailure, Dialer, MeshConnection, TransportChoice, dialer::telling,
+    ConnectError, ConnectionFailure, Dialer, MeshConnection, TransportChoice,
+    dialer::{TlsOverTcp, telling},
 };
 
 /// Opens a TCP connection to `address` (`HOST:PORT`) through a proxy, which also resolves the name.
@@ -42,29 +43,32 @@ impl Dialer {
         self.open_endpoints(&addresses);
         let this = &*self;
         let choice = this.transport_choice();
-        let quic = async {
-            let dialled = race(addresses, |address| match choice {
+        let quic = || async {
+            let dialled = race(addresses.iter().copied(), |address| match choice {
                 TransportChoice::Quic => this.dial_quic(address).boxed(),
                 _ => this.dial_quic_again(address).boxed(),
             });
             dialled.await.map_err(|failed| telling(failed).unwrap_or_else(|| this.unresolved()))
         };
-        let tcp = this.dial_tcp_through(proxy);
         match choice {
-            TransportChoice::Quic => quic.await,
-            TransportChoice::Tcp => tcp.await,
-            TransportChoice::Auto => this.quic_then_tcp(quic, tcp).await,
+            TransportChoice::Quic => quic().await,
+            TransportChoice::Tcp => this.dial_tcp_through(proxy).await,
+            TransportChoice::Auto => this.quic_then_tcp(quic(), quic(), this.open_tls_through(proxy)).await,
         }
     }
 
     /// Dials with TCP through the proxy. The address of the connection is that of the proxy.
     pub(super) async fn dial_tcp_through(&self, proxy: &ProxyUrl) -> Result<MeshConnection, ConnectError> {
+        self.use_tcp(self.open_tls_through(proxy).await?)
+    }
+
+    async fn open_tls_through(&self, proxy: &ProxyUrl) -> Result<TlsOverTcp, ConnectError> {
         let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let address = lookup_host(proxy.address()).await.ok().and_then(|mut found| found.next());
         let host = self.dialled().rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']);
         let name = ServerName::try_from(host.to_owned());
         let name = name.unwrap_or_else(|_| Ipv4Addr::UNSPECIFIED.into());
-        self.dial_tls(address.unwrap_or(unknown), connect_through(proxy, self.dialled()), name).await
+        self.open_tls(address.unwrap_or(unknown), connect_through(proxy, self.dialled()), name).await
     }
 
     fn unresolved(&self) -> ConnectError {

@@ -44,8 +44,11 @@ pub struct TransportSettings {
     pub idle_timeout: Duration,
     /// Time limit of a handshake, and of receiving the head of a request. Default 5 s.
     pub handshake_timeout: Duration,
-    /// TCP is tried when QUIC has not answered within this time. Default 1.5 s.
+    /// TCP is tried when QUIC has not answered within this time. Default 1 s.
     pub fallback_after: Duration,
+    /// Time for which QUIC is tried again when the peer has answered over TCP, before TCP is used. Default 1 s: three round trips
+    /// of a long link.
+    pub last_chance: Duration,
     /// Bounds of the wait until QUIC is tried again while TCP is used; it doubles with each attempt. Default 1 s to 4 s. An
     /// attempt is a handshake, and does not affect the TCP connection.
     pub probe_quic: (Duration, Duration),
@@ -72,7 +75,8 @@ impl Default for TransportSettings {
             keep_alive: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(6),
             handshake_timeout: Duration::from_secs(5),
-            fallback_after: Duration::from_millis(1500),
+            fallback_after: Duration::from_secs(1),
+            last_chance: Duration::from_secs(1),
             probe_quic: (Duration::from_secs(1), Duration::from_secs(4)),
             backoff: (Duration::from_millis(100), Duration::from_secs(15)),
             max_handshakes: 1024,

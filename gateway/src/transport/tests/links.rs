@@ -22,6 +22,7 @@ fn quick() -> TransportSettings {
     TransportSettings {
         handshake_timeout: Duration::from_millis(500),
         fallback_after: Duration::from_millis(100),
+        last_chance: Duration::from_millis(200),
         probe_quic: (Duration::from_millis(50), HOUR),
         backoff: (Duration::from_millis(1), Duration::from_millis(20)),
         ..TransportSettings::default()
@@ -84,6 +85,41 @@ async fn without_udp_a_tcp_connection_is_established_within_three_seconds() {
         assert_eq!(dialled.link().transport(), Transport::Tcp);
         assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
         events.wait("FellBack").await;
+    }
+}
+
+/// A peer that was starting has lost the first datagrams. It answers over TCP as soon as over UDP.
+#[tokio::test]
+async fn tcp_does_not_win_when_udp_works_from_the_moment_when_tcp_does() {
+    for silent_udp in [false, true] {
+        let ca = Ca::new();
+        let (mut listener, _, _) = listen(&ca, LOOPBACK).await;
+        let (near, to) = (TcpListener::bind(LOOPBACK).await.unwrap(), listener.local_addr());
+        let proxy = near.local_addr().unwrap();
+        let udp = silent_udp.then(|| UdpSocket::bind(proxy).unwrap());
+        let starting = tokio::spawn(async move {
+            let (mut stream, _) = near.accept().await.unwrap();
+            drop(udp);
+            let forwarder = udp_forwarder(UdpSocket::bind(proxy).unwrap(), to);
+            let mut far = TcpStream::connect(to).await.unwrap();
+            let _ = tokio::io::copy_bidirectional(&mut stream, &mut far).await;
+            forwarder.await
+        });
+        let (node, events) = ca.node("eu-1");
+        let mut dialer = Dialer::new(&node, target(proxy, TransportChoice::Auto)).unwrap();
+        let accepting = async {
+            loop {
+                // The connection over TCP is closed before a request is sent.
+                let accepted = accept(&mut listener).await;
+                if accepted.link().transport() == Transport::Quic {
+                    return accepted;
+                }
+            }
+        };
+        let (dialled, _accepted) = tokio::join!(soon("QUIC", dialer.next()), accepting);
+        assert_eq!(dialled.link().transport(), Transport::Quic, "silent_udp: {silent_udp}");
+        assert!(!events.all().iter().any(|event| event.contains("FellBack")), "{:?}", events.all());
+        starting.abort();
     }
 }
 
