@@ -19,7 +19,10 @@ use pki::{JoinToken, KeyAndCsr};
 use proto::isthmus::pki::v1::{EnrolRequest, EnrolResponse, enrolment_client::EnrolmentClient};
 use runtime::{ListenAddress, RoleError};
 use rustls_pki_types::ServerName;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::{Instant, timeout_at},
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
@@ -174,35 +177,53 @@ pub(crate) async fn connect_to_issuer(
     let mut failures = Vec::new();
     for address in addresses {
         let proxy = proxies.for_tls(address.host(), address.port());
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
         let connecting = async {
             let stream = match proxy {
                 Some(proxy) => {
-                    let through = transport::connect_through(proxy, address.as_str()).await;
-                    through.map_err(|error| error.to_string())
+                    let through = transport::connect_through(proxy, address.as_str());
+                    timeout_at(deadline, through)
+                        .await
+                        .map_err(|_| late())?
+                        .map_err(|error| error.to_string())?
                 }
-                None => connect(address.as_str()).await,
+                None => connect(address.as_str(), deadline).await?,
             };
-            handshake_with_issuer(&connector, issuer, stream?).await
+            timeout_at(deadline, handshake_with_issuer(&connector, issuer, stream))
+                .await
+                .map_err(|_| late())?
         };
-        match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
-            Ok(Ok(stream)) => return Ok((address.to_string(), stream)),
-            Ok(Err(reason)) => failures.push(format!("{address}: {reason}")),
-            Err(_) => failures.push(format!("{address}: no answer within {} s", CONNECT_TIMEOUT.as_secs())),
+        match connecting.await {
+            Ok(stream) => return Ok((address.to_string(), stream)),
+            Err(reason) => failures.push(format!("{address}: {reason}")),
         }
     }
     Err(failures.join("; "))
 }
 
-async fn connect(address: &str) -> Result<TcpStream, String> {
-    let resolved = lookup_host(address).await.map_err(|error| error.to_string())?;
-    race(resolved, TcpStream::connect).await.map_err(|failed| match &failed[..] {
+/// Connects until the deadline.
+///
+/// # Errors
+/// Why, for each address of the name, if it has several.
+async fn connect(address: &str, deadline: Instant) -> Result<TcpStream, String> {
+    let resolved = timeout_at(deadline, lookup_host(address)).await;
+    let resolved = resolved.map_err(|_| late())?.map_err(|error| error.to_string())?;
+    let attempt = |address| async move {
+        let connected = timeout_at(deadline, TcpStream::connect(address)).await;
+        connected.map_or_else(|_| Err(late()), |connected| connected.map_err(|error| error.to_string()))
+    };
+    race(resolved, attempt).await.map_err(|failed| match &failed[..] {
         [] => "the host name has no address".to_owned(),
-        [(_, error)] => error.to_string(),
+        [(_, error)] => error.clone(),
         several => {
             let each = several.iter().map(|(address, error)| format!("{address}: {error}"));
             each.collect::<Vec<_>>().join(", ")
         }
     })
+}
+
+fn late() -> String {
+    format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())
 }
 
 async fn handshake_with_issuer(

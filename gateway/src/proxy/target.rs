@@ -17,7 +17,7 @@ use hyper_util::rt::TokioTimer;
 use mesh::ResendLayer;
 use model::root_cause;
 use tls::{ClientTls, ClientTlsOptions};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout_at};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service, ServiceExt};
 
@@ -212,10 +212,9 @@ impl TargetClient {
         if let Some(failed) = self.lock().failed.as_ref().filter(|failed| failed.at >= asked) {
             return Err(unavailable(&failed.failure));
         }
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await;
-        let late = || Err(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()).into());
+        let connected = self.connect().await;
         let mut current = self.lock();
-        match connected.unwrap_or_else(|_| late()) {
+        match connected {
             Ok(sender) => {
                 let number = current.number + 1;
                 *current = CurrentConnection { sender: Some(sender.clone()), number, failed: None };
@@ -230,16 +229,26 @@ impl TargetClient {
     }
 
     /// The addresses that the last attempt to connect has tried, each with its error, for the owner of the cluster; empty if it
-    /// succeeded, or if there is none but the configured address.
+    /// succeeded, or if the name could not be resolved.
     pub(crate) fn tried(&self) -> String {
         self.lock().failed.as_ref().map(|failed| failed.failure.tried.clone()).unwrap_or_default()
     }
 
+    /// Connects within [`CONNECT_TIMEOUT`].
     async fn connect(&self) -> Result<Http2Sender, ConnectFailure> {
-        let resolved = tokio::net::lookup_host(self.address.as_str()).await;
+        let deadline = tokio::time::Instant::now() + CONNECT_TIMEOUT;
+        let resolving = tokio::net::lookup_host(self.address.as_str());
+        let resolved = timeout_at(deadline, resolving).await.map_err(|_| late())?;
         // The system's text for a failed lookup does not always mention the name.
         let resolved = resolved.map_err(|error| format!("resolving the host name failed: {error}"))?;
-        let stream = connect_to_first(resolved).await?;
+        let stream = connect_to_first(resolved, deadline).await?;
+        let address = stream.peer_addr().map(|address| address.to_string()).unwrap_or_default();
+        let greeted = timeout_at(deadline, self.greet(stream)).await.unwrap_or_else(|_| Err(late()));
+        greeted.map_err(|why| ConnectFailure { tried: format!("{address}: {why}"), why })
+    }
+
+    /// Does the handshakes of TLS and HTTP/2.
+    async fn greet(&self, stream: TcpStream) -> Result<Http2Sender, String> {
         let mut builder = http2::Builder::new(BoxingExecutor);
         builder
             .timer(TokioTimer::new())
@@ -270,6 +279,10 @@ impl TargetClient {
     }
 }
 
+fn late() -> String {
+    format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())
+}
+
 /// Sends each request once.
 #[derive(Clone)]
 struct TargetService(Arc<TargetClient>);
@@ -290,9 +303,17 @@ impl Service<Request<Body>> for TargetService {
 }
 
 /// Connects to the first address that answers, except addresses that are never a target.
-async fn connect_to_first(addresses: impl Iterator<Item = SocketAddr>) -> Result<TcpStream, ConnectFailure> {
+async fn connect_to_first(
+    addresses: impl Iterator<Item = SocketAddr>,
+    deadline: tokio::time::Instant,
+) -> Result<TcpStream, ConnectFailure> {
     let (never, possible): (Vec<_>, Vec<_>) = addresses.partition(|address| is_never_a_target(&address.ip()));
-    let failed = match race(possible, TcpStream::connect).await {
+    // Each address that does not answer is named, so each has the limit for itself.
+    let attempt = |address| async move {
+        let connected = timeout_at(deadline, TcpStream::connect(address)).await;
+        connected.map_or_else(|_| Err(late()), |connected| connected.map_err(|error| error.to_string()))
+    };
+    let failed = match race(possible, attempt).await {
         Ok(stream) => {
             let _ = stream.set_nodelay(true);
             return Ok(stream);
@@ -300,7 +321,7 @@ async fn connect_to_first(addresses: impl Iterator<Item = SocketAddr>) -> Result
         Err(failed) => failed,
     };
     let why = match (failed.last(), never.is_empty()) {
-        (Some((_, error)), _) => error.to_string(),
+        (Some((_, error)), _) => error.clone(),
         (None, true) => "the host name has no address".to_owned(),
         (None, false) => {
             "the host name resolves to a link-local, multicast or unspecified address, which cannot be a target"

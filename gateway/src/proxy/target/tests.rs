@@ -4,7 +4,8 @@ use super::*;
 async fn a_name_that_resolves_to_a_metadata_service_is_not_connected_to() {
     let addresses = ["169.254.169.254:80", "[fe80::1]:80", "0.0.0.0:80", "[::ffff:169.254.169.254]:80"];
     let addresses = addresses.map(|address| address.parse().unwrap());
-    let error = connect_to_first(addresses.into_iter()).await.unwrap_err();
+    let deadline = tokio::time::Instant::now() + CONNECT_TIMEOUT;
+    let error = connect_to_first(addresses.into_iter(), deadline).await.unwrap_err();
     assert!(error.why.contains("cannot be a target"), "{error:?}");
 }
 
@@ -37,7 +38,8 @@ async fn requests_to_a_target_that_does_not_answer_fail_together() {
     {
         queued.push(connected.unwrap());
     }
-    let (name, address) = ("scraper-0".parse().unwrap(), address.to_string().parse().unwrap());
+    let target = address.to_string();
+    let (name, address) = ("scraper-0".parse().unwrap(), target.parse().unwrap());
     let client = Arc::new(TargetClient::new(&ClusterTarget { name, address, tls: None }));
     let began = Instant::now();
     let calls = (0..20).map(|_| client.call(Request::new(Body::empty())));
@@ -45,6 +47,11 @@ async fn requests_to_a_target_that_does_not_answer_fail_together() {
         assert_eq!(answer.unwrap_err().message(), "connect: no answer within 5 s");
     }
     assert!(began.elapsed() < 2 * CONNECT_TIMEOUT, "{:?}", began.elapsed());
+    assert_eq!(
+        client.tried(),
+        format!("{target}: no answer within 5 s"),
+        "the owner sees which address it was"
+    );
 }
 
 /// A server whose answers are empty, with a certificate for `localhost` of the CA in `folder`.
