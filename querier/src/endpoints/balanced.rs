@@ -2,13 +2,12 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::task::{Context, Poll};
 
-use futures::future::BoxFuture;
+use futures::FutureExt;
 use http::{Request, Response};
 use mesh::{Channel, ChannelError};
 use tonic::body::Body;
-use tower::Service;
+use tower::service_fn;
 
 use crate::endpoints::repeatable::{RepeatableRequest, is_unavailable};
 
@@ -43,44 +42,29 @@ impl Members {
     /// The channel that spreads requests over the replicas, one after the other. A request that a replica cannot take is
     /// sent to the next one.
     pub(super) fn channel(&self, name: &str) -> Channel {
-        Channel::new(name, Balanced(self.clone()))
+        let members = self.clone();
+        Channel::new(name, service_fn(move |request| members.clone().send(request).boxed()))
+    }
+
+    async fn send(self, request: Request<Body>) -> Result<Response<Body>, ChannelError> {
+        let mut channels = self.channels();
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        if !channels.is_empty() {
+            let first = first % channels.len();
+            channels.rotate_left(first);
+        }
+        let request = RepeatableRequest::read(request).await?;
+        let mut last = Err(ChannelError::unavailable("no address of this group is known"));
+        for (_, channel) in channels.into_iter().take(ATTEMPTS) {
+            last = request.send(channel).await;
+            if !is_unavailable(&last) {
+                break;
+            }
+        }
+        last
     }
 
     fn channels(&self) -> Vec<(String, Channel)> {
         self.channels.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-/// The service of the channel.
-#[derive(Clone)]
-struct Balanced(Members);
-
-impl Service<Request<Body>> for Balanced {
-    type Response = Response<Body>;
-    type Error = ChannelError;
-    type Future = BoxFuture<'static, Result<Response<Body>, ChannelError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let mut channels = self.0.channels();
-        let first = self.0.next.fetch_add(1, Ordering::Relaxed);
-        Box::pin(async move {
-            if !channels.is_empty() {
-                let first = first % channels.len();
-                channels.rotate_left(first);
-            }
-            let request = RepeatableRequest::read(request).await?;
-            let mut last = Err(ChannelError::unavailable("no address of this group is known"));
-            for (_, channel) in channels.into_iter().take(ATTEMPTS) {
-                last = request.send(channel).await;
-                if !is_unavailable(&last) {
-                    break;
-                }
-            }
-            last
-        })
     }
 }

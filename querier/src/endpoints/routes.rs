@@ -1,14 +1,13 @@
 //! Gateways that announce the same store: a request that one of them cannot take is sent through another one.
 
 use std::sync::{Arc, PoisonError, RwLock, Weak};
-use std::task::{Context, Poll};
 
-use futures::future::BoxFuture;
+use futures::FutureExt;
 use http::{Request, Response};
 use mesh::{Authority, Channel, ChannelError, Gateway};
 use tonic::body::Body;
 use tower::layer::layer_fn;
-use tower::{Service, ServiceExt};
+use tower::{ServiceExt, service_fn};
 
 use crate::endpoints::group::EndpointGroup;
 use crate::endpoints::repeatable::{RepeatableRequest, is_unavailable};
@@ -44,8 +43,34 @@ pub(super) struct GatewayRoute {
 impl GatewayRoute {
     /// The channel to a target through this gateway, or through another one that reads the target if this one is not available.
     pub(super) fn channel(&self, target: &Authority) -> Channel {
-        let layer = layer_fn(|first| Routed { first, route: self.clone(), target: target.clone() });
+        let layer = layer_fn(|first: Channel| {
+            let (route, target) = (self.clone(), target.clone());
+            service_fn(move |request| route.clone().send(first.clone(), target.clone(), request).boxed())
+        });
         self.gateway.target(target).within(&layer)
+    }
+
+    async fn send(
+        self,
+        first: Channel,
+        target: Authority,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, ChannelError> {
+        let others = self.others();
+        if others.is_empty() {
+            return first.oneshot(request).await;
+        }
+        let request = RepeatableRequest::read(request).await?;
+        let mut last = request.send(first).await;
+        for Announced { gateway, group } in others {
+            if !is_unavailable(&last) {
+                break;
+            }
+            if group.has_healthy(target.as_str()) {
+                last = request.send(gateway.target(&target)).await;
+            }
+        }
+        last
     }
 
     fn others(&self) -> Vec<Announced> {
@@ -53,44 +78,5 @@ impl GatewayRoute {
         let all = all.read().unwrap_or_else(PoisonError::into_inner);
         let others = all.iter().enumerate().filter(|(number, _)| *number != self.number);
         others.map(|(_, announced)| announced.clone()).collect()
-    }
-}
-
-/// The service of the channel.
-#[derive(Clone)]
-struct Routed {
-    first: Channel,
-    route: GatewayRoute,
-    target: Authority,
-}
-
-impl Service<Request<Body>> for Routed {
-    type Response = Response<Body>;
-    type Error = ChannelError;
-    type Future = BoxFuture<'static, Result<Response<Body>, ChannelError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let Self { first, route, target } = self.clone();
-        let others = route.others();
-        if others.is_empty() {
-            return Box::pin(first.oneshot(request));
-        }
-        Box::pin(async move {
-            let request = RepeatableRequest::read(request).await?;
-            let mut last = request.send(first).await;
-            for Announced { gateway, group } in others {
-                if !is_unavailable(&last) {
-                    break;
-                }
-                if group.has_healthy(target.as_str()) {
-                    last = request.send(gateway.target(&target)).await;
-                }
-            }
-            last
-        })
     }
 }
