@@ -106,10 +106,11 @@ pub(crate) fn routes(api: Api, more: Router<Arc<Api>>, metrics: &HttpMetrics, pa
         .route("/status/tsdb", both("status_tsdb", get(lists::tsdb_status)))
         .route("/status/flags", both("status_flags", get(status::flags)))
         .route("/status/runtimeinfo", both("status_runtime", get(status::runtimeinfo)))
-        .merge(if api.endpoints.is_some() { listed_stores } else { Router::new() })
         .merge(more)
         .fallback(exchange::not_found)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&api), facts::when_ready))
+        // It shows what the program waits for.
+        .merge(if api.endpoints.is_some() { listed_stores } else { Router::new() })
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&api), tenant::in_tenant))
         .layer(axum::middleware::from_fn(move |request, next| exchange::cors(cors, request, next)))
         .with_state(api);

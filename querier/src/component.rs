@@ -18,7 +18,9 @@ use storeapi::{
 
 use crate::api::{self, Api, ApiDefaults, ApiFacts, StartPage};
 use crate::config::{Config, DedupFunction, Feature, Propagate, QueryArgs, parse_options};
-use crate::endpoints::{DnsMetrics, EndpointAddress, EndpointOptions, EndpointSet, EndpointSpec};
+use crate::endpoints::{
+    DnsMetrics, EndpointAddress, EndpointOptions, EndpointSet, EndpointSpec, StoreSource as _,
+};
 use crate::fanout::{FanoutMetrics, ProxyOptions, ProxyStore};
 use crate::lists::Lists;
 use crate::memory;
@@ -47,11 +49,18 @@ const PAGE: StartPage =
     StartPage { title: "Isthmus querier", what: "all stores", list: "<a href=\"api/v1/stores\">Stores</a>" };
 
 /// The querier has flags instead of a configuration file.
-struct QuerierFacts(BTreeMap<String, String>);
+struct QuerierFacts {
+    flags: BTreeMap<String, String>,
+    endpoints: EndpointSet,
+}
 
 impl ApiFacts for QuerierFacts {
     fn flags(&self) -> BTreeMap<String, String> {
-        self.0.clone()
+        self.flags.clone()
+    }
+
+    fn unready(&self) -> Option<String> {
+        self.endpoints.unready()
     }
 }
 
@@ -84,7 +93,7 @@ pub(crate) async fn build(config: Config, mut startup: Startup) -> Result<Runnin
         lists: lists.clone(),
         endpoints: Some(endpoints.clone()),
         defaults: api_defaults(&config),
-        facts: Arc::new(QuerierFacts(config.flags())),
+        facts: Arc::new(QuerierFacts { flags: config.flags(), endpoints: endpoints.clone() }),
         started: SystemTime::now(),
         paths: config.web.clone(),
         tenancy: Some(config.tenancy.clone()),
@@ -107,7 +116,11 @@ pub(crate) async fn build(config: Config, mut startup: Startup) -> Result<Runnin
         std::future::ready(Ok(()))
     });
     let (probes, shutdown) = (startup.probes(), startup.shutdown());
-    startup.spawn("endpoints", async move { endpoints.run(move || probes.ready(), shutdown).await });
+    let report = move |unready: Option<&str>| match unready {
+        Some(reason) => probes.not_ready(reason),
+        None => probes.ready(),
+    };
+    startup.spawn("endpoints", async move { endpoints.run(report, shutdown).await });
     Ok(startup.serve())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Endpoints given by flags or listed in files are asked for Info every few seconds, and their names are looked up in
 //! DNS less often. The directory of a gateway is watched; each snapshot replaces the previous one. A known store that is unreachable remains a candidate for each request
-//! that may need it, so that the answer reports it as missing.
+//! that may need it, so that the answer reports it as missing. Until it is known which stores there are, requests are refused.
 
 mod address;
 mod balanced;
@@ -14,9 +14,11 @@ mod fixed;
 mod group;
 mod message;
 mod options;
+mod readiness;
 mod repeatable;
 mod routes;
 mod selector;
+mod unknown;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -35,22 +37,30 @@ use fixed::{EndpointOrigin, FixedSource};
 use group::EndpointGroup;
 use mesh::ChannelOptions;
 pub(crate) use options::{DnsMetrics, EndpointOptions};
+use readiness::{Knowledge, Readiness};
 use routes::GatewayRoutes;
 use runtime::Shutdown;
 pub(crate) use selector::StoreSelector;
-use storeapi::{
-    LabelNamesRequest, LabelValuesRequest, LabelsAnswer, SeriesRequest, SeriesStream, Store, StoreError,
-    StoreInfo,
-};
 use tokio::sync::Notify;
+use tokio::time::Instant;
+use unknown::unknown_stores;
 
 /// State of a source before its first answer.
 const NOT_ASKED: &str = "not asked yet";
+/// Longest time between two rounds of requests for Info, and between two lookups, before the stores are known.
+const START_INTERVAL: Duration = Duration::from_millis(500);
+/// Time between two looks at whether the stores are known.
+const READINESS_LOOK: Duration = Duration::from_millis(20);
 
 /// A source of stores for the fan-out.
 pub trait StoreSource: Send + Sync + 'static {
     /// All stores known at this moment, in a fixed order.
     fn candidates(&self) -> Vec<Candidate>;
+
+    /// Why requests are refused: it is not known yet which stores there are. `None` from the moment when it was known, for ever.
+    fn unready(&self) -> Option<String> {
+        None
+    }
 }
 
 /// All endpoints of the querier. Clones share them.
@@ -68,6 +78,7 @@ pub(crate) struct EndpointSet {
     sources_changed: Arc<Notify>,
     /// Wakes the requests for Info.
     endpoints_changed: Arc<Notify>,
+    readiness: Arc<Readiness>,
 }
 
 impl EndpointSet {
@@ -86,10 +97,12 @@ impl EndpointSet {
             source(spec.clone(), EndpointOrigin::Flag, options.channel.clone(), &options)
         };
         let fixed = options.endpoints.iter().map(flag).collect();
+        let unread = options.files.iter().map(|file| (file.as_str().to_owned(), NOT_ASKED.to_owned()));
         let set = Self {
+            readiness: Arc::new(Readiness::new(options.start_patience())),
+            unread_files: Arc::new(RwLock::new(unread.collect())),
             options: Arc::new(options),
             fixed: Arc::new(RwLock::new(fixed)),
-            unread_files: Arc::default(),
             gateways,
             files_changed: Arc::default(),
             sources_changed: Arc::default(),
@@ -99,8 +112,9 @@ impl EndpointSet {
         set
     }
 
-    /// Keeps the set up to date until shutdown. Calls `first_round` when each source was tried once.
-    pub(crate) async fn run(self, first_round: impl FnOnce(), shutdown: Shutdown) {
+    /// Keeps the set up to date until shutdown. Calls `report` with why requests are refused, whenever that changes, and with
+    /// `None` when they are answered.
+    pub(crate) async fn run(self, report: impl FnMut(Option<&str>), shutdown: Shutdown) {
         let work = async {
             let (routes, patience) = (GatewayRoutes::default(), self.options.patience());
             let followers = self.gateways.iter();
@@ -110,47 +124,52 @@ impl EndpointSet {
             self.apply_files(files.scan());
             let apply = |listing| self.apply_files(listing);
             let files = files.follow(self.options.file_interval, Arc::clone(&self.files_changed), apply);
-            let ask = async {
-                let settled = tokio::time::timeout(self.options.info_interval, self.until_gateways_known());
-                let ask = async {
-                    // A name that takes longer is looked up again below.
-                    drop(tokio::time::timeout(self.options.info_interval, self.refresh()).await);
-                    self.ask_fixed().await;
-                };
-                let (_, _) = tokio::join!(ask, settled);
-                first_round();
-                tokio::join!(self.keep_asking(), self.keep_refreshing());
-            };
-            tokio::join!(follow, files, ask)
+            let get_ready = self.report_until_ready(report);
+            tokio::join!(follow, files, get_ready, self.keep_asking(), self.keep_refreshing());
         };
         shutdown.until_triggered(work).await;
     }
 
-    /// Asks for Info at the interval, and when endpoints have changed.
+    async fn report_until_ready(&self, mut report: impl FnMut(Option<&str>)) {
+        let (mut look, mut reported) = (tokio::time::interval(READINESS_LOOK), None);
+        while let Some(reason) = self.unready() {
+            if reported.as_ref() != Some(&reason) {
+                report(Some(&reason));
+                reported = Some(reason);
+            }
+            look.tick().await;
+        }
+        report(None);
+    }
+
+    /// Asks for Info at the interval, more often before the stores are known, and when endpoints have changed.
     async fn keep_asking(&self) {
-        let mut ticks = tokio::time::interval(self.options.info_interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        ticks.tick().await;
         loop {
+            let began = Instant::now();
+            self.ask_fixed().await;
             tokio::select! {
-                _ = ticks.tick() => {}
+                () = tokio::time::sleep_until(began + self.pause(self.options.info_interval)) => {}
                 () = self.endpoints_changed.notified() => {}
             }
-            self.ask_fixed().await;
         }
     }
 
     /// Looks names up whenever that is due. It is apart from the requests for Info, because DNS may be slow.
     async fn keep_refreshing(&self) {
-        let mut ticks = tokio::time::interval(self.options.info_interval.min(self.options.dns_interval));
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            let began = Instant::now();
+            self.refresh().await;
+            let interval = self.options.info_interval.min(self.options.dns_interval);
             tokio::select! {
-                _ = ticks.tick() => {}
+                () = tokio::time::sleep_until(began + self.pause(interval)) => {}
                 () = self.sources_changed.notified() => {}
             }
-            self.refresh().await;
         }
+    }
+
+    /// The time between the beginnings of two rounds.
+    fn pause(&self, interval: Duration) -> Duration {
+        if self.readiness.is_ready() { interval } else { interval.min(START_INTERVAL) }
     }
 
     async fn refresh(&self) {
@@ -234,13 +253,6 @@ impl EndpointSet {
         }
     }
 
-    async fn until_gateways_known(&self) {
-        let mut look = tokio::time::interval(Duration::from_millis(20));
-        while self.gateways.iter().any(|(_, group)| group.read().unknown.as_deref() == Some(NOT_ASKED)) {
-            look.tick().await;
-        }
-    }
-
     /// The endpoints to display, each with the error of its source, if the source is unavailable.
     pub(crate) fn listed(&self) -> Vec<(Arc<Endpoint>, Option<String>)> {
         let gateways = self.gateways.iter().flat_map(|(address, group)| {
@@ -285,9 +297,8 @@ impl StoreSource for EndpointSet {
     fn candidates(&self) -> Vec<Candidate> {
         let mut candidates = Vec::new();
         let fixed = self.fixed();
-        let fixed = fixed.iter().map(|source| (format!("endpoint {}", source.spec.address), &source.group));
-        let gateways = self.gateways.iter();
-        let gateways = gateways.map(|(name, group)| (format!("directory of gateway {name}"), group));
+        let fixed = fixed.iter().map(|source| (source.name(), &source.group));
+        let gateways = self.gateways.iter().map(|(at, group)| (gateway_name(at), group));
         for (name, group) in fixed.chain(gateways) {
             let group = group.read();
             // A source that has never answered may know any store. An answer without it cannot be complete.
@@ -297,7 +308,7 @@ impl StoreSource for EndpointSet {
             candidates.extend(group.endpoints.values().map(|endpoint| endpoint.candidate()));
         }
         for (file, reason) in self.unread_files.read().unwrap_or_else(PoisonError::into_inner).iter() {
-            candidates.push(unknown_stores(format!("file {file}").into(), reason));
+            candidates.push(unknown_stores(file_name(file).into(), reason));
         }
         candidates
             .sort_by(|a, b| (&a.name, a.unavailable.is_some()).cmp(&(&b.name, b.unavailable.is_some())));
@@ -308,42 +319,26 @@ impl StoreSource for EndpointSet {
             None => candidates,
         }
     }
-}
 
-/// A candidate that represents the unknown stores of a source.
-fn unknown_stores(name: Arc<str>, reason: &str) -> Candidate {
-    Candidate {
-        name,
-        store: Arc::new(UnknownStores),
-        metadata: None,
-        lists: None,
-        info: None,
-        bound: model::Labels::empty(),
-        selected: Vec::new(),
-        unavailable: Some(reason.to_owned()),
-    }
-}
-
-struct UnknownStores;
-
-impl UnknownStores {
-    fn error() -> StoreError {
-        StoreError::unavailable("its stores are unknown")
+    fn unready(&self) -> Option<String> {
+        self.readiness.unready(|| {
+            let fixed = self.fixed();
+            let fixed = fixed.iter().map(|source| (source.name(), source.group.knowledge()));
+            let gateways = self.gateways.iter();
+            let gateways = gateways.map(|(at, group)| (gateway_name(at), group.announced()));
+            let unread = self.unread_files.read().unwrap_or_else(PoisonError::into_inner);
+            let unread = unread.iter().map(|(file, why)| (file_name(file), Knowledge::Awaited(why.clone())));
+            fixed.chain(gateways).chain(unread).collect()
+        })
     }
 }
 
-#[tonic::async_trait]
-impl Store for UnknownStores {
-    async fn info(&self) -> Result<StoreInfo, StoreError> {
-        Err(Self::error())
-    }
-    async fn series(&self, _: SeriesRequest) -> Result<SeriesStream, StoreError> {
-        Err(Self::error())
-    }
-    async fn label_names(&self, _: LabelNamesRequest) -> Result<LabelsAnswer, StoreError> {
-        Err(Self::error())
-    }
-    async fn label_values(&self, _: LabelValuesRequest) -> Result<LabelsAnswer, StoreError> {
-        Err(Self::error())
-    }
+/// The name of the directory of a gateway in messages.
+fn gateway_name(address: &str) -> String {
+    format!("directory of gateway {address}")
+}
+
+/// The name of a file with endpoints in messages.
+fn file_name(path: &str) -> String {
+    format!("file {path}")
 }

@@ -164,9 +164,9 @@ impl GlobalQueries {
         }
     }
 
-    /// Keeps the list of stores up to date until shutdown. Calls `first_round` when each was asked once.
-    pub async fn run(self, first_round: impl FnOnce(), shutdown: Shutdown) {
-        self.endpoints.run(first_round, shutdown).await;
+    /// Keeps the list of stores up to date until shutdown. Queries fail until it is known which stores there are.
+    pub async fn run(self, shutdown: Shutdown) {
+        self.endpoints.run(|_| {}, shutdown).await;
     }
 
     /// Evaluates an expression at one instant, with the lookback of the flags or another one.

@@ -55,11 +55,16 @@ pub(crate) fn memory(external: &[(&str, &str)], jobs: &[&str]) -> Arc<MemoryStor
 pub(crate) async fn serve(store: Arc<dyn Store>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
+    serve_at(listener, store);
+    address
+}
+
+/// Serves a store over gRPC at this listener while the runtime of the test lives.
+pub(crate) fn serve_at(listener: TcpListener, store: Arc<dyn Store>) {
     let mut routes = RoutesBuilder::default();
     StoreServer::new(store, RequestLimits::default()).register(&mut routes);
     let server = tonic::transport::Server::builder().add_routes(routes.routes());
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-    address
 }
 
 /// The store as a candidate, accessed through gRPC.

@@ -178,7 +178,7 @@ fn start_source(
         SourceConfig::Global(global) => {
             let queries = GlobalQueries::new(global, engine, startup.registry());
             let running = queries.clone();
-            startup.spawn("endpoints", async move { running.run(|| {}, shutdown).await });
+            startup.spawn("endpoints", async move { running.run(shutdown).await });
             QuerySource::Global(Box::new(queries))
         }
     })

@@ -34,9 +34,14 @@ impl Role {
         Self { args, http, grpc, log: dir.join(format!("{name}.log")) }
     }
 
+    /// Starts it. A querier is ready when one of its rulers has answered.
+    fn launch(&self) -> Process {
+        Process::start(&isthmus(), &self.args, &self.log)
+    }
+
     /// Starts it, and waits until it is ready.
     fn start(&self) -> Process {
-        let mut process = Process::start(&isthmus(), &self.args, &self.log);
+        let mut process = self.launch();
         process.wait_ready(&self.args[0], self.http);
         process
     }

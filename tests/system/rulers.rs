@@ -35,8 +35,14 @@ impl Member {
         Self { name, args, http, grpc, log: dir.join(format!("{name}.log")) }
     }
 
+    /// Starts it. A querier is ready when one of its rulers has answered.
+    fn launch(&self) -> Process {
+        Process::start(&isthmus(), &self.args, &self.log)
+    }
+
+    /// Starts it, and waits until it is ready.
     fn start(&self) -> Process {
-        let mut process = Process::start(&isthmus(), &self.args, &self.log);
+        let mut process = self.launch();
         process.wait_ready(self.name, self.http);
         process
     }
@@ -121,7 +127,7 @@ fn until_rule(member: &Member, name: &str, field: &str, expected: &str) {
 #[test]
 fn two_rulers_are_one_under_a_querier_and_survive_its_absence() {
     let world = Rulers::new();
-    let mut querier = world.querier.start();
+    let mut querier = world.querier.launch();
     let _rulers: Vec<Process> = world.rulers.iter().map(Member::start).collect();
     println!("rules and alerts are fanned out and merged");
     until_rule(&world.querier, "Fires", "state", "firing");
@@ -167,7 +173,7 @@ fn a_ruler_that_is_killed_loses_no_sample_and_turns_no_firing_alert_pending() {
     println!("{kills} kills, seed {seed}");
     let world = Rulers::new();
     let ruler = &world.rulers[0];
-    let _querier = world.querier.start();
+    let _querier = world.querier.launch();
     let mut process = ruler.start();
     until_rule(ruler, "Fires", "state", "firing");
     let pending = |when: &str| {
@@ -229,7 +235,7 @@ fn rules_go_on_in_memory_while_the_disk_is_full() {
     let ruler = &world.rulers[0];
     let data = world.dir.path().join("a");
     let Some(disk) = SmallDisk::mount(&data) else { return };
-    let _querier = world.querier.start();
+    let _querier = world.querier.launch();
     let mut process = ruler.start();
     until_rule(ruler, "Fires", "state", "firing");
     let filler = data.join("filler");

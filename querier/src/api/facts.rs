@@ -7,11 +7,14 @@ use std::time::SystemTime;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
 use promapi::{ApiError, ErrorType};
 
 use crate::api::Api;
 use crate::api::exchange::respond;
+
+/// Seconds after which a client should repeat a request that was refused at the start.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 /// What the API reports about its program.
 pub trait ApiFacts: Send + Sync + 'static {
@@ -45,6 +48,7 @@ pub(super) async fn when_ready(State(api): State<Arc<Api>>, request: Request, ne
         Some(reason) => {
             let mut refused = respond(Err(ApiError::new(ErrorType::Unavailable, reason)));
             *refused.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            refused.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
             refused
         }
         None => next.run(request).await,

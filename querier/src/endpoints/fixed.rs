@@ -36,6 +36,13 @@ pub(super) struct FixedSource {
     pub(super) group: EndpointGroup,
 }
 
+impl FixedSource {
+    /// Its name in messages.
+    pub(super) fn name(&self) -> String {
+        format!("endpoint {}", self.spec.address)
+    }
+}
+
 /// Looks the address up if that is due. Returns whether the endpoints have changed.
 pub(super) async fn refresh(source: &FixedSource, options: &EndpointOptions) -> bool {
     let (spec, group) = (&source.spec, &source.group);

@@ -9,8 +9,10 @@ use runtime::GrpcMetrics;
 use storeapi::LabelLimits;
 use tokio::time::Instant;
 
+use crate::endpoints::NOT_ASKED;
 use crate::endpoints::balanced::Members;
 use crate::endpoints::endpoint::Endpoint;
+use crate::endpoints::readiness::Knowledge;
 
 /// The endpoints of one source (a flag, or the directory of a gateway) by name. Clones share them.
 #[derive(Clone, Default)]
@@ -55,6 +57,29 @@ impl EndpointGroup {
     /// Whether it has a healthy endpoint of this name.
     pub(super) fn has_healthy(&self, name: &str) -> bool {
         self.read().endpoints.get(name).is_some_and(|endpoint| endpoint.state().last_error.is_none())
+    }
+
+    /// What is known about endpoints that are asked for Info.
+    pub(super) fn knowledge(&self) -> Knowledge {
+        let content = self.read();
+        let states: Vec<_> = content.endpoints.values().map(|endpoint| endpoint.state()).collect();
+        if states.is_empty() {
+            return content.unknown.clone().map_or(Knowledge::Known, Knowledge::Awaited);
+        }
+        let is_asked = |error: &Option<String>| error.as_deref() != Some(NOT_ASKED);
+        if !states.iter().all(|state| is_asked(&state.last_error)) {
+            return Knowledge::Awaited(NOT_ASKED.to_owned());
+        }
+        let has_answered = states.iter().any(|state| state.info.is_some());
+        let error = states.into_iter().find_map(|state| state.last_error);
+        error.filter(|_| !has_answered).map_or(Knowledge::Known, Knowledge::Unreadable)
+    }
+
+    /// What is known about endpoints that a gateway announces: its directory, or nothing.
+    pub(super) fn announced(&self) -> Knowledge {
+        let content = self.read();
+        let unknown = content.unknown.as_ref().filter(|_| content.endpoints.is_empty());
+        unknown.map_or(Knowledge::Known, |why| Knowledge::Awaited(why.clone()))
     }
 
     /// The channel to an endpoint, whose requests are counted.

@@ -79,6 +79,12 @@ impl EndpointOptions {
         if self.gateways.len() == 1 { self.gateway_patience } else { Duration::ZERO }
     }
 
+    /// How long sources of which nothing is known are waited for after the start: each is asked twice. A gateway that starts
+    /// needs some seconds until it says what its clusters have.
+    pub(super) fn start_patience(&self) -> Duration {
+        2 * self.info_interval
+    }
+
     /// The options with each address once. It is strict if it was given as strict once.
     pub(super) fn without_repetitions(mut self) -> Self {
         let mut once: Vec<EndpointSpec> = Vec::with_capacity(self.endpoints.len());

@@ -52,7 +52,7 @@ impl ProxyStore {
         request.matchers = rest;
         let limit = request.limit.take();
         let (partial, range) = (request.partial_response, request.range);
-        let (chosen, no_store) = self.choose(filter, |c| c.may_hold(&request.matchers, range));
+        let (chosen, no_store) = self.choose(filter, |c| c.may_hold(&request.matchers, range))?;
         let removed = request.without_replica_labels.clone();
         let ask = |candidate: Candidate, limits: AnswerLimits| {
             let mut request = request.clone();
@@ -95,7 +95,7 @@ impl ProxyStore {
         }
         request.matchers = rest;
         let (partial, range, limit) = (request.partial_response, request.range, request.limit);
-        let (chosen, no_store) = self.choose(filter, |c| c.may_hold(&request.matchers, range));
+        let (chosen, no_store) = self.choose(filter, |c| c.may_hold(&request.matchers, range))?;
         let ask = |candidate: Candidate, limits: AnswerLimits| {
             let mut request = request.clone();
             request.matchers = candidate.accepted_matchers(&request.matchers, true);
@@ -129,7 +129,7 @@ impl ProxyStore {
         // A limit applied by the stores could cut the metrics of the tenant.
         let asked = MetadataRequest { limit: request.limit.filter(|_| !is_enforced), ..request.clone() };
         let has_some = |c: &Candidate| c.info.as_ref().is_none_or(|info| info.apis.metadata);
-        let (chosen, no_store) = self.choose(&StoreFilter::default(), has_some);
+        let (chosen, no_store) = self.choose(&StoreFilter::default(), has_some)?;
         let ask = |candidate: Candidate, limits: AnswerLimits| {
             let request = asked.clone();
             async move {

@@ -49,7 +49,7 @@ impl ProxyStore {
         dyn StoreLists: ListingStore<L>,
     {
         let is_served = |c: &Candidate| c.info.as_ref().is_none_or(|info| L::is_served(&info.apis));
-        let (chosen, no_store) = self.choose(filter, is_served);
+        let (chosen, no_store) = self.choose(filter, is_served)?;
         let asked = chosen.into_iter().filter_map(|store| Some((request_of(&store)?, store)));
         let asked: Vec<(L::Request, Candidate)> = asked.collect();
         let mut all = Listed { warnings: Vec::from_iter(no_store), ..Listed::default() };

@@ -73,11 +73,15 @@ impl ProxyStore {
 
     /// The candidates that a request must ask, of those that `filter` allows. Also returns a warning if it
     /// allows none, because such an answer would look like an empty one.
+    ///
+    /// # Errors
+    /// `Unavailable` while it is not known which stores there are.
     pub(super) fn choose(
         &self,
         filter: &StoreFilter,
         may_hold: impl Fn(&Candidate) -> bool,
-    ) -> (Vec<Candidate>, Option<String>) {
+    ) -> Result<(Vec<Candidate>, Option<String>), StoreError> {
+        self.check_ready()?;
         let mut candidates = self.source.candidates();
         let known = candidates.len();
         candidates.retain(|candidate| filter.allows(&candidate.name));
@@ -87,13 +91,17 @@ impl ProxyStore {
             _ => None,
         };
         candidates.retain(may_hold);
-        (candidates, no_store)
+        Ok((candidates, no_store))
+    }
+
+    fn check_ready(&self) -> Result<(), StoreError> {
+        self.source.unready().map_or(Ok(()), |reason| Err(StoreError::unavailable(reason)))
     }
 
     /// Asks all stores that `filter` allows and that may have matching series.
     ///
     /// # Errors
-    /// `InvalidArgument` if the request has no matchers.
+    /// `InvalidArgument` if the request has no matchers; `Unavailable` while it is not known which stores there are.
     pub fn select(&self, request: SeriesRequest, filter: &StoreFilter) -> Result<Fanout, StoreError> {
         self.select_within(request, filter, &self.options.budget())
     }
@@ -141,7 +149,7 @@ impl ProxyStore {
             // The selector labels satisfy all matchers. A store needs at least one.
             Matcher::require_name(&mut request.matchers);
         }
-        let (chosen, no_store) = self.choose(filter, |c| c.may_hold(&request.matchers, request.range));
+        let (chosen, no_store) = self.choose(filter, |c| c.may_hold(&request.matchers, request.range))?;
         request.batch_size = batch_size(chosen.len());
         let mut streams =
             read_ahead.streams(chosen.len(), budget).map_err(|limit| memory::limit_error(&limit))?;
@@ -176,6 +184,7 @@ impl ProxyStore {
 #[tonic::async_trait]
 impl Store for ProxyStore {
     async fn info(&self) -> Result<StoreInfo, StoreError> {
+        self.check_ready()?;
         let selector = &self.options.selector_labels;
         let mut label_sets = BTreeSet::new();
         let mut tsdbs = Vec::new();

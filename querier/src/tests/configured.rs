@@ -78,7 +78,7 @@ async fn endpoints_are_reached_with_their_own_settings_that_follow_the_file() {
         ..EndpointOptions::default()
     });
     let shutdown = Shutdown::new();
-    let task = tokio::spawn(set.clone().run(|| {}, shutdown.clone()));
+    let task = tokio::spawn(set.clone().run(|_| {}, shutdown.clone()));
     let both_healthy = || states(&set).len() == 2 && states(&set).iter().all(|(_, error)| error.is_none());
     wait_for("both stores to be healthy", both_healthy).await;
     let first = set.endpoints().into_iter().find(|endpoint| endpoint.name() == plain).unwrap();
@@ -118,7 +118,7 @@ async fn an_address_in_a_flag_and_in_the_file_is_one_endpoint_with_the_settings_
         ..EndpointOptions::default()
     });
     let shutdown = Shutdown::new();
-    let task = tokio::spawn(set.clone().run(|| {}, shutdown.clone()));
+    let task = tokio::spawn(set.clone().run(|_| {}, shutdown.clone()));
     let is_healthy = || states(&set) == [(secure.clone(), None)];
     wait_for("one healthy endpoint", is_healthy).await;
     // When the file does not list it any more, the settings of the flags apply.

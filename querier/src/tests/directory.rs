@@ -37,8 +37,17 @@ pub(super) fn gateway(
     snapshots: watch::Receiver<wire::DirectorySnapshot>,
 ) -> (String, tokio::runtime::Runtime) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap().to_string();
+    (address, gateway_at(listener, store, snapshots))
+}
+
+/// The same at this listener.
+pub(super) fn gateway_at(
+    listener: std::net::TcpListener,
+    store: Arc<dyn Store>,
+    snapshots: watch::Receiver<wire::DirectorySnapshot>,
+) -> tokio::runtime::Runtime {
+    listener.set_nonblocking(true).unwrap();
     let mut routes = RoutesBuilder::default();
     StoreServer::new(store, RequestLimits::default()).register(&mut routes);
     routes.add_service(wire::directory_server::DirectoryServer::new(FakeGateway { snapshots }));
@@ -48,7 +57,7 @@ pub(super) fn gateway(
         let listener = TcpListener::from_std(listener).unwrap();
         server.serve_with_incoming(TcpListenerStream::new(listener)).await
     });
-    (address, runtime)
+    runtime
 }
 
 pub(super) async fn entry(name: &str, store: &dyn Store, bound: &[(&str, &str)]) -> wire::DirectoryEntry {
@@ -79,10 +88,20 @@ pub(super) fn set(endpoints: &[String], gateways: &[String]) -> EndpointSet {
 }
 
 pub(super) async fn answer(set: &EndpointSet) -> (Vec<String>, Vec<String>) {
+    let frames = ask(set).await.unwrap();
+    let (series, warnings) = storeapi::collect_series(frames).await.unwrap();
+    (short(&series), warnings)
+}
+
+async fn ask(set: &EndpointSet) -> Result<SeriesStream, StoreError> {
     let metrics = FanoutMetrics::new(&mut Registry::default());
     let proxy = ProxyStore::new(Arc::new(set.clone()), ProxyOptions::default(), metrics);
-    let (series, warnings) = storeapi::collect_series(proxy.series(up()).await.unwrap()).await.unwrap();
-    (short(&series), warnings)
+    proxy.series(up()).await
+}
+
+/// Why requests are refused.
+pub(super) async fn refusal(set: &EndpointSet) -> String {
+    ask(set).await.err().expect("the request is refused").message().to_owned()
 }
 
 /// The labels of the metric that says which stores are not healthy.
@@ -105,19 +124,15 @@ async fn stores_follow_the_directory_and_are_reported_missing_when_they_or_the_g
     let (address, server) = gateway(store, receiver);
     let set = set(&[], std::slice::from_ref(&address));
     let shutdown = Shutdown::new();
-    let ready = Arc::new(Mutex::new(false));
+    // Before the first snapshot an answer would lack all stores.
+    let refused = refusal(&set).await;
+    assert!(refused.contains(&format!("directory of gateway {address} (not asked yet)")), "{refused}");
+    let reported = Arc::<Mutex<Vec<Option<String>>>>::default();
     let task = tokio::spawn({
-        let (set, ready, shutdown) = (set.clone(), Arc::clone(&ready), shutdown.clone());
-        set.run(move || *ready.lock().unwrap() = true, shutdown)
+        let (set, reported, shutdown) = (set.clone(), Arc::clone(&reported), shutdown.clone());
+        set.run(move |reason| reported.lock().unwrap().push(reason.map(str::to_owned)), shutdown)
     });
-
-    // Before the first snapshot an answer must not look complete.
-    let (_, warnings) = answer(&set).await;
-    assert!(
-        warnings.iter().any(|w| w.contains("directory of gateway")) || *ready.lock().unwrap(),
-        "{warnings:?}"
-    );
-
+    wait_for("the report that requests are answered", || reported.lock().unwrap().contains(&None)).await;
     wait_for("the first snapshot", || set.endpoints().len() == 1).await;
     assert_eq!(answer(&set).await, (vec!["api@eu-1".to_owned()], vec![]));
     let state = set.endpoints()[0].state();
@@ -201,7 +216,7 @@ async fn a_directory_arrives_in_parts_and_in_changes() {
     let (address, server) = gateway(store.clone(), receiver);
     let set = set(&[], &[address]);
     let shutdown = Shutdown::new();
-    let task = tokio::spawn(set.clone().run(|| {}, shutdown.clone()));
+    let task = tokio::spawn(set.clone().run(|_| {}, shutdown.clone()));
     let names = || {
         let mut names: Vec<String> = set.endpoints().iter().map(|e| e.name().to_owned()).collect();
         names.sort();
@@ -209,8 +224,8 @@ async fn a_directory_arrives_in_parts_and_in_changes() {
     };
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(names().is_empty(), "the rest is missing");
-    let (_, warnings) = answer(&set).await;
-    assert!(warnings.iter().any(|w| w.contains("directory of gateway")), "{warnings:?}");
+    let refused = refusal(&set).await;
+    assert!(refused.contains("directory of gateway"), "{refused}");
     sender.send(part(entries(&["b.eu-1"]).await, false)).unwrap();
     wait_for("the whole directory", || names() == ["a.eu-1", "b.eu-1"]).await;
     let kept = set.endpoints();
@@ -236,7 +251,7 @@ async fn fixed_endpoints_are_reported_missing_while_they_are_unreachable() {
     drop(listener);
     let set = set(&[good.clone(), closed_port.clone()], &[]);
     let shutdown = Shutdown::new();
-    let task = tokio::spawn(set.clone().run(|| {}, shutdown.clone()));
+    let task = tokio::spawn(set.clone().run(|_| {}, shutdown.clone()));
     wait_for("both to be asked", || {
         let all = set.endpoints();
         all.len() == 2 && all.iter().all(|endpoint| endpoint.state().last_check.is_some())
@@ -256,11 +271,13 @@ async fn dns_name_is_resolved_to_all_its_addresses() {
     let port = address.rsplit_once(':').unwrap().1;
     let set = set(&[format!("dns+127.0.0.1:{port}"), "dns+no-such-host.invalid:1".to_owned()], &[]);
     let shutdown = Shutdown::new();
-    let task = tokio::spawn(set.clone().run(|| {}, shutdown.clone()));
+    let task = tokio::spawn(set.clone().run(|_| {}, shutdown.clone()));
     wait_for("the name to be resolved and asked", || {
         set.endpoints().iter().any(|endpoint| endpoint.state().last_error.is_none())
     })
     .await;
+    // The other name may have any stores, so it is waited for first.
+    wait_for("requests to be answered", || set.unready().is_none()).await;
     let (series, warnings) = answer(&set).await;
     assert_eq!(series, ["api@eu-1"]);
     // The stores of the other name are unknown, so the answer may be partial.
@@ -319,17 +336,18 @@ async fn unlisted_store_is_still_reported_missing() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let closed_port = listener.local_addr().unwrap().to_string();
     drop(listener);
+    let good = serve(memory(&[("cluster", "eu-1")], &["api"])).await;
     let set = EndpointSet::new(EndpointOptions {
-        endpoints: vec![endpoint(&closed_port)],
+        endpoints: vec![endpoint(&closed_port), endpoint(&good)],
         info_interval: Duration::from_millis(50),
         unhealthy_timeout: Duration::ZERO,
         ..EndpointOptions::default()
     });
     let shutdown = Shutdown::new();
-    let task = tokio::spawn(set.clone().run(|| {}, shutdown.clone()));
+    let task = tokio::spawn(set.clone().run(|_| {}, shutdown.clone()));
     wait_for("it to be asked and not listed any more", || {
-        set.endpoints().iter().any(|endpoint| endpoint.state().last_check.is_some())
-            && set.listed().is_empty()
+        let asked = set.endpoints().iter().all(|endpoint| endpoint.state().last_check.is_some());
+        asked && set.endpoints().len() == 2 && set.listed().iter().all(|(listed, _)| listed.name() == good)
     })
     .await;
     let (_, warnings) = answer(&set).await;

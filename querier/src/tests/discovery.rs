@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use runtime::{DnsResolver, DnsServer, Shutdown};
 
-use super::directory::{answer, endpoint};
+use super::directory::{answer, endpoint, refusal};
 use super::*;
 use crate::endpoints::{EndpointOptions, EndpointSet, EndpointSpec};
 
@@ -17,7 +17,7 @@ struct RunningSet {
 impl RunningSet {
     fn start(options: EndpointOptions) -> Self {
         let (set, shutdown) = (EndpointSet::new(options), Shutdown::new());
-        tokio::spawn(set.clone().run(|| {}, shutdown.clone()));
+        tokio::spawn(set.clone().run(|_| {}, shutdown.clone()));
         Self { set, shutdown }
     }
 
@@ -101,13 +101,13 @@ async fn endpoints_follow_the_records_of_a_dns_server() {
 #[tokio::test]
 async fn name_that_dns_does_not_know_makes_answers_partial() {
     let Some(server) = DnsServer::start(&[]) else { return };
-    let running = RunningSet::start(options(&server, &["dnssrv+_grpc._tcp.nothing.test"]));
+    let [one, _] = two_stores().await;
+    let running = RunningSet::start(options(&server, &["dnssrv+_grpc._tcp.nothing.test", &one]));
+    // It may have any stores, so it is waited for first.
+    wait_for("requests to be answered", || running.set.unready().is_none()).await;
     let expected =
         "store endpoint dnssrv+_grpc._tcp.nothing.test: not healthy: DNS has no address for this name";
-    let warned =
-        || running.set.candidates().iter().any(|c| c.unavailable.as_deref() != Some("not asked yet"));
-    wait_for("the first lookup", warned).await;
-    assert_eq!(answer(&running.set).await, (vec![], vec![expected.to_owned()]));
+    assert_eq!(answer(&running.set).await, (vec!["api@eu-1".to_owned()], vec![expected.to_owned()]));
 }
 
 #[tokio::test]
@@ -152,12 +152,10 @@ async fn endpoints_follow_the_files_that_list_them() {
         ..EndpointOptions::default()
     };
     let running = RunningSet::start(options);
-    wait_for("the missing file to be noticed", || !running.set.candidates().is_empty()).await;
-    let (_, warnings) = answer(&running.set).await;
-    assert!(
-        warnings[0].contains(&format!("store file {pattern}: not healthy: No such file")),
-        "{warnings:?}"
-    );
+    let noticed = || running.set.unready().is_some_and(|reason| reason.contains("No such file"));
+    wait_for("the missing file to be noticed", noticed).await;
+    let refused = refusal(&running.set).await;
+    assert!(refused.contains(&format!("waiting for file {pattern} (No such file")), "{refused}");
     write(&[&one]);
     running.until_healthy(&[&one]).await;
     write(&[&two, &one]);

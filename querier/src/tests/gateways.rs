@@ -17,7 +17,7 @@ async fn a_request_that_a_gateway_cannot_take_is_sent_through_another_one() {
     let (second, second_server) = gateway(store.clone(), receiver);
     let set = set(&[], &[first.clone(), second.clone()]);
     let shutdown = Shutdown::new();
-    let task = tokio::spawn(set.clone().run(|| {}, shutdown.clone()));
+    let task = tokio::spawn(set.clone().run(|_| {}, shutdown.clone()));
     wait_for("both directories", || set.endpoints().len() == 2).await;
     let whole = (vec!["api@eu-1".to_owned()], vec![]);
     assert_eq!(answer(&set).await, whole);

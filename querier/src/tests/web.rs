@@ -6,6 +6,7 @@ mod info;
 mod order;
 mod paths;
 mod requests;
+mod starting;
 mod tenancy;
 
 use std::net::SocketAddr;
@@ -27,8 +28,8 @@ struct WebTestCommand {
     args: QueryArgs,
 }
 
-/// Starts a querier with these endpoints and waits until it is ready.
-pub(super) async fn querier(endpoints: &[String], flags: &[&str]) -> RunningRole {
+/// Starts a querier with these endpoints.
+async fn start(endpoints: &[String], flags: &[&str]) -> RunningRole {
     let mut args =
         vec!["query".to_owned(), "--http-address=127.0.0.1:0".into(), "--grpc-address=127.0.0.1:0".into()];
     args.push("--query.replica-label=replica".into());
@@ -36,7 +37,12 @@ pub(super) async fn querier(endpoints: &[String], flags: &[&str]) -> RunningRole
     args.extend(flags.iter().map(|flag| (*flag).to_owned()));
     let config = WebTestCommand::try_parse_from(args).unwrap().args.check().unwrap();
     let startup = Startup::bind(ROLE, &config.args.common).await.unwrap();
-    let querier = build(config, startup).await.unwrap();
+    build(config, startup).await.unwrap()
+}
+
+/// Starts a querier with these endpoints and waits until it is ready.
+pub(super) async fn querier(endpoints: &[String], flags: &[&str]) -> RunningRole {
+    let querier = start(endpoints, flags).await;
     for _ in 0..2000 {
         if get(&querier, "/-/ready").await.status == 200 {
             return querier;

@@ -98,7 +98,7 @@ fn uploaded_blocks_have_every_recorded_sample_and_nothing_else() {
         ],
     );
     querier.args.push(format!("--endpoint={}", ruler.grpc));
-    let _querier = querier.start();
+    let _querier = querier.launch();
     // A block ends at a multiple of the range, so that one that begins late is short.
     wait_for("the beginning of a range", PATIENCE, || {
         let now = SystemTime::UNIX_EPOCH.elapsed().expect("a clock").as_millis() as i64;

@@ -76,7 +76,7 @@ fn kills_lose_no_sample_and_no_alert_and_none_is_notified_twice() {
     let (notified, faulty, at) = (Notifications::start(), FaultyAlertmanager::start(), free_port());
     let Some(_alertmanager) = alertmanager(dir, at, Some(&notified)) else { return };
     let (querier, ruler) = roles(dir, at, &faulty);
-    let _querier = querier.start();
+    let _querier = querier.launch();
     let mut process = ruler.start();
     let (mut fired, mut count) = (BTreeSet::new(), 0);
     for kill in 0..kills {

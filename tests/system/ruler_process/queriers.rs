@@ -80,7 +80,7 @@ fn an_alert_is_neither_resolved_nor_repeated_while_the_querier_fails() {
     let Some(_alertmanager) = alertmanager(dir.path(), world.alertmanager, Some(&world.notified)) else {
         return;
     };
-    let mut querier = world.querier.start();
+    let mut querier = world.querier.launch();
     let [mut a, mut b] = [&world.rulers[0], &world.rulers[1]].map(Role::start);
     wait_for("a notification", PATIENCE, || {
         let counts = world.notified.counts();
