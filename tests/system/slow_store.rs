@@ -38,6 +38,9 @@ const SAMPLES: i64 = 6_900;
 const BEGIN: i64 = 1_790_000_000;
 const INTERVAL: i64 = 15;
 const QUERIES: usize = 10;
+/// After this time without a byte, windows count as full.
+const QUIET: Duration = Duration::from_millis(400);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Requests of which the times are measured.
 const SHORT_REQUESTS: usize = 400;
 /// What a gateway may keep for a stalled reader: the window of its stream, and as much for what is sent and not acknowledged.
@@ -135,6 +138,27 @@ async fn short_requests(mesh: &Mesh) -> Vec<Duration> {
     times
 }
 
+/// Waits until nothing more arrives from the cluster: the windows of all readers are full.
+async fn until_full(mesh: &Mesh) {
+    let http = mesh.http;
+    let received = async || {
+        let page = tokio::task::spawn_blocking(move || get(http, "/metrics")).await.expect("a thread");
+        let (_, page) = page.expect("metrics");
+        let series = "isthmus_gateway_bytes_total{peer=\"eu-1\",direction=\"received\"}";
+        page.lines().find_map(|line| line.strip_prefix(series)).map(str::to_owned)
+    };
+    let (began, mut last) = (Instant::now(), received().await);
+    loop {
+        tokio::time::sleep(QUIET).await;
+        let now = received().await;
+        if now == last {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "the windows are not full after {PATIENCE:?}: {now:?}");
+        last = now;
+    }
+}
+
 fn p99(times: &[Duration]) -> Duration {
     times[times.len() * 99 / 100]
 }
@@ -195,6 +219,8 @@ async fn slow_store_loses_nothing(transport: &str) {
     let resident = || gateways.map(|id| Usage::of(id).rss_bytes);
     let before = resident();
     let stalled = stall(&mesh, readers).await;
+    let while_filling = p99(&short_requests(&mesh).await);
+    until_full(&mesh).await;
     let beside_readers = p99(&short_requests(&mesh).await);
     let kept: Vec<u64> =
         resident().iter().zip(before).map(|(now, then)| now.saturating_sub(then) / readers as u64).collect();
@@ -210,7 +236,8 @@ async fn slow_store_loses_nothing(transport: &str) {
     println!(
         "{transport}: {QUERIES} queries over {STORES} stores, one of them slow by {delay:?}, took {:?}; {readers} stalled readers \
          take {} KiB each in the observability gateway and {} KiB in that of the cluster; 99 of 100 short requests take \
-         {alone:?} alone, {beside_readers:?} beside the readers, {beside_queries:?} beside the queries",
+         {alone:?} alone, {while_filling:?} while the windows of the readers fill, {beside_readers:?} when they are full, and \
+         {beside_queries:?} beside the queries",
         began.elapsed(),
         kept[0] >> 10,
         kept[1] >> 10,
