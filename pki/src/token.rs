@@ -284,7 +284,9 @@ pub(crate) fn check_address(address: &str) -> Result<(), TokenError> {
             && label.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_')
             && !label.starts_with('-')
     };
-    if host.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6()) || !host.split('.').all(is_label) {
+    // A name may be absolute.
+    let name = host.strip_suffix('.').unwrap_or(host);
+    if host.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6()) || !name.split('.').all(is_label) {
         return Err(refuse("the host must be a DNS name, an IPv4 address or an IPv6 address in [ ]"));
     }
     Ok(())

@@ -70,7 +70,9 @@ fn every_prefix_of_a_token_is_incomplete() {
 
 #[test]
 fn addresses_must_be_host_and_port() {
-    for good in ["a:1", "gw.example.org:10943", "10.0.0.1:65535", "[::1]:443", "my_host-1:80"] {
+    for good in
+        ["a:1", "gw.example.org:10943", "gw.example.org.:1", "10.0.0.1:65535", "[::1]:443", "my_host-1:80"]
+    {
         check_address(good).unwrap();
     }
     let long = format!("{}:1", "a.".repeat(200));
@@ -93,6 +95,8 @@ fn addresses_must_be_host_and_port() {
         "http://a:1",
         "-a:1",
         "a..b:1",
+        "a..:1",
+        ".:1",
         "a\n:1",
         &long,
     ] {
