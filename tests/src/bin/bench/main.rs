@@ -4,6 +4,7 @@ mod bucket_bench;
 mod compactor_bench;
 mod delay;
 mod envoy;
+mod h2load;
 mod head_bench;
 mod load;
 mod mesh_bench;

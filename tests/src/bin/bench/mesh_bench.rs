@@ -13,6 +13,7 @@ use tests::{Cluster, Mesh, Process, Reach, Usage, free_port, wait_for};
 use tokio::runtime::Runtime;
 
 use crate::envoy::{self, EnvoyPair};
+use crate::h2load;
 use crate::report::{BenchReport, BenchRow, median};
 use crate::source;
 
@@ -32,6 +33,8 @@ const BESIDE_STREAMS: usize = 16;
 struct Way {
     name: &'static str,
     channel: Channel,
+    /// Where the first proxy takes requests, or the source itself.
+    address: SocketAddr,
     /// Process ids of the gateways on the route: observability side, cluster side.
     gateways: Vec<u32>,
     _mesh: Option<Mesh>,
@@ -71,7 +74,8 @@ pub(crate) fn run(report: &mut BenchReport) {
     let _inside = runtime.enter();
 
     let channel = mesh::direct(&address.to_string()).expect("an address");
-    let mut ways = vec![Way { name: "direct", channel, gateways: Vec::new(), _mesh: None, _envoys: None }];
+    let mut ways =
+        vec![Way { name: "direct", channel, address, gateways: Vec::new(), _mesh: None, _envoys: None }];
     for transport in ["tcp", "quic"] {
         let folder = dir.path().join(transport);
         ways.push(through_gateways(&folder, transport, address, Reach::IsDialled));
@@ -108,6 +112,14 @@ pub(crate) fn run_versus(report: &mut BenchReport) {
     bulk(report, &race, "8 streams of 64 KiB messages", 64 << 10, 8);
     unary(report, &race, 1, 2_000);
     unary(report, &race, 32, 20_000);
+    if h2load::is_installed() {
+        unary_of_h2load(report, &race, dir.path(), 1, 5_000);
+        unary_of_h2load(report, &race, dir.path(), 32, 50_000);
+    } else {
+        println!(
+            "mesh-vs-envoy: the rows of h2load are skipped, because it is not installed (Debian: nghttp2-client)"
+        );
+    }
     beside(report, &race);
     drop(race);
     let mut idle = vec![Vec::new(); 3];
@@ -145,7 +157,7 @@ fn through_envoys(program: &Path, dir: &Path, source: SocketAddr) -> Way {
     let pair = EnvoyPair::start(program, dir, source);
     let channel = mesh::direct(&pair.address.to_string()).expect("an address");
     let gateways = pair.processes.iter().map(Process::id).collect();
-    Way { name: "envoy", channel, gateways, _mesh: None, _envoys: Some(pair) }
+    Way { name: "envoy", channel, address: pair.address, gateways, _mesh: None, _envoys: Some(pair) }
 }
 
 fn through_gateways(dir: &Path, transport: &'static str, source: SocketAddr, reach: Reach) -> Way {
@@ -153,10 +165,15 @@ fn through_gateways(dir: &Path, transport: &'static str, source: SocketAddr, rea
     let cluster = Cluster { name: source::CLUSTER, reach, targets: vec![("source".to_owned(), source)] };
     let more = if reach == Reach::Both { IDLE_POLICY } else { "" };
     let mesh = Mesh::start_with(dir, transport, &[cluster], more);
-    let target = format!("source.{}", source::CLUSTER).parse().expect("a target's name");
+    let target = target().parse().expect("a target's name");
     let channel = mesh::via(&mesh.grpc.to_string(), &target).expect("an address");
     let gateways = vec![mesh.observability.id(), mesh.clusters[0].id()];
-    Way { name: transport, channel, gateways, _mesh: Some(mesh), _envoys: None }
+    Way { name: transport, channel, address: mesh.grpc, gateways, _mesh: Some(mesh), _envoys: None }
+}
+
+/// The name of the source in the mesh.
+fn target() -> String {
+    format!("source.{}", source::CLUSTER)
 }
 
 fn client(channel: &Channel) -> StoreClient<Channel> {
@@ -252,6 +269,29 @@ fn unary(report: &mut BenchReport, race: &Race<'_>, concurrency: usize, calls: u
         report.add(&race.row(at, &what, "calls/s", &rates));
         report.add(&race.row(at, &format!("{what}/p50"), "us", &p50));
         report.add(&race.row(at, &format!("{what}/p99"), "us", &p99));
+    }
+}
+
+/// The same calls by a client that takes little processor time. The one of [`unary`], which the components use, takes more of it
+/// than the proxies.
+fn unary_of_h2load(report: &mut BenchReport, race: &Race<'_>, dir: &Path, concurrency: usize, calls: usize) {
+    let bytes = source::label_names_answer_bytes();
+    let mut rates = vec![Vec::new(); race.ways.len()];
+    let (mut p99, mut costs) = (rates.clone(), rates.clone());
+    for _ in 0..ROUNDS {
+        for (at, way) in race.ways.iter().enumerate() {
+            let cpu = way.cpu_seconds();
+            let made = h2load::label_names(dir, way.address, &target(), (concurrency, calls), bytes);
+            costs[at].push((way.cpu_seconds() - cpu) * 1e6 / calls as f64);
+            rates[at].push(calls as f64 / made.seconds);
+            p99[at].push(quantile(&made.micros, 0.99));
+        }
+    }
+    for at in 0..race.ways.len() {
+        let what = format!("unary of h2load, {concurrency} at once");
+        report.add(&race.row(at, &what, "calls/s", &rates));
+        report.add(&race.row(at, &format!("{what}/p99"), "us", &p99));
+        report.add(&race.row(at, &format!("{what}/cpu of both"), "us", &costs));
     }
 }
 

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
+use prost::Message;
 use proto::thanos::info::info_server::{Info, InfoServer};
 use proto::thanos::info::{InfoRequest, InfoResponse, StoreInfo};
 use proto::thanos::store_server::{Store, StoreServer};
@@ -28,6 +29,16 @@ fn labels() -> Vec<Label> {
     [("cluster", CLUSTER), ("environment", "testing"), ("replica", "0")]
         .map(|(name, value)| Label { name: name.to_owned(), value: value.to_owned() })
         .to_vec()
+}
+
+fn label_names_answer() -> LabelNamesResponse {
+    let names = labels().into_iter().map(|label| label.name).collect();
+    LabelNamesResponse { names, ..LabelNamesResponse::default() }
+}
+
+/// Bytes of the body of an answer with the label names: a gRPC message with its head of five bytes.
+pub(crate) fn label_names_answer_bytes() -> usize {
+    5 + label_names_answer().encoded_len()
 }
 
 #[tonic::async_trait]
@@ -53,8 +64,7 @@ impl Store for Source {
         &self,
         _: Request<LabelNamesRequest>,
     ) -> Result<Response<LabelNamesResponse>, Status> {
-        let names = labels().into_iter().map(|label| label.name).collect();
-        Ok(Response::new(LabelNamesResponse { names, ..LabelNamesResponse::default() }))
+        Ok(Response::new(label_names_answer()))
     }
 
     async fn label_values(
