@@ -46,6 +46,12 @@ pub(crate) struct PeerReport {
     /// How far the peer's clock was ahead of ours when the connection was opened; negative if it was behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) clock_ahead_seconds: Option<f64>,
+    /// Bytes of the largest datagram that is known to reach the peer; absent on TCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) datagram_bytes: Option<u16>,
+    /// Datagrams of ours that did not reach the peer; absent on TCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) datagrams_lost: Option<u64>,
     /// Running requests.
     pub(crate) streams: usize,
     pub(crate) certificate_not_after: String,

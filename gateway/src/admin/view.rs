@@ -67,6 +67,8 @@ impl GatewayView {
             age_seconds: link.age().as_secs_f64(),
             round_trip_seconds: link.round_trip().map(|time| time.as_secs_f64()),
             clock_ahead_seconds: link.clock().ahead_seconds(),
+            datagram_bytes: link.datagram_bytes(),
+            datagrams_lost: link.datagrams_lost(),
             streams: requests(&link),
             certificate_not_after: rfc3339(link.identity().not_after),
             certificate_serial: link.identity().serial.clone(),

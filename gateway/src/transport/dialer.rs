@@ -27,7 +27,7 @@ use crate::transport::{
     link::QuicLink,
     listener::bind_udp,
     probing::ProbeWaits,
-    settings::{ALPN_QUIC, ALPN_TCP, tune_tcp},
+    settings::{self, ALPN_QUIC, ALPN_TCP, tune_tcp},
 };
 
 /// After a connection that lasted this long, the wait before the next attempt starts at its minimum again. A peer that is restarted
@@ -253,7 +253,7 @@ impl Dialer {
                 };
                 let made = bind_udp(any).and_then(|udp| {
                     let runtime = Arc::new(quinn::TokioRuntime);
-                    quinn::Endpoint::new(quinn::EndpointConfig::default(), None, udp, runtime)
+                    quinn::Endpoint::new(settings::endpoint(), None, udp, runtime)
                 });
                 match made {
                     Ok(made) => *endpoint = Some(made),

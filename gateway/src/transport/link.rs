@@ -156,6 +156,16 @@ impl MeshLink {
         self.shared.quic.as_ref().map(|quic| quic.connection.stats().udp_rx.datagrams)
     }
 
+    /// Bytes of the largest datagram that is known to reach the peer; `None` on TCP.
+    pub(crate) fn datagram_bytes(&self) -> Option<u16> {
+        self.shared.quic.as_ref().map(|quic| quic.connection.stats().path.current_mtu)
+    }
+
+    /// Datagrams of ours that did not reach the peer; `None` on TCP.
+    pub(crate) fn datagrams_lost(&self) -> Option<u64> {
+        self.shared.quic.as_ref().map(|quic| quic.connection.stats().path.lost_packets)
+    }
+
     /// Requests that are open now.
     pub fn streams(&self) -> usize {
         self.shared.streams.load(Ordering::Relaxed)

@@ -26,7 +26,7 @@ use crate::transport::{
     ConnectionEvent, InboundRefusal, MeshConnection, MeshNode,
     error::{of_io, of_quic},
     link::QuicLink,
-    settings::{ALPN_ENROLMENT, ALPN_QUIC, ALPN_TCP, tune_tcp},
+    settings::{self, ALPN_ENROLMENT, ALPN_QUIC, ALPN_TCP, tune_tcp},
 };
 
 /// Connections that may wait for [`MeshListener::accept`]; with more, handshakes wait.
@@ -246,7 +246,7 @@ impl CurrentEndpoint {
 }
 
 fn open_endpoint(quic: quinn::ServerConfig, udp: std::net::UdpSocket) -> io::Result<quinn::Endpoint> {
-    quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(quic), udp, Arc::new(quinn::TokioRuntime))
+    quinn::Endpoint::new(settings::endpoint(), Some(quic), udp, Arc::new(quinn::TokioRuntime))
 }
 
 /// Accepts QUIC connections, and opens the port again if the socket is lost.

@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use quinn::{TransportConfig, VarInt, congestion::BbrConfig};
+use quinn::{EndpointConfig, MtuDiscoveryConfig, TransportConfig, VarInt, congestion::BbrConfig};
 
 /// ALPN of HTTP/3 between gateways.
 pub(super) const ALPN_QUIC: &[u8] = b"h3";
@@ -18,6 +18,16 @@ const CONTROL_WINDOW_BYTES: u32 = 4 << 20;
 const MAX_HTTP2_WINDOW_BYTES: u32 = (1 << 31) - 1;
 /// Bytes that a QUIC connection keeps until the peer has acknowledged them.
 const SEND_WINDOW_BYTES: u64 = 64 << 20;
+
+/// Largest datagram. quinn passes up to ten at once to the kernel, which takes 65,507 bytes at most, and more would be lost.
+/// The discovery of the path MTU finds what the path to a peer carries: 1,452 bytes over the internet; networks inside of a
+/// cloud often carry 9,000.
+pub(super) const MAX_DATAGRAM_BYTES: u16 = 6500;
+
+/// When larger datagrams are tried again after only small ones arrived. That looks as if the path carried them no more, and is also
+/// what the full receive buffer of a busy peer does: a batch finds no room where a small datagram does. Trying costs three
+/// datagrams of a few sizes; quinn's default is a minute.
+const GROW_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Sizes and times of connections. One peer can make us buffer at most `max_streams * stream_window_bytes`.
 #[derive(Debug, Clone)]
@@ -100,8 +110,11 @@ impl TransportSettings {
     }
 
     pub(super) fn quic(&self) -> Arc<TransportConfig> {
+        let mut path = MtuDiscoveryConfig::default();
+        path.upper_bound(MAX_DATAGRAM_BYTES).black_hole_cooldown(GROW_AGAIN_AFTER);
         let mut config = TransportConfig::default();
         config
+            .mtu_discovery_config(Some(path))
             .max_concurrent_bidi_streams(self.max_streams.into())
             // HTTP/3's control stream and the two streams of QPACK.
             .max_concurrent_uni_streams(3u8.into())
@@ -117,6 +130,13 @@ impl TransportSettings {
             .enable_segmentation_offload(true);
         Arc::new(config)
     }
+}
+
+/// What the sockets of dialers and listeners have in common.
+pub(super) fn endpoint() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    config.max_udp_payload_size(MAX_DATAGRAM_BYTES).expect("QUIC allows 1,200 to 65,527 bytes");
+    config
 }
 
 /// QUIC transmits it in milliseconds, up to 2^62.

@@ -114,6 +114,17 @@ async fn both_sides_see_connections_targets_and_certificates() {
             assert_eq!(peers[0]["peer"], format!("spiffe://test.isthmus.example/cluster/{peer}/gateway"));
             assert_eq!((&peers[0]["transport"], &peers[0]["dialled"]), (&transport.into(), &dialled.into()));
             assert_eq!(peers[0]["round_trip_seconds"].is_number(), transport == "quic", "{peers}");
+            let carried = within("the largest datagram is known", async {
+                loop {
+                    let peers = world.show(data_dir, "peers").await;
+                    match peers[0]["datagram_bytes"].as_u64() {
+                        Some(bytes) if bytes < 6_500 => tokio::time::sleep(Duration::from_millis(20)).await,
+                        known => return known,
+                    }
+                }
+            });
+            // The loopback interface carries larger ones than a network.
+            assert_eq!(carried.await.is_some(), transport == "quic", "{peers}");
             let status = world.show(data_dir, "status").await;
             assert_eq!(
                 (&status["connections"], &status["healthy_targets"]),

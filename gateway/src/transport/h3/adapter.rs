@@ -17,7 +17,7 @@ use quinn::{ConnectionError, ReadError, VarInt, WriteError};
 
 use crate::transport::h3::frames::FrameSplitter;
 
-/// Packets that are joined into one piece: 32 KiB at the usual packet size.
+/// Packets that are joined into one piece: 32 KiB at the size of the internet, 152 KiB at the largest.
 const PACKETS: usize = 24;
 /// H3_REQUEST_CANCELLED: the code for a stream that is dropped before its end.
 const CANCELLED: VarInt = VarInt::from_u32(0x10c);

@@ -191,6 +191,16 @@ pub(super) async fn pair_with(
     reverse: bool,
     settings: TransportSettings,
 ) -> (ConnectedPair, mpsc::UnboundedReceiver<&'static str>) {
+    pair_through(transport, reverse, settings, async |to| to).await
+}
+
+/// Like [`pair_with`], over a path to the listener whose address `through` returns.
+pub(super) async fn pair_through(
+    transport: Transport,
+    reverse: bool,
+    settings: TransportSettings,
+    through: impl AsyncFnOnce(SocketAddr) -> SocketAddr,
+) -> (ConnectedPair, mpsc::UnboundedReceiver<&'static str>) {
     let ca = Ca::new();
     let (accepting, _) = ca.node_with("obs", settings.clone());
     let (dialling, _) = ca.node_with("eu-1", settings);
@@ -198,7 +208,8 @@ pub(super) async fn pair_with(
         if transport == Transport::Quic { TransportChoice::Quic } else { TransportChoice::Tcp };
     let mut listener =
         MeshListener::bind(&accepting, LOOPBACK, Expectations::default(), false).await.unwrap();
-    let mut dialer = Dialer::new(&dialling, target(listener.local_addr(), transport_choice)).unwrap();
+    let address = through(listener.local_addr()).await;
+    let mut dialer = Dialer::new(&dialling, target(address, transport_choice)).unwrap();
     let (dialled, accepted) =
         soon("a connection", async { tokio::join!(dialer.next(), listener.accept()) }).await;
     let AcceptedConnection::Peer(accepted) = accepted else { panic!("not a peer") };
