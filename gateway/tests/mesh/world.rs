@@ -2,9 +2,10 @@
 
 use std::{
     collections::BTreeMap,
+    fs::{File, TryLockError},
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, SystemTime},
 };
@@ -57,14 +58,23 @@ pub(crate) struct RunningGateway {
     pub(crate) addresses: Addresses,
     pub(crate) reload: Reload,
     shutdown: Shutdown,
+    data_dir: PathBuf,
     task: JoinHandle<ExitCode>,
 }
 
 impl RunningGateway {
-    /// Stops the gateway as a signal does, and waits until it has stopped.
+    /// Stops the gateway as a signal does, and waits until it has stopped and left its data directory.
     pub(crate) async fn stop(self) {
         self.shutdown.trigger();
         within("the end of a gateway", self.task).await.unwrap();
+        // Its hooks have the directory, too.
+        drop(self.reload);
+        within("the gateway has left its data directory", async {
+            while is_locked(&self.data_dir) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
     }
 }
 
@@ -136,8 +146,10 @@ impl MeshWorld {
         token: Option<&JoinToken>,
     ) -> Result<RunningGateway, RoleError> {
         let file = self.write(&format!("{name}.yaml"), yaml);
+        let config = Config::load(&file).map_err(RoleError::wrong_configuration)?;
+        let data_dir = config.data_dir.clone();
         let setup = Setup {
-            config: Config::load(&file).map_err(RoleError::wrong_configuration)?,
+            config,
             config_file: Some(file),
             token: token.cloned(),
             join_file: Some(self.dir.path().join("new-token")),
@@ -147,7 +159,7 @@ impl MeshWorld {
         let addresses = gateway.addresses().clone();
         let role = gateway.into_role();
         let (shutdown, reload) = (role.shutdown(), role.reload());
-        Ok(RunningGateway { addresses, reload, shutdown, task: tokio::spawn(role.wait()) })
+        Ok(RunningGateway { addresses, reload, shutdown, data_dir, task: tokio::spawn(role.wait()) })
     }
 
     /// The gateway of the observability cluster; `more` is added to its configuration.
@@ -166,6 +178,13 @@ impl MeshWorld {
         let token = self.token(name, &[obs.addresses.mesh.unwrap()]);
         self.try_start(name, &cluster(name, targets, more), Some(&token)).await.unwrap()
     }
+}
+
+/// Whether a gateway uses the data directory. Of one that has stopped in this process, the tasks of its connections end a moment
+/// later, and with them the lock; in a process of its own it ends with the process.
+fn is_locked(data_dir: &Path) -> bool {
+    let Ok(lock) = File::options().write(true).open(data_dir.join("lock")) else { return false };
+    matches!(lock.try_lock(), Err(TryLockError::WouldBlock))
 }
 
 /// The contents of a token.
