@@ -8,6 +8,10 @@ use tests::{PkiCommands, Seeded, number};
 /// How often a command is killed without `ISTHMUS_KILLS`.
 const KILLS: u64 = 200;
 
+/// Signs a bundle with another root.
+const BUNDLE: &str = "bundle sign --trust-domain test.example --bundle DIR/state/bundle.pem --out DIR/next.pem \
+                      --add DIR/state/extra.pem ROOTS";
+
 /// A command that changes something. `round` makes its names new, `random` chooses among them.
 fn change(round: u64, random: &mut Seeded) -> String {
     let some = random.below(round + 1);
@@ -21,10 +25,7 @@ fn change(round: u64, random: &mut Seeded) -> String {
         6 => format!("cluster remove c{some} --yes STATE"),
         7 => "denylist push --wait 0s STATE".to_owned(),
         8 => "issuer renew ROOTS STATE".to_owned(),
-        _ => format!(
-            "bundle sign --trust-domain test.example --bundle DIR/state/bundle.pem --out DIR/next.pem \
-             --add DIR/state/extra.pem ROOTS"
-        ),
+        _ => BUNDLE.to_owned(),
     }
 }
 
