@@ -166,8 +166,9 @@ async fn a_flood_of_messages_is_slowed_down_and_delays_no_other_cluster() {
         for _ in 0..4 {
             member.connect(&obs, transport, Message::TargetNames(names.clone()), true);
         }
-        within("the flood has begun", async {
-            while member.sent.load(Ordering::Relaxed) < 4_000 {
+        let reached = "isthmus_gateway_member_limits_reached_total{peer=\"us-1\",limit=\"messages\"}";
+        within("the flood is slowed down", async {
+            while !crate::owner::metrics(&obs).await.contains(reached) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         })
@@ -176,12 +177,7 @@ async fn a_flood_of_messages_is_slowed_down_and_delays_no_other_cluster() {
         let beside = slowest_read(&obs).await;
         let sent = member.sent.load(Ordering::Relaxed) - before;
         println!("slowest request alone {alone:?}, beside a flood {beside:?}; {sent} messages in a second");
-        assert!(sent < 5_000, "{sent} messages in a second");
-        let metrics = crate::owner::metrics(&obs).await;
-        assert!(
-            metrics.contains("isthmus_gateway_member_limits_reached_total{peer=\"us-1\",limit=\"messages\"}"),
-            "{metrics}"
-        );
+        assert!(sent < 2_000, "{sent} messages in a second");
     }
 }
 
