@@ -1,19 +1,27 @@
 //! What the command line of a role says: its mistakes, and the servers of a ruler.
 
 use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
 
 use tests::{Process, free_port, isthmus};
 
 use crate::doctor::{doctor, words};
 
-#[test]
-fn the_queriers_and_alertmanagers_of_a_ruler_are_asked() {
-    let dir = tempfile::tempdir().expect("a folder");
+/// Starts a querier, and returns its HTTP address. It is killed when the process is dropped.
+fn querier(dir: &Path) -> (SocketAddr, Process) {
     let http = free_port();
     let args =
         words(&["query", &format!("--http-address={http}"), &format!("--grpc-address={}", free_port())]);
-    let mut querier = Process::start(&isthmus(), &args, &dir.path().join("log"));
+    let mut querier = Process::start(&isthmus(), &args, &dir.join("log"));
     querier.wait_ready("querier", http);
+    (http, querier)
+}
+
+#[test]
+fn the_queriers_and_alertmanagers_of_a_ruler_are_asked() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (http, _querier) = querier(dir.path());
     let found = doctor(&words(&[
         "rule",
         &format!("--query=http://{http}"),
@@ -31,11 +39,7 @@ fn the_queriers_and_alertmanagers_of_a_ruler_are_asked() {
 #[test]
 fn servers_of_a_ruler_in_files_are_asked() {
     let dir = tempfile::tempdir().expect("a folder");
-    let http = free_port();
-    let args =
-        words(&["query", &format!("--http-address={http}"), &format!("--grpc-address={}", free_port())]);
-    let mut querier = Process::start(&isthmus(), &args, &dir.path().join("log"));
-    querier.wait_ready("querier", http);
+    let (http, _querier) = querier(dir.path());
     let file = |name: &str, text: &str| {
         let path = dir.path().join(name);
         fs::write(&path, text).expect("a file");
