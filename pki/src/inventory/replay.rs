@@ -65,6 +65,7 @@ impl Inventory {
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let (event, detail, at): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            // Details that cannot be read name nothing that a table has: the comparison fails.
             replayed.take(&event, &serde_json::from_str(&detail).unwrap_or_default(), &at);
         }
         replayed.compare_certificates(&snapshot)?;
