@@ -71,6 +71,13 @@ enum EvaluationTask {
     Close(NodeId),
 }
 
+/// A series that waits for its batch, and its memory.
+#[derive(Debug)]
+struct QueuedSeries {
+    series: Arc<SelectedSeries>,
+    bytes: usize,
+}
+
 /// A select that is being read.
 #[derive(Debug)]
 struct SelectReading {
@@ -81,7 +88,7 @@ struct SelectReading {
     /// How its series are evaluated; built with the first batch, when all scalar arguments should be known.
     pipelines: Option<Arc<Vec<Pipeline>>>,
     /// Series that do not fill a batch yet.
-    queue: Vec<SelectedSeries>,
+    queue: Vec<QueuedSeries>,
     reserved: Reservation,
     /// Whether a series so far had a type or unit.
     typed: bool,
@@ -161,13 +168,17 @@ impl Evaluation {
         &self.readings[id.0].select
     }
 
-    /// Offers series of a select. The series of one select must come in ascending order of labels.
+    /// Offers series of a select, which other queries may share. The series of one select must come in ascending order of labels.
     ///
     /// # Errors
     /// If the query has no answer. Every later call fails with the same error.
-    pub fn push(&mut self, select: SelectId, series: Vec<SelectedSeries>) -> Result<(), QueryError> {
+    pub fn push<S: Into<Arc<SelectedSeries>>>(
+        &mut self,
+        select: SelectId,
+        series: Vec<S>,
+    ) -> Result<(), QueryError> {
         self.check()?;
-        let result = self.offer(select, series);
+        let result = self.offer(select, series.into_iter().map(S::into).collect());
         self.remember(result)
     }
 
@@ -248,7 +259,7 @@ impl Evaluation {
         Ok(())
     }
 
-    fn offer(&mut self, select: SelectId, mut series: Vec<SelectedSeries>) -> Result<(), QueryError> {
+    fn offer(&mut self, select: SelectId, mut series: Vec<Arc<SelectedSeries>>) -> Result<(), QueryError> {
         let open = |reading: &&mut SelectReading| !reading.ended && !reading.select.late;
         let Some(reading) = self.readings.get_mut(select.0).filter(open) else {
             return Err(QueryError::execution(format!(
@@ -260,9 +271,13 @@ impl Evaluation {
         if let Some(identities) = &reading.identities {
             series.retain(|series| identities.fits(&series.labels));
         }
-        let bytes: usize = series.iter().map(SelectedSeries::size_bytes).sum();
-        reading.reserved.add(bytes as u64)?;
-        reading.queue.extend(series);
+        let mut bytes = 0;
+        reading.queue.extend(series.into_iter().map(|series| {
+            let queued = QueuedSeries { bytes: series.size_bytes(), series };
+            bytes += queued.bytes as u64;
+            queued
+        }));
+        reading.reserved.add(bytes)?;
         if reading.queue.len() >= BATCH && self.build_pipelines(select) {
             self.submit(select, false)?;
         }
@@ -310,8 +325,9 @@ impl Evaluation {
             if !ready {
                 break;
             }
-            let batch: Vec<SelectedSeries> = left.by_ref().take(BATCH).collect();
-            let bytes: usize = batch.iter().map(SelectedSeries::size_bytes).sum();
+            let (batch, bytes): (Vec<_>, Vec<_>) =
+                left.by_ref().take(BATCH).map(|queued| (queued.series, queued.bytes)).unzip();
+            let bytes: usize = bytes.into_iter().sum();
             let leaf = self.plan.leaves[select.0].first().map(|leaf| self.meters.of(*leaf).memory());
             let reading = &mut self.readings[select.0];
             let mut reserved = reading.reserved.split_off(bytes as u64);

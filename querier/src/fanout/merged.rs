@@ -16,7 +16,7 @@ use crate::fanout::input::{StoreInput, StoreMessage};
 use crate::fanout::report::{FanoutMetrics, StoreOutcome, StoreReport};
 
 /// Maximum number of series in a batch.
-const BATCH: usize = 64;
+const BATCH: usize = 128;
 /// Chunk bytes after which a batch is returned although it has fewer series.
 const BATCH_BYTES: usize = 1 << 20;
 

@@ -15,12 +15,12 @@ use crate::fanout::{Awaited, Fanout, FanoutEvent, ProxyStore, ReadAhead, StoreFi
 use crate::memory;
 use crate::query::shared::{Recording, SharedAnswer, SharedKey, SharedSelects};
 
-/// Batches that a feed reads ahead of the engine, each of at most 64 series or about 1 MiB.
+/// Batches that a feed reads ahead of the engine, each of at most 128 series or about 1 MiB.
 const AHEAD: usize = 2;
 
 enum FeedMessage {
     /// Series, with the reservation of their memory until the engine reserves it.
-    Series(Vec<SelectedSeries>, Reservation),
+    Series(Vec<Arc<SelectedSeries>>, Reservation),
     Warning(String),
     Failed(StoreError),
     End(Vec<StoreReport>),
@@ -30,6 +30,8 @@ enum FeedSlot {
     /// Not requested yet.
     Closed,
     Open(mpsc::Receiver<FeedMessage>),
+    /// The answer that another query has read, and the number of its next batch.
+    Shared(Arc<SharedAnswer>, usize),
     Ended,
 }
 
@@ -109,12 +111,24 @@ impl Feeds {
         &mut self,
         select: usize,
         request: impl FnOnce() -> SeriesRequest,
-    ) -> Result<Option<Vec<SelectedSeries>>, StoreError> {
+    ) -> Result<Option<Vec<Arc<SelectedSeries>>>, StoreError> {
         if let Some(known) = self.requests.get_mut(select) {
             known.get_or_insert_with(request);
         }
         self.open_around(select);
-        let Some(FeedSlot::Open(messages)) = self.slots.get_mut(select) else { return Ok(None) };
+        let messages = match self.slots.get_mut(select) {
+            Some(FeedSlot::Open(messages)) => messages,
+            Some(FeedSlot::Shared(answer, next)) => {
+                if let Some(batch) = answer.batches.get(*next) {
+                    *next += 1;
+                    return Ok(Some(batch.clone()));
+                }
+                self.reports.extend(answer.reports.iter().map(|report| (select, report.clone())));
+                self.slots[select] = FeedSlot::Ended;
+                return Ok(None);
+            }
+            _ => return Ok(None),
+        };
         loop {
             match messages.blocking_recv() {
                 Some(FeedMessage::Series(batch, reservation)) => {
@@ -150,25 +164,22 @@ impl Feeds {
         }
     }
 
+    /// Begins to read a select that was not read yet. Whether stores are asked for it.
     fn open(&mut self, select: usize, read_ahead: &ReadAhead) -> bool {
         let (Some(slot @ FeedSlot::Closed), Some(Some(request))) =
             (self.slots.get_mut(select), self.requests.get(select))
         else {
             return false;
         };
+        let shared = self.shared.as_ref().map(|shared| (shared, SharedKey::new(request, &self.context)));
+        if let Some(answer) = shared.as_ref().and_then(|(shared, key)| shared.find(key)) {
+            *slot = FeedSlot::Shared(answer, 0);
+            return false;
+        }
+        let recording = shared.map(|(shared, key)| shared.record(key));
         let (queue, messages) = mpsc::channel(AHEAD);
         let (stores, filter, budget) = (&self.stores, &self.filter, &self.budget);
         let _runtime = self.runtime.enter();
-        let shared = self.shared.as_ref().map(|shared| (shared, SharedKey::new(request, &self.context)));
-        if let Some(answer) = shared.as_ref().and_then(|(shared, key)| shared.find(key)) {
-            let (budget, cancel) = (budget.clone(), self.cancel.clone());
-            self.runtime.spawn(async move {
-                cancel.run_until_cancelled(repeat(&answer, &budget, &queue)).await;
-            });
-            *slot = FeedSlot::Open(messages);
-            return true;
-        }
-        let recording = shared.map(|(shared, key)| shared.record(key));
         let selected = self
             .context
             .clone()
@@ -209,7 +220,8 @@ async fn read_select(
     while let Some(event) = fanout.next().await {
         let message = match event {
             Ok(FanoutEvent::Series(batch)) => {
-                let batch: Vec<_> = batch.into_iter().map(|series| series.into_selected()).collect();
+                let batch: Vec<_> =
+                    batch.into_iter().map(|series| Arc::new(series.into_selected())).collect();
                 recording = recording.and_then(|recording| recording.add(&batch));
                 series_message(batch, &budget)
             }
@@ -233,19 +245,9 @@ async fn read_select(
     let _ = queue.send(FeedMessage::End(fanout.reports().to_vec())).await;
 }
 
-/// Sends an answer that another query has read.
-async fn repeat(answer: &SharedAnswer, budget: &Budget, queue: &mpsc::Sender<FeedMessage>) {
-    for batch in &answer.batches {
-        if queue.send(series_message(batch.clone(), budget)).await.is_err() {
-            return;
-        }
-    }
-    let _ = queue.send(FeedMessage::End(answer.reports.clone())).await;
-}
-
-fn series_message(batch: Vec<SelectedSeries>, budget: &Budget) -> FeedMessage {
+fn series_message(batch: Vec<Arc<SelectedSeries>>, budget: &Budget) -> FeedMessage {
     let mut reservation = Reservation::new(budget);
-    match reservation.add(batch.iter().map(SelectedSeries::size_bytes).sum::<usize>() as u64) {
+    match reservation.add(batch.iter().map(|series| series.size_bytes()).sum::<usize>() as u64) {
         Ok(()) => FeedMessage::Series(batch, reservation),
         Err(error) => FeedMessage::Failed(memory::limit_error(&error)),
     }

@@ -57,7 +57,7 @@ struct Kept {
 /// A complete answer without warnings.
 #[derive(Debug)]
 pub(crate) struct SharedAnswer {
-    pub(crate) batches: Vec<Vec<SelectedSeries>>,
+    pub(crate) batches: Vec<Vec<Arc<SelectedSeries>>>,
     pub(crate) reports: Vec<StoreReport>,
     memory: Reservation,
 }
@@ -102,8 +102,8 @@ impl SharedSelects {
 
 impl Recording {
     /// Adds series; `None` if the answer is too large to be kept.
-    pub(crate) fn add(mut self, batch: &[SelectedSeries]) -> Option<Self> {
-        let bytes = batch.iter().map(SelectedSeries::size_bytes).sum::<usize>() as u64;
+    pub(crate) fn add(mut self, batch: &[Arc<SelectedSeries>]) -> Option<Self> {
+        let bytes = batch.iter().map(|series| series.size_bytes()).sum::<usize>() as u64;
         self.answer.memory.add(bytes).ok()?;
         self.answer.batches.push(batch.to_vec());
         Some(self)
@@ -132,8 +132,8 @@ mod tests {
     use super::*;
     use crate::tests::{labels, up};
 
-    fn series(job: &str) -> Vec<SelectedSeries> {
-        vec![SelectedSeries { labels: labels(&[("job", job)]), replicas: Vec::new() }]
+    fn series(job: &str) -> Vec<Arc<SelectedSeries>> {
+        vec![Arc::new(SelectedSeries { labels: labels(&[("job", job)]), replicas: Vec::new() })]
     }
 
     fn of(request: &SeriesRequest) -> SharedKey {

@@ -4,7 +4,7 @@
 //! in `mergeSeriesWithSameLabelset`, other operators in `rangeEval`, functions over ranges in `eval`.
 
 use budget::Reservation;
-use model::Labels;
+use model::{Label, Labels};
 use xxhash_rust::xxh64::xxh64;
 
 use crate::error::QueryError;
@@ -80,7 +80,9 @@ fn comes_after_typed(labels: &Labels) -> bool {
 
 /// Whether labels have a type or a unit.
 pub(crate) fn is_typed(labels: &Labels) -> bool {
-    labels.get("__type__").is_some() || labels.get("__unit__").is_some()
+    // Labels are in the order of their names.
+    let up_to_unit = |label: &Label<'_>| label.name <= "__unit__";
+    labels.iter().take_while(up_to_unit).any(|label| matches!(label.name, "__type__" | "__unit__"))
 }
 
 impl SeenLabels {

@@ -114,7 +114,7 @@ pub(crate) fn run(
     plan: &Plan,
     meters: &Meters,
     pipelines: &[Pipeline],
-    batch: &[SelectedSeries],
+    batch: &[Arc<SelectedSeries>],
     typed: bool,
     scratch: &mut BatchScratch,
 ) -> Result<BatchOutcome, QueryError> {

@@ -24,7 +24,7 @@ pub(crate) const BATCH: usize = 128;
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) pipelines: Arc<Vec<Pipeline>>,
-    pub(crate) batch: Vec<SelectedSeries>,
+    pub(crate) batch: Vec<Arc<SelectedSeries>>,
     /// Whether a series of the select up to the end of the batch has a type or unit.
     pub(crate) typed: bool,
     /// The memory of the batch, released after it was evaluated.
