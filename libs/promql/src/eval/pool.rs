@@ -20,6 +20,11 @@ use crate::plan::Plan;
 /// Series in a batch.
 pub(crate) const BATCH: usize = 128;
 
+/// Work from which on threads are worth their cost, about a millisecond. A batch is as much work as it has bytes, and
+/// [`WORK_OF_A_STEP`] for each step of each series.
+const WORTH_THREADS: u64 = 2 << 20;
+const WORK_OF_A_STEP: u64 = 32;
+
 /// A batch and the pipelines that evaluate it.
 #[derive(Debug)]
 pub(crate) struct Job {
@@ -41,13 +46,16 @@ struct WorkerThreads {
     handles: Vec<JoinHandle<()>>,
 }
 
-/// Evaluates batches. The first batch, and all batches of a single worker, are evaluated on the caller's thread.
+/// Evaluates batches. The first ones, and all batches of a single worker, are evaluated on the caller's thread: a query over few
+/// series and steps is done before threads would have started.
 #[derive(Debug)]
 pub(crate) struct Pool {
     plan: Arc<Plan>,
     meters: Arc<Meters>,
     threads: Option<WorkerThreads>,
     scratch: BatchScratch,
+    /// The work of the batches so far.
+    work: u64,
     submitted: u64,
     taken: u64,
     early: BTreeMap<u64, Result<BatchOutcome, QueryError>>,
@@ -56,15 +64,14 @@ pub(crate) struct Pool {
 impl Pool {
     pub(crate) fn new(plan: Arc<Plan>, meters: Arc<Meters>) -> Self {
         let (scratch, early) = (BatchScratch::new(&plan.budget), BTreeMap::new());
-        Self { plan, meters, threads: None, scratch, submitted: 0, taken: 0, early }
+        Self { plan, meters, threads: None, scratch, work: 0, submitted: 0, taken: 0, early }
     }
 
     /// Passes a batch to a worker, or evaluates it at once.
     pub(crate) fn submit(&mut self, job: Job) {
         let number = self.submitted;
         self.submitted += 1;
-        // A query of one batch is not worth a thread.
-        if self.plan.workers > 1 && number > 0 {
+        if self.plan.workers > 1 && self.work >= WORTH_THREADS {
             let threads = self.threads.get_or_insert_with(|| WorkerThreads::start(&self.plan, &self.meters));
             if let Some(jobs) = &threads.jobs {
                 if jobs.send((number, job)).is_err() {
@@ -73,8 +80,20 @@ impl Pool {
                 return;
             }
         }
+        self.work += self.work_of(&job);
         let outcome = evaluate(&self.plan, &self.meters, job, &mut self.scratch);
         self.early.insert(number, outcome);
+    }
+
+    fn work_of(&self, job: &Job) -> u64 {
+        let steps = job.pipelines.iter().map(|pipeline| self.plan.nodes[pipeline.leaf].steps.count as u64);
+        job.reserved.bytes() + WORK_OF_A_STEP * steps.sum::<u64>() * job.batch.len() as u64
+    }
+
+    /// Whether other threads evaluate batches.
+    #[cfg(test)]
+    pub(crate) fn has_threads(&self) -> bool {
+        self.threads.is_some()
     }
 
     /// The next result in order. Waits for it with `wait`, or if so many batches are in progress that more would only

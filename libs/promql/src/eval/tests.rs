@@ -112,6 +112,22 @@ fn results_are_independent_of_workers_and_batch_size() {
 }
 
 #[test]
+fn threads_are_started_for_queries_that_are_worth_them() {
+    let now = QueryParams::instant(params().end);
+    for (series, params, expected) in
+        [(300, &now, false), (2000, &now, false), (300, &params(), false), (2000, &params(), true)]
+    {
+        let engine = EngineOptions { workers: 2, ..engine() };
+        let mut evaluation = Query::plan("rate(requests_total[5m])", params, &engine).unwrap().evaluation();
+        let id = evaluation.next_select().unwrap();
+        evaluation.push(id, counters(series)).unwrap();
+        evaluation.end_select(id).unwrap();
+        assert_eq!(evaluation.pool.has_threads(), expected, "{series} series");
+        evaluation.finish().unwrap();
+    }
+}
+
+#[test]
 fn selects_may_be_pushed_in_any_order() {
     let series = counters(300);
     for text in TEXTS {
