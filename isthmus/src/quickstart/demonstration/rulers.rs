@@ -65,7 +65,7 @@ impl Demonstration {
         for ruler in &plan.rulers {
             self.wait_ready(&ruler.name, ruler.http).await?;
         }
-        Ok(())
+        self.wait_ready("querier", plan.querier_http).await
     }
 
     /// The alerts that fire: from Alertmanager, or from the rulers over the querier if there is none. Labels are in the field
