@@ -12,7 +12,8 @@ use crate::report::{BenchReport, BenchRow};
 use crate::source;
 
 const CLUSTERS: [&str; 10] = [
-    "bench-1", "bench-2", "bench-3", "bench-4", "bench-5", "bench-6", "bench-7", "bench-8", "bench-9", "bench-10",
+    "bench-1", "bench-2", "bench-3", "bench-4", "bench-5", "bench-6", "bench-7", "bench-8", "bench-9",
+    "bench-10",
 ];
 const TARGETS: usize = 1_000;
 /// Longest time until the querier knows all targets.

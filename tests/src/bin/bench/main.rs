@@ -6,6 +6,7 @@ mod delay;
 mod envoy;
 mod h2load;
 mod head_bench;
+mod idle_fleet_bench;
 mod load;
 mod mesh_bench;
 mod moto;
@@ -42,6 +43,7 @@ const BENCHES: &[Bench] = &[
     ("ruler", ruler_bench::run),
     ("mesh", mesh_bench::run),
     ("mesh-vs-envoy", mesh_bench::run_versus),
+    ("idle-fleet", idle_fleet_bench::run),
     ("sidecar", sidecar_bench::run),
     ("store", store_bench::run),
     ("store-vs-prometheus", store_bench::run_versus),
@@ -52,10 +54,10 @@ const BENCHES: &[Bench] = &[
 
 fn main() -> ExitCode {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
-    if let [role, address] = args.as_slice()
+    if let [role, address, cluster] = args.as_slice()
         && role == source::ROLE
     {
-        source::serve(address);
+        source::serve(address, cluster);
         return ExitCode::SUCCESS;
     }
     if let [role, shape] = args.as_slice()

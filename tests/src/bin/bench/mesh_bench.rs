@@ -9,7 +9,7 @@ use futures::future::join_all;
 use mesh::Channel;
 use proto::thanos::store_client::StoreClient;
 use proto::thanos::{LabelNamesRequest, SeriesRequest};
-use tests::{Cluster, Mesh, Process, Reach, Usage, free_port, wait_for};
+use tests::{Cluster, Mesh, Process, Reach, Usage, wait_for};
 use tokio::runtime::Runtime;
 
 use crate::envoy::{self, EnvoyPair};
@@ -69,7 +69,7 @@ impl Way {
 
 pub(crate) fn run(report: &mut BenchReport) {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let (_source, address) = start_source(dir.path());
+    let (_source, address) = source::start(dir.path(), source::CLUSTER);
     let runtime = Runtime::new().expect("a runtime");
     let _inside = runtime.enter();
 
@@ -98,7 +98,7 @@ pub(crate) fn run_versus(report: &mut BenchReport) {
         return;
     };
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let (_source, address) = start_source(dir.path());
+    let (_source, address) = source::start(dir.path(), source::CLUSTER);
     let runtime = Runtime::new().expect("a runtime");
     let _inside = runtime.enter();
     let ways = |reach| -> Vec<Way> {
@@ -144,13 +144,6 @@ impl Race<'_> {
             });
         }
     }
-}
-
-fn start_source(dir: &Path) -> (Process, SocketAddr) {
-    let address = free_port();
-    let me = std::env::current_exe().expect("a running program has a file");
-    let args = [source::ROLE.to_owned(), address.to_string()];
-    (Process::start(&me, &args, &dir.join("source.log")), address)
 }
 
 fn through_envoys(program: &Path, dir: &Path, source: SocketAddr) -> Way {

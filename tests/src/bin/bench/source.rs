@@ -3,6 +3,7 @@
 //! It runs in its own process, so that its CPU time is counted separately.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -15,24 +16,28 @@ use proto::thanos::{
     AggrChunk, Chunk, Label, LabelNamesRequest, LabelNamesResponse, LabelSet, LabelValuesRequest,
     LabelValuesResponse, Series, SeriesRequest, SeriesResponse, series_response,
 };
+use tests::{Process, free_port};
 use tonic::{Request, Response, Status};
 
 /// The first argument with which the benchmark program runs this server.
 pub(crate) const ROLE: &str = "--serve-source";
-/// The cluster in the labels of the source.
+/// The cluster of a single source.
 pub(crate) const CLUSTER: &str = "bench-1";
 
 #[derive(Clone)]
-struct Source;
+struct Source {
+    /// The cluster in its labels.
+    cluster: String,
+}
 
-fn labels() -> Vec<Label> {
-    [("cluster", CLUSTER), ("environment", "testing"), ("replica", "0")]
+fn labels(cluster: &str) -> Vec<Label> {
+    [("cluster", cluster), ("environment", "testing"), ("replica", "0")]
         .map(|(name, value)| Label { name: name.to_owned(), value: value.to_owned() })
         .to_vec()
 }
 
 fn label_names_answer() -> LabelNamesResponse {
-    let names = labels().into_iter().map(|label| label.name).collect();
+    let names = labels(CLUSTER).into_iter().map(|label| label.name).collect();
     LabelNamesResponse { names, ..LabelNamesResponse::default() }
 }
 
@@ -51,7 +56,7 @@ impl Store for Source {
         let payload = Bytes::from(vec![0x5a; usize::try_from(min_time).unwrap_or(0)]);
         let chunk = Chunk { r#type: 0, data: payload, hash: 0 };
         let chunk = AggrChunk { raw: Some(chunk), ..AggrChunk::default() };
-        let series = Series { labels: labels(), chunks: vec![chunk], ..Series::default() };
+        let series = Series { labels: labels(&self.cluster), chunks: vec![chunk], ..Series::default() };
         let message = SeriesResponse { result: Some(series_response::Result::Series(series)) };
         let stream = match usize::try_from(max_time).unwrap_or(0) {
             0 => stream::iter([Ok(message)]).chain(stream::pending()).boxed(),
@@ -86,7 +91,7 @@ impl Info for Source {
             ..StoreInfo::default()
         };
         Ok(Response::new(InfoResponse {
-            label_sets: vec![LabelSet { labels: labels() }],
+            label_sets: vec![LabelSet { labels: labels(&self.cluster) }],
             component_type: "sidecar".to_owned(),
             store: Some(store),
             ..InfoResponse::default()
@@ -94,16 +99,25 @@ impl Info for Source {
     }
 }
 
-/// Serves until the process is killed.
-pub(crate) fn serve(address: &str) {
+/// Starts the source of a cluster, and returns its address. Its log is in `dir`.
+pub(crate) fn start(dir: &Path, cluster: &str) -> (Process, SocketAddr) {
+    let address = free_port();
+    let me = std::env::current_exe().expect("a running program has a file");
+    let args = [ROLE.to_owned(), address.to_string(), cluster.to_owned()];
+    (Process::start(&me, &args, &dir.join(format!("source-{cluster}.log"))), address)
+}
+
+/// Serves the source of a cluster until the process is killed.
+pub(crate) fn serve(address: &str, cluster: &str) {
+    let source = Source { cluster: cluster.to_owned() };
     let address: SocketAddr = address.parse().expect("an address");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let server = tonic::transport::Server::builder()
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(64 << 20)
         .max_frame_size(256 << 10)
-        .add_service(StoreServer::new(Source))
-        .add_service(InfoServer::new(Source))
+        .add_service(StoreServer::new(source.clone()))
+        .add_service(InfoServer::new(source))
         .serve(address);
     runtime.block_on(server).expect("the source serves");
 }
