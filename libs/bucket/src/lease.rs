@@ -169,7 +169,7 @@ impl Leases {
     }
 
     /// The same leases with another clock, for tests: the time since some moment in the past.
-    #[cfg(feature = "test-util")]
+    #[cfg(any(test, feature = "test-util"))]
     #[must_use]
     pub fn with_clock(self, now: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
         Self { clock: LeaseClock(Arc::new(now)), ..self }
@@ -483,6 +483,12 @@ mod tests {
         }
     }
 
+    /// The same leases with tokio's clock, which a test pauses: however slow the machine is, a lease is renewed in time.
+    fn on_paused_clock(leases: Leases) -> Leases {
+        let began = tokio::time::Instant::now();
+        leases.with_clock(move || began.elapsed())
+    }
+
     /// Tries until the lease is free.
     async fn wait_for(leases: &Leases, name: &str) -> Lease {
         let attempts = async {
@@ -514,12 +520,12 @@ mod tests {
         assert_eq!((second.epoch(), second.inherited_plan()), (2, Some(&json!({ "output": "x" }))));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_lease_that_is_not_renewed_is_taken_and_its_holder_is_fenced() {
         let memory = Arc::new(InMemory::new());
         let store = FaultyStore::new(memory.clone(), 1);
-        let a = Leases::new(&Bucket::new(store.clone()), "a", TTL);
-        let b = Leases::new(&Bucket::new(memory), "b", TTL);
+        let a = on_paused_clock(Leases::new(&Bucket::new(store.clone()), "a", TTL));
+        let b = on_paused_clock(Leases::new(&Bucket::new(memory), "b", TTL));
         let first = held(a.acquire("group").await.unwrap());
         tokio::time::sleep(TTL * 2).await;
         assert!(first.is_held(), "it is renewed");
