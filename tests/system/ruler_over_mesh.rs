@@ -92,8 +92,11 @@ fn rules_over_the_mesh_record_every_cluster_and_fail_by_name_without_one() {
     let names: Vec<&Value> =
         recorded["result"].as_array().into_iter().flatten().map(|one| &one["metric"]["__name__"]).collect();
     assert_eq!(names, ["cluster:up:max", "cluster:up:sum"]);
-    let alerts = data(http, "/api/v1/alerts").expect("alerts");
-    assert_eq!(alerts["alerts"][0]["labels"]["cluster"], "eu-1", "{alerts}");
+    // Its rule is evaluated after those that record.
+    wait_for("the alert of the cluster", PATIENCE, || {
+        let alerts = data(http, "/api/v1/alerts")?;
+        if alerts["alerts"][0]["labels"]["cluster"] == "eu-1" { Ok(()) } else { Err(alerts.to_string()) }
+    });
 
     println!("its gateway is killed: all rules fail and say which cluster is missing");
     mesh.clusters[0].kill();
