@@ -135,6 +135,24 @@ fn the_user_may_be_left_to_the_platform() {
     }
 }
 
+/// A value that YAML would read as a map or as a comment stays the text of an argument.
+#[test]
+fn external_labels_of_the_ruler_may_have_any_text() {
+    let Some(tools) = folder() else { return };
+    for (value, expected) in [
+        ("eu-1", r#"- --label=region="eu-1""#),
+        ("a: b", r#"- '--label=region="a: b"'"#),
+        ("a #b", r#"- '--label=region="a #b"'"#),
+    ] {
+        for version in VERSIONS {
+            let value = format!("ruler.externalLabels.region={value}");
+            let text = helm(&tools, version, CHARTS[1], &[&OBSERVABILITY[..], &["--set", &value]].concat());
+            let text = text.unwrap_or_else(|error| panic!("{version} {value}: {error}"));
+            assert!(text.contains(expected), "{version} {value}: {text}");
+        }
+    }
+}
+
 /// Both charts below another one, which passes `global` and turns one of them off.
 #[test]
 fn the_charts_can_be_parts_of_another_chart() {

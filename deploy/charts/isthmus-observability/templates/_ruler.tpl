@@ -13,7 +13,7 @@
 - --query=http://{{ include "isthmus.componentName" (dict "root" . "component" "query") }}:10902
 - --rule-file=/etc/isthmus/rules/*/*.yaml
 {{- range $name, $value := $values.externalLabels }}
-- --label={{ $name }}={{ $value | quote }}
+- {{ printf "--label=%s=%q" $name $value | toYaml }}
 {{- end }}
 - --label=replica="$(POD_NAME)"
 - --alert.label-drop=replica
