@@ -6,27 +6,12 @@
 
 {{- define "client.prometheusContainer" -}}
 {{- $values := .values.prometheus -}}
-{{- $uploads := include "client.uploads" .root -}}
 - name: prometheus
   image: {{ include "isthmus.image" (dict "image" $values.image "default" "latest") }}
   imagePullPolicy: {{ $values.image.pullPolicy }}
   args:
-    - --config.file=/etc/prometheus/config/prometheus.yml
-    - --storage.tsdb.path=/prometheus
-    - --storage.tsdb.retention.time={{ include "client.retention" . }}
-    {{- if $uploads }}
-    # Blocks are uploaded as they are cut.
-    - --storage.tsdb.min-block-duration=2h
-    - --storage.tsdb.max-block-duration=2h
-    {{- end }}
-    - --web.listen-address=:9090
-    # The sidecar reloads the configuration when it changes.
-    - --web.enable-lifecycle
-    # For ${POD_NAME} in external_labels; Prometheus 3 always expands it.
-    - --enable-feature=expand-external-labels
-    {{- range $values.extraArgs }}
-    - {{ . | quote }}
-    {{- end }}
+    {{- $own := include "client.prometheusArgs" . }}
+    {{- include "isthmus.args" (dict "value" "scraper.prometheus.extraArgs" "own" $own "extra" $values.extraArgs) | nindent 4 }}
   env:
     {{- include "isthmus.podName" . | nindent 4 }}
     {{- with .values.extraEnv }}
@@ -43,6 +28,22 @@
     - name: data
       mountPath: /prometheus
     {{- include "client.scraperConfigMounts" . | nindent 4 }}
+{{- end -}}
+
+{{- define "client.prometheusArgs" -}}
+- --config.file=/etc/prometheus/config/prometheus.yml
+- --storage.tsdb.path=/prometheus
+- --storage.tsdb.retention.time={{ include "client.retention" . }}
+{{- if include "client.uploads" .root }}
+# Blocks are uploaded as they are cut.
+- --storage.tsdb.min-block-duration=2h
+- --storage.tsdb.max-block-duration=2h
+{{- end }}
+- --web.listen-address=:9090
+# The sidecar reloads the configuration when it changes.
+- --web.enable-lifecycle
+# For ${POD_NAME} in external_labels; Prometheus 3 always expands it.
+- --enable-feature=expand-external-labels
 {{- end -}}
 
 {{- define "client.scraperConfigMounts" -}}
@@ -63,29 +64,8 @@
 - name: {{ $prometheus | ternary "sidecar" "scraper" }}
   {{- include "isthmus.isthmusImage" . | nindent 2 }}
   args:
-    {{- if $prometheus }}
-    - sidecar
-    - --prometheus.url=http://localhost:9090
-    - --tsdb.path=/prometheus
-    - --prometheus.ready_timeout=30m
-    - --reloader.config-file=/etc/prometheus/config/prometheus.yml
-    {{- if .values.rules }}
-    - --reloader.rule-dir=/etc/prometheus/rules
-    {{- end }}
-    {{- else }}
-    - scrape
-    - --config.file=/etc/prometheus/config/prometheus.yml
-    - --data-dir=/prometheus
-    - --storage.tsdb.retention.time={{ include "client.retention" . }}
-    {{- end }}
-    {{- if $uploads }}
-    - --objstore.config-file=/etc/isthmus/objstore/objstore.yml
-    {{- end }}
-    - --grpc-address=:10901
-    {{- include "isthmus.commonArgs" (merge (dict "http" 10902) .) | nindent 4 }}
-    {{- range .values.extraArgs }}
-    - {{ . | quote }}
-    {{- end }}
+    {{- $own := include "client.scraperArgs" . }}
+    {{- include "isthmus.args" (dict "value" "scraper.extraArgs" "own" $own "extra" .values.extraArgs) | nindent 4 }}
   env:
     {{- include "isthmus.podName" . | nindent 4 }}
     {{- with .values.extraEnv }}
@@ -113,4 +93,27 @@
     {{- with .values.extraVolumeMounts }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
+{{- end -}}
+
+{{- define "client.scraperArgs" -}}
+{{- if eq .values.kind "prometheus" -}}
+- sidecar
+- --prometheus.url=http://localhost:9090
+- --tsdb.path=/prometheus
+- --prometheus.ready_timeout=30m
+- --reloader.config-file=/etc/prometheus/config/prometheus.yml
+{{- if .values.rules }}
+- --reloader.rule-dir=/etc/prometheus/rules
+{{- end }}
+{{- else -}}
+- scrape
+- --config.file=/etc/prometheus/config/prometheus.yml
+- --data-dir=/prometheus
+- --storage.tsdb.retention.time={{ include "client.retention" . }}
+{{- end }}
+{{- if include "client.uploads" .root }}
+- --objstore.config-file=/etc/isthmus/objstore/objstore.yml
+{{- end }}
+- --grpc-address=:10901
+{{ include "isthmus.commonArgs" (merge (dict "http" 10902) .) }}
 {{- end -}}

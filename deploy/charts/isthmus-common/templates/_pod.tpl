@@ -91,17 +91,6 @@ image: {{ include "isthmus.image" (dict "image" .root.Values.image "default" .ro
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 {{- end -}}
 
-{{/* The arguments of every role; `http` is the port. */}}
-{{- define "isthmus.commonArgs" -}}
-{{- $stop := .root.Values.shutdown -}}
-- --http-address=:{{ .http }}
-- --http-grace-period={{ $stop.gracePeriodSeconds }}s
-- --grpc-grace-period={{ $stop.gracePeriodSeconds }}s
-- --drain-delay={{ $stop.drainDelaySeconds }}s
-- --log.level={{ .root.Values.log.level }}
-- --log.format={{ .root.Values.log.format }}
-{{- end -}}
-
 {{/* The probes of every role. A start may take `startup` seconds. A process that is only slow under load stays alive: it has four
 minutes for an answer to the liveness probe. */}}
 {{- define "isthmus.probes" -}}

@@ -24,17 +24,8 @@ spec:
         - name: {{ .role }}
           {{- include "isthmus.isthmusImage" . | nindent 10 }}
           args:
-            - {{ .command }}
-            - --data-dir=/var/lib/isthmus/{{ .role }}
-            {{- if .objstore }}
-            - --objstore.config-file=/etc/isthmus/objstore/objstore.yml
-            {{- end }}
-            {{- .args | nindent 12 }}
-            - --grpc-address=:10901
-            {{- include "isthmus.commonArgs" (merge (dict "http" 10902) .) | nindent 12 }}
-            {{- range .values.extraArgs }}
-            - {{ . | quote }}
-            {{- end }}
+            {{- $own := include "observability.statefulArgs" . }}
+            {{- include "isthmus.args" (dict "value" (printf "%s.extraArgs" .role) "own" $own "extra" .values.extraArgs) | nindent 12 }}
           env:
             {{- include "isthmus.podName" . | nindent 12 }}
             {{- with .values.extraEnv }}
@@ -67,6 +58,17 @@ spec:
       {{- end }}
   {{- with include "isthmus.claimTemplates" . }}{{ . | nindent 2 }}{{ end }}
 {{- include "isthmus.disruptionBudget" . }}
+{{- end -}}
+
+{{- define "observability.statefulArgs" -}}
+- {{ .command }}
+- --data-dir=/var/lib/isthmus/{{ .role }}
+{{- if .objstore }}
+- --objstore.config-file=/etc/isthmus/objstore/objstore.yml
+{{- end }}
+{{ .args }}
+- --grpc-address=:10901
+{{ include "isthmus.commonArgs" (merge (dict "http" 10902) .) }}
 {{- end -}}
 
 {{- define "observability.volumes" -}}
