@@ -70,6 +70,32 @@ fn the_commands_of_the_page_run() {
     }
 }
 
+/// Nothing of the cluster and of the image that the base names is left.
+#[test]
+fn the_kustomization_on_the_page_replaces_what_the_base_names() {
+    let Some(tools) = folder() else { return };
+    let page = fs::read_to_string(root().join("docs/install-kubernetes.md")).expect("the page");
+    let example =
+        page.split("```yaml\n# kustomization.yaml\n").nth(1).and_then(|rest| rest.split("```").next());
+    let dir = tempfile::tempdir().expect("a folder");
+    symlink(root().join("deploy"), dir.path().join("deploy")).expect("a link");
+    for (file, text) in [
+        ("kustomization.yaml", example.expect("an example")),
+        ("gateway.yaml", "identity: {cluster: mine}\n"),
+        ("prometheus.yml", "global: {external_labels: {cluster: mine}}\n"),
+    ] {
+        fs::write(dir.path().join(file), text).expect("a file");
+    }
+    for version in VERSIONS {
+        let mut kubectl = Command::new(tools.join(version).join("kubectl"));
+        let text = run(kubectl.arg("kustomize").arg(dir.path())).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(text.matches("cluster: mine").count(), 2, "{version}: {text}");
+        for of_the_base in ["eu-1", "image: isthmus:"] {
+            assert!(!text.contains(of_the_base), "{version}: {of_the_base}: {text}");
+        }
+    }
+}
+
 /// The example of a value that is refused is real.
 #[test]
 fn the_refusal_on_the_page_is_what_helm_says() {
