@@ -42,7 +42,9 @@ fn of_gateway(file: &Path, subject: &Subject, now: SystemTime) -> Finding {
             }
             None => Finding::critical(
                 CHECK,
-                format!("{name}: none, and no token to get one; ask for a token, and give --join-file FILE"),
+                format!(
+                    "{name}: none, and no token to get one; ask the observability team for one, write it to a file, and give --join-file FILE"
+                ),
             ),
         };
     }
