@@ -25,4 +25,4 @@ pub use process::{Process, Usage, free_port, isthmus, wait_for};
 pub use prometheus::{Prometheus, openmetrics_blocks};
 pub use seeded::{Seeded, number};
 pub use service_manager::ServiceManager;
-pub use trust::{Cluster, Mesh, Reach, create_token, create_trust_domain};
+pub use trust::{Cluster, Mesh, Reach, create_named_token, create_token, create_trust_domain};

@@ -25,8 +25,13 @@ impl Network {
             return None;
         }
         let network = Self { name };
-        assert!(ip(&["-n", &network.name, "link", "set", "lo", "up"]), "no loopback device");
+        assert!(network.ip(&["link", "set", "lo", "up"]), "no loopback device");
         Some(network)
+    }
+
+    /// Runs a command of `ip` in the network. Whether it succeeds.
+    pub fn ip(&self, args: &[&str]) -> bool {
+        ip(&[&["-n", &self.name], args].concat())
     }
 
     /// Joins the networks that a switch connects, with this address.

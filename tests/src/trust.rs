@@ -190,6 +190,14 @@ fn pki_of(dir: &Path) -> PkiCommands {
 /// # Panics
 /// If it cannot be created.
 pub fn create_token(state: &Path, cluster: &str, observability: SocketAddr, out: &Path) {
+    create_named_token(state, cluster, &observability.to_string(), out);
+}
+
+/// The same with an address that may have a name, `HOST:PORT`.
+///
+/// # Panics
+/// If it cannot be created.
+pub fn create_named_token(state: &Path, cluster: &str, observability: &str, out: &Path) {
     run(&[
         "pki",
         "token",
@@ -201,7 +209,7 @@ pub fn create_token(state: &Path, cluster: &str, observability: SocketAddr, out:
         "--environment",
         "testing",
         "--address",
-        &observability.to_string(),
+        observability,
         "--out",
         &text(out),
     ]);

@@ -15,6 +15,7 @@ mod compactor;
 mod compose;
 mod containers;
 mod dashboards;
+mod dead_address;
 mod descriptors;
 mod docs;
 mod doctor;
