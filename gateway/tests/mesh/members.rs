@@ -126,16 +126,17 @@ async fn world() -> (MeshWorld, RunningGateway, RunningGateway, crate::stores::R
     (world, obs, gateway, honest)
 }
 
-/// Reads the honest cluster for a second, and returns how long the slowest of its requests took.
-async fn slowest_read(obs: &RunningGateway) -> Duration {
-    let (mut client, began, mut slowest) = (client(obs, "scraper-0.eu-1"), Instant::now(), Duration::ZERO);
+/// Reads the honest cluster for a second. Returns the times within which half, 99 of 100, and all of its requests were answered.
+async fn read(obs: &RunningGateway) -> [Duration; 3] {
+    let (mut client, began, mut times) = (client(obs, "scraper-0.eu-1"), Instant::now(), Vec::new());
     while began.elapsed() < Duration::from_secs(1) {
         let asked = Instant::now();
         let stream = client.series(messages(5, Duration::ZERO)).await.unwrap().into_inner();
         assert_eq!(count(stream).await.unwrap(), 5);
-        slowest = slowest.max(asked.elapsed());
+        times.push(asked.elapsed());
     }
-    slowest
+    times.sort();
+    [50, 99, 100].map(|percent| times[(times.len() - 1) * percent / 100])
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,7 +153,7 @@ async fn a_message_that_is_large_once_it_is_decoded_ends_the_session() {
         })
         .await;
         assert!(entries.iter().all(|entry| entry.healthy == entry.name.ends_with(".eu-1")), "{entries:?}");
-        slowest_read(&obs).await;
+        read(&obs).await;
     }
 }
 
@@ -160,7 +161,7 @@ async fn a_message_that_is_large_once_it_is_decoded_ends_the_session() {
 async fn a_flood_of_messages_is_slowed_down_and_delays_no_other_cluster() {
     for transport in [TransportChoice::Quic, TransportChoice::Tcp] {
         let (world, obs, _gateway, _store) = world().await;
-        let alone = slowest_read(&obs).await;
+        let alone = read(&obs).await;
         let names = TargetNames { names: (0..200).map(|i| format!("Not A Name {i}")).collect() };
         let mut member = Member::new(&world);
         for _ in 0..4 {
@@ -174,9 +175,11 @@ async fn a_flood_of_messages_is_slowed_down_and_delays_no_other_cluster() {
         })
         .await;
         let before = member.sent.load(Ordering::Relaxed);
-        let beside = slowest_read(&obs).await;
+        let beside = read(&obs).await;
         let sent = member.sent.load(Ordering::Relaxed) - before;
-        println!("slowest request alone {alone:?}, beside a flood {beside:?}; {sent} messages in a second");
+        println!(
+            "{transport:?}: p50, p99 and slowest request alone {alone:?}, beside a flood {beside:?}; {sent} messages in a second"
+        );
         assert!(sent < 2_000, "{sent} messages in a second");
     }
 }
@@ -210,6 +213,6 @@ async fn a_cluster_has_so_many_connections_and_no_more() {
         });
         let sessions: usize = sessions.sum();
         assert!((50..=64).contains(&sessions), "{sessions}");
-        slowest_read(&obs).await;
+        read(&obs).await;
     }
 }
