@@ -17,7 +17,7 @@ use tests::{Deletion, ObjectId, PodView, Programs, isthmus};
 
 use crate::rendered_world::queries::{Answer, ask, ask_until, replicas};
 use crate::rendered_world::setup::{
-    EU_1, LIMIT, NAMESPACE, OBSERVABILITY, PREVIOUS, Rendered, SCRAPERS, US_1,
+    EU_1, LIMIT, NAMESPACE, OBSERVABILITY, Release, Rendered, SCRAPERS, US_1,
 };
 
 #[test]
@@ -47,7 +47,7 @@ fn rendered_charts_answer_survive_kills_and_are_upgraded_without_losing_a_query(
 
     let debug = "log: {level: debug}\n";
     for (kube, values) in [("eu-1", EU_1), ("us-1", US_1), ("observability", OBSERVABILITY)] {
-        upgrade(&rendered, kube, &format!("{values}{debug}"));
+        upgrade(&rendered, kube, &format!("{values}{debug}"), Release::Current);
         wait_whole(&rendered);
     }
 }
@@ -66,12 +66,12 @@ fn previous_release_is_upgraded_one_cluster_at_a_time() {
     wait_whole(&rendered);
     // New gateways and scrapers meet an old observability cluster, then a new one meets old gateways and scrapers.
     for (kube, values) in [("eu-1", EU_1), ("observability", OBSERVABILITY), ("us-1", US_1)] {
-        upgrade(&rendered, kube, values);
+        upgrade(&rendered, kube, values, Release::Current);
         wait_whole(&rendered);
     }
     println!("and back: the objects of the earlier revision are applied, as by `helm rollback`");
     for (kube, values) in [("us-1", US_1), ("observability", OBSERVABILITY), ("eu-1", EU_1)] {
-        upgrade(&rendered, kube, &format!("{values}{PREVIOUS}"));
+        upgrade(&rendered, kube, values, Release::Previous);
         wait_whole(&rendered);
     }
 }
@@ -94,10 +94,10 @@ fn both() -> BTreeSet<String> {
 }
 
 /// Upgrades a release while queries run: none fails, and none lacks a cluster without a warning.
-fn upgrade(rendered: &Rendered, kube: &str, values: &str) {
-    println!("{kube} is upgraded");
+fn upgrade(rendered: &Rendered, kube: &str, values: &str, release: Release) {
+    println!("{kube} gets the objects of the {release:?} release");
     let begun = Instant::now();
-    let answers = answers_during(rendered, kube, values);
+    let answers = answers_during(rendered, kube, values, release);
     let failed: Vec<&String> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
     assert!(failed.is_empty(), "{} of {} queries failed: {failed:?}", failed.len(), answers.len());
     let partial: Vec<&Answer> = answers.iter().flatten().filter(|answer| answer.clusters != both()).collect();
@@ -109,13 +109,18 @@ fn upgrade(rendered: &Rendered, kube: &str, values: &str) {
 }
 
 /// Upgrades a release while queries run, and returns what they were answered.
-fn answers_during(rendered: &Rendered, kube: &str, values: &str) -> Vec<Result<Answer, String>> {
+fn answers_during(
+    rendered: &Rendered,
+    kube: &str,
+    values: &str,
+    release: Release,
+) -> Vec<Result<Answer, String>> {
     let (world, at, is_over) = (&rendered.world, rendered.queriers(), AtomicBool::new(false));
     let before: BTreeSet<u32> = world.pods(kube).iter().map(|pod| pod.number).collect();
     std::thread::scope(|scope| {
         let asked = scope.spawn(|| ask_until(world, at, &is_over));
         let settled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            rendered.upgrade(kube, values);
+            rendered.upgrade(kube, values, release);
             world.wait_settled(kube, LIMIT);
         }));
         is_over.store(true, Ordering::Relaxed);

@@ -42,8 +42,30 @@ pub(crate) const SCRAPERS: usize = 3;
 /// Where the roots are.
 const ROOTS: [&str; 4] = ["--root-out", "roots", "--root-passphrase-file", "passphrase"];
 
-/// The image of the previous program.
-pub(crate) const PREVIOUS: &str = "image: {tag: previous}\n";
+/// Which charts and which program a cluster has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Release {
+    Current,
+    /// The program of `ISTHMUS_PREVIOUS_BIN`, with the charts in the folder `ISTHMUS_PREVIOUS_CHARTS` if it is set.
+    Previous,
+}
+
+impl Release {
+    /// The folder of the charts.
+    fn charts(self) -> PathBuf {
+        let previous = std::env::var_os("ISTHMUS_PREVIOUS_CHARTS").filter(|_| matches!(self, Self::Previous));
+        let current = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/charts");
+        previous.map_or_else(current, PathBuf::from)
+    }
+
+    /// The values that choose the image.
+    const fn image(self) -> &'static str {
+        match self {
+            Self::Current => "",
+            Self::Previous => "image: {tag: previous}\n",
+        }
+    }
+}
 
 /// The running clusters.
 pub(crate) struct Rendered {
@@ -56,19 +78,18 @@ pub(crate) struct Rendered {
 impl Rendered {
     /// Starts everything, with the previous program if there is one; `None` if something is not installed, which is printed.
     pub(crate) fn start(programs: Programs) -> Option<Self> {
-        let is_previous = programs.previous.is_some();
+        let release = if programs.previous.is_some() { Release::Previous } else { Release::Current };
         let kubernetes = crate::charts::tools::folder()?;
         let (helm, moto) = (kubernetes.join("v37/helm"), moto::program(kubernetes.parent()?)?);
         let world = World::create("the rendered charts", programs)?;
         let dir = tempfile::tempdir().expect("a folder");
-        let more = if is_previous { PREVIOUS } else { "" };
         let moto = moto::start(&world, &moto, &dir.path().join("moto.log"));
         let rendered = Self { world, helm, dir, _moto: moto.0 };
         rendered.secret("observability", "isthmus-objstore", &[("objstore.yml", moto.1)]);
         fs::write(rendered.dir.path().join("passphrase"), "only a test\n").expect("a file");
         rendered.pki(&["init"], &[&ROOTS[..], &["--trust-domain", "test.example"]].concat());
         rendered.secret("observability", "isthmus-issuer", &rendered.issuer());
-        rendered.upgrade("observability", &format!("{OBSERVABILITY}{more}"));
+        rendered.upgrade("observability", OBSERVABILITY, release);
         rendered.world.wait_settled("observability", LIMIT);
         let mesh = rendered.service("observability", "-mesh");
         let address = rendered.world.service("observability", NAMESPACE, &mesh).and_then(|(_, outer)| outer);
@@ -79,7 +100,7 @@ impl Rendered {
             let tokens: Vec<(&str, String)> =
                 tokens.iter().map(|(key, token)| (&**key, token.clone())).collect();
             rendered.secret(cluster, "isthmus-join", &tokens);
-            rendered.upgrade(cluster, &format!("{values}{more}"));
+            rendered.upgrade(cluster, values, release);
         }
         for cluster in ["eu-1", "us-1"] {
             rendered.world.wait_settled(cluster, LIMIT);
@@ -87,12 +108,12 @@ impl Rendered {
         Some(rendered)
     }
 
-    /// Installs the chart of a cluster, or replaces its objects by those of changed values.
-    pub(crate) fn upgrade(&self, kube: &str, values: &str) {
+    /// Installs the chart of a cluster, or replaces its objects by those of changed values or another release.
+    pub(crate) fn upgrade(&self, kube: &str, values: &str, release: Release) {
         let chart = if kube == "observability" { "isthmus-observability" } else { "isthmus-client" };
         let file = self.dir.path().join(format!("{kube}.yaml"));
-        fs::write(&file, format!("{COMMON}{values}")).expect("a file");
-        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/charts").join(chart);
+        fs::write(&file, format!("{COMMON}{values}{}", release.image())).expect("a file");
+        let chart = release.charts().join(chart);
         let output = Command::new(&self.helm)
             .args(["template", "isthmus"])
             .arg(&chart)
