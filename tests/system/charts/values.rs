@@ -89,7 +89,21 @@ fn values_that_contradict_the_chart_are_refused() {
     client("gateway.persistence.enabled=false", "gateway.persistence.enabled: must be true");
     client("fullnameOverride=A_b", "\"A_b\" cannot be the name of Services");
     check(CHARTS[0], "1eu", "log.level=info", "\"1eu-isthmus-client\" cannot be the name of Services");
+    // The last variable of a name would win.
+    let variable = |section: &str, name: &str| {
+        let expected = format!("{section}.extraEnv: the chart sets the variable {name} itself; remove it");
+        (format!("{section}.extraEnv[0].name={name},{section}.extraEnv[0].value=x"), expected)
+    };
+    for (section, name) in [("gateway", "POD_INDEX"), ("scraper", "POD_NAME")] {
+        let (value, expected) = variable(section, name);
+        client(&value, &expected);
+        client(&format!("{value},scraper.kind=embedded"), &expected);
+    }
     let obs = |value: &str, expected: &str| check(CHARTS[1], "isthmus", value, expected);
+    for section in ["store", "compactor", "ruler"] {
+        let (value, expected) = variable(section, "POD_NAME");
+        obs(&value, &expected);
+    }
     obs("ruler.externalLabels.replica=x", "ruler.externalLabels.replica: the name of the pod decides it");
     obs("gateway.persistence.enabled=false", "gateway.persistence.enabled: must be true");
     let parts = "store.timePartitions[0].name=a,store.timePartitions[0].maxTime=-6w,\

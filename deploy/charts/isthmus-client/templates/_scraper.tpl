@@ -13,10 +13,8 @@
     {{- $own := include "client.prometheusArgs" . }}
     {{- include "isthmus.args" (dict "value" "scraper.prometheus.extraArgs" "own" $own "extra" $values.extraArgs) | nindent 4 }}
   env:
-    {{- include "isthmus.podName" . | nindent 4 }}
-    {{- with .values.extraEnv }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- $own := include "isthmus.podName" . }}
+    {{- include "isthmus.env" (dict "value" "scraper.extraEnv" "own" $own "extra" .values.extraEnv) | nindent 4 }}
   ports:
     - name: prometheus
       containerPort: 9090
@@ -67,10 +65,8 @@
     {{- $own := include "client.scraperArgs" . }}
     {{- include "isthmus.args" (dict "value" "scraper.extraArgs" "own" $own "extra" .values.extraArgs) | nindent 4 }}
   env:
-    {{- include "isthmus.podName" . | nindent 4 }}
-    {{- with .values.extraEnv }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- $own := include "isthmus.podName" . }}
+    {{- include "isthmus.env" (dict "value" "scraper.extraEnv" "own" $own "extra" .values.extraEnv) | nindent 4 }}
   ports:
     - name: http
       containerPort: 10902

@@ -132,6 +132,22 @@ resources:
       fieldPath: metadata.name
 {{- end -}}
 
+{{/* All variables of a container: those of the chart, and then those of the value `extraEnv`, which may not replace one. Takes (dict
+"value" "store.extraEnv" "own" LINES "extra" LIST). */}}
+{{- define "isthmus.env" -}}
+{{- range $own := .own | fromYamlArray -}}
+{{- range $.extra -}}
+{{- if eq .name $own.name -}}
+{{- fail (printf "%s: the chart sets the variable %s itself; remove it" $.value .name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{ .own }}
+{{- with .extra }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
 {{/* A file of a Secret as a volume; the Secret must exist. */}}
 {{- define "isthmus.secretVolume" -}}
 - name: {{ .name }}

@@ -27,10 +27,8 @@ spec:
             {{- $own := include "observability.statefulArgs" . }}
             {{- include "isthmus.args" (dict "value" (printf "%s.extraArgs" .role) "own" $own "extra" .values.extraArgs) | nindent 12 }}
           env:
-            {{- include "isthmus.podName" . | nindent 12 }}
-            {{- with .values.extraEnv }}
-            {{- toYaml . | nindent 12 }}
-            {{- end }}
+            {{- $own := include "isthmus.podName" . }}
+            {{- include "isthmus.env" (dict "value" (printf "%s.extraEnv" .role) "own" $own "extra" .values.extraEnv) | nindent 12 }}
           ports:
             - name: http
               containerPort: 10902
