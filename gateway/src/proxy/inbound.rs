@@ -8,7 +8,7 @@ use std::{
 };
 
 use compression::ServerCompressionLayer;
-
+use futures::TryFutureExt;
 use http::{Request, Response, Uri};
 use http_body_util::Full;
 use identity::Name;
@@ -129,7 +129,8 @@ impl InboundProxy {
             async move { Ok::<_, Infallible>(this.serve_plain(&metrics, request).await) }
         });
         let layer = ServerCompressionLayer::new(MAX_REQUEST_BYTES);
-        layer.layer(plain).oneshot(request).await.unwrap_or_else(|never| match never {})
+        // A large future, and rarely needed: that of a plain request does not contain it.
+        Box::pin(layer.layer(plain).oneshot(request)).await.unwrap_or_else(|never| match never {})
     }
 
     async fn serve_plain(&self, metrics: &PeerMetrics, request: Request<Body>) -> Response<Body> {
@@ -190,12 +191,9 @@ impl InboundProxy {
         match to_target(&client, method, request) {
             Ok(request) => {
                 let request = request.map(|body| relay.count(body));
-                let call = async {
-                    let answered = client.call(request).await;
-                    answered.map_err(|status| {
-                        Status::new(status.code(), format!("{shown}: {}", status.message()))
-                    })
-                };
+                let call = client
+                    .call(request)
+                    .map_err(|status| Status::new(status.code(), format!("{shown}: {}", status.message())));
                 relay.run(call).await
             }
             Err(error) => relay.refuse(Code::Internal, format!("{shown}: {error}")),

@@ -79,7 +79,8 @@ impl OutboundProxy {
         let (parts, body) = request.into_parts();
         let mut headers = parts.headers;
         grpc::strip_hop_headers(&mut headers);
-        let call = self.call(target, method, headers, body, relay.request_counter());
+        // Boxed, so that it is not copied at each layer above.
+        let call = Box::pin(self.call(target, method, headers, body, relay.request_counter()));
         relay.run(call).await
     }
 

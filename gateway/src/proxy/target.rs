@@ -212,7 +212,8 @@ impl TargetClient {
         if let Some(failed) = self.lock().failed.as_ref().filter(|failed| failed.at >= asked) {
             return Err(unavailable(&failed.failure));
         }
-        let connected = self.connect().await;
+        // A large future, and rarely needed: the future of a request does not contain it.
+        let connected = Box::pin(self.connect()).await;
         let mut current = self.lock();
         match connected {
             Ok(sender) => {
