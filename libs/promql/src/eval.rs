@@ -36,7 +36,6 @@ use std::sync::Arc;
 
 use budget::Reservation;
 use model::Labels;
-use series::SelectedSeries;
 
 use crate::error::QueryError;
 use crate::eval::distinct::is_typed;
@@ -51,6 +50,7 @@ use crate::output::{AnswerMemory, MatrixSeries, QueryOutput, Stats};
 use crate::plan::Plan;
 use crate::plan::node::{NodeId, Op};
 use crate::select::{Select, SelectId};
+use crate::shared_series::SharedSeries;
 use crate::value::column::Row;
 use crate::value::notes::Notes;
 use crate::value::scalar::Scalar;
@@ -74,7 +74,7 @@ enum EvaluationTask {
 /// A series that waits for its batch, and its memory.
 #[derive(Debug)]
 struct QueuedSeries {
-    series: Arc<SelectedSeries>,
+    series: SharedSeries,
     bytes: usize,
 }
 
@@ -172,7 +172,7 @@ impl Evaluation {
     ///
     /// # Errors
     /// If the query has no answer. Every later call fails with the same error.
-    pub fn push<S: Into<Arc<SelectedSeries>>>(
+    pub fn push<S: Into<SharedSeries>>(
         &mut self,
         select: SelectId,
         series: Vec<S>,
@@ -259,7 +259,7 @@ impl Evaluation {
         Ok(())
     }
 
-    fn offer(&mut self, select: SelectId, mut series: Vec<Arc<SelectedSeries>>) -> Result<(), QueryError> {
+    fn offer(&mut self, select: SelectId, mut series: Vec<SharedSeries>) -> Result<(), QueryError> {
         let open = |reading: &&mut SelectReading| !reading.ended && !reading.select.late;
         let Some(reading) = self.readings.get_mut(select.0).filter(open) else {
             return Err(QueryError::execution(format!(

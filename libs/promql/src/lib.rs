@@ -20,6 +20,7 @@ pub mod promqltest;
 mod query;
 mod select;
 mod selectors;
+mod shared_series;
 pub mod syntax;
 mod text;
 mod value;
@@ -35,6 +36,7 @@ pub use output::{AnswerMemory, MatrixSeries, QueryOutput, QueryValue, SampleValu
 pub use query::Query;
 pub use select::{Select, SelectHints, SelectId};
 pub use selectors::{selector_text, selectors};
+pub use shared_series::SharedSeries;
 pub use syntax::{MAX_REGEX_BYTES, ParseError, ParseOptions, parse, parse_float, parse_selector};
 pub use text::{go_g, go_quoted, histogram_text};
 pub use value::annotations::Annotations;

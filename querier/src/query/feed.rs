@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use budget::{Budget, Reservation};
-use promql::SelectId;
+use promql::{SelectId, SharedSeries};
 use runtime::CallContext;
-use series::SelectedSeries;
 use storeapi::{SeriesRequest, StoreError};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -20,7 +19,7 @@ const AHEAD: usize = 2;
 
 enum FeedMessage {
     /// Series, with the reservation of their memory until the engine reserves it.
-    Series(Vec<Arc<SelectedSeries>>, Reservation),
+    Series(Vec<SharedSeries>, Reservation),
     Warning(String),
     Failed(StoreError),
     End(Vec<StoreReport>),
@@ -111,7 +110,7 @@ impl Feeds {
         &mut self,
         select: usize,
         request: impl FnOnce() -> SeriesRequest,
-    ) -> Result<Option<Vec<Arc<SelectedSeries>>>, StoreError> {
+    ) -> Result<Option<Vec<SharedSeries>>, StoreError> {
         if let Some(known) = self.requests.get_mut(select) {
             known.get_or_insert_with(request);
         }
@@ -220,8 +219,8 @@ async fn read_select(
     while let Some(event) = fanout.next().await {
         let message = match event {
             Ok(FanoutEvent::Series(batch)) => {
-                let batch: Vec<_> =
-                    batch.into_iter().map(|series| Arc::new(series.into_selected())).collect();
+                let batch: Vec<SharedSeries> =
+                    batch.into_iter().map(|series| series.into_selected().into()).collect();
                 recording = recording.and_then(|recording| recording.add(&batch));
                 series_message(batch, &budget)
             }
@@ -245,7 +244,7 @@ async fn read_select(
     let _ = queue.send(FeedMessage::End(fanout.reports().to_vec())).await;
 }
 
-fn series_message(batch: Vec<Arc<SelectedSeries>>, budget: &Budget) -> FeedMessage {
+fn series_message(batch: Vec<SharedSeries>, budget: &Budget) -> FeedMessage {
     let mut reservation = Reservation::new(budget);
     match reservation.add(batch.iter().map(|series| series.size_bytes()).sum::<usize>() as u64) {
         Ok(()) => FeedMessage::Series(batch, reservation),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use budget::{Budget, BudgetLimits, Interrupt, Reservation, TotalBudget};
 use model::Matcher;
+use promql::SharedSeries;
 use runtime::CallContext;
-use series::SelectedSeries;
 use storeapi::SeriesRequest;
 use tokio::time::Instant;
 
@@ -57,7 +57,7 @@ struct Kept {
 /// A complete answer without warnings.
 #[derive(Debug)]
 pub(crate) struct SharedAnswer {
-    pub(crate) batches: Vec<Vec<Arc<SelectedSeries>>>,
+    pub(crate) batches: Vec<Vec<SharedSeries>>,
     pub(crate) reports: Vec<StoreReport>,
     memory: Reservation,
 }
@@ -102,8 +102,8 @@ impl SharedSelects {
 
 impl Recording {
     /// Adds series; `None` if the answer is too large to be kept.
-    pub(crate) fn add(mut self, batch: &[Arc<SelectedSeries>]) -> Option<Self> {
-        let bytes = batch.iter().map(|series| series.size_bytes()).sum::<usize>() as u64;
+    pub(crate) fn add(mut self, batch: &[SharedSeries]) -> Option<Self> {
+        let bytes = batch.iter().map(SharedSeries::most_bytes).sum::<usize>() as u64;
         self.answer.memory.add(bytes).ok()?;
         self.answer.batches.push(batch.to_vec());
         Some(self)
@@ -128,12 +128,13 @@ impl Recording {
 mod tests {
     use budget::Consumers;
     use promql::QUERIES;
+    use series::SelectedSeries;
 
     use super::*;
     use crate::tests::{labels, up};
 
-    fn series(job: &str) -> Vec<Arc<SelectedSeries>> {
-        vec![Arc::new(SelectedSeries { labels: labels(&[("job", job)]), replicas: Vec::new() })]
+    fn series(job: &str) -> Vec<SharedSeries> {
+        vec![SelectedSeries { labels: labels(&[("job", job)]), replicas: Vec::new() }.into()]
     }
 
     fn of(request: &SeriesRequest) -> SharedKey {
@@ -181,7 +182,7 @@ mod tests {
 
     #[tokio::test]
     async fn answers_stay_within_their_memory() {
-        let bytes = series("a")[0].size_bytes() as u64;
+        let bytes = series("a")[0].most_bytes() as u64;
         let shared = Arc::new(SharedSelects::new(total(), 4 * bytes));
         for number in 0..6 {
             keep(&shared, of_metric(&number.to_string()), "a");

@@ -17,6 +17,7 @@ use crate::eval::skip;
 use crate::output::MatrixSeries;
 use crate::plan::Plan;
 use crate::plan::node::{Aggregation, Distinct, Leaf, LeafKind, Map, NodeId, Op};
+use crate::shared_series::SharedSeries;
 use crate::syntax::ast::Boundary;
 use crate::value::column::{Column, Row};
 use crate::value::notes::Notes;
@@ -114,7 +115,7 @@ pub(crate) fn run(
     plan: &Plan,
     meters: &Meters,
     pipelines: &[Pipeline],
-    batch: &[Arc<SelectedSeries>],
+    batch: &[SharedSeries],
     typed: bool,
     scratch: &mut BatchScratch,
 ) -> Result<BatchOutcome, QueryError> {
@@ -372,16 +373,18 @@ impl Leaf {
 fn decode(
     leaf: &Leaf,
     steps: &Steps,
-    series: &SelectedSeries,
+    series: &SharedSeries,
     budget: &Budget,
     scratch: &mut BatchScratch,
 ) -> Result<(), QueryError> {
     let samples = &mut scratch.samples;
     let fewer = if skip::has_gaps(leaf, steps) { skip::touched(series, &leaf.window, steps) } else { None };
-    let series = fewer.as_ref().unwrap_or(series);
     // The buffers keep their memory from one series to the next.
-    scratch.reserved.grow_to(series.decoded_bytes(&leaf.decode) as u64)?;
-    series.decode(&leaf.decode, samples)?;
+    scratch.reserved.grow_to(fewer.as_ref().unwrap_or(series).decoded_bytes(&leaf.decode) as u64)?;
+    match fewer {
+        Some(fewer) => fewer.decode(&leaf.decode, samples)?,
+        None => series.decode(&leaf.decode, samples)?,
+    }
     budget.count_samples(samples_in(samples))?;
     scratch.reserved.grow_to(samples.size_bytes() as u64)?;
     if leaf.statistics {

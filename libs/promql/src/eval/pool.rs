@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use budget::Reservation;
-use series::SelectedSeries;
 
 use crate::error::QueryError;
 use crate::eval::meter::Meters;
 use crate::eval::pipeline::{self, BatchOutcome, BatchScratch, Pipeline};
 use crate::plan::Plan;
+use crate::shared_series::SharedSeries;
 
 /// Series in a batch.
 pub(crate) const BATCH: usize = 128;
@@ -29,7 +29,7 @@ const WORK_OF_A_STEP: u64 = 32;
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) pipelines: Arc<Vec<Pipeline>>,
-    pub(crate) batch: Vec<Arc<SelectedSeries>>,
+    pub(crate) batch: Vec<SharedSeries>,
     /// Whether a series of the select up to the end of the batch has a type or unit.
     pub(crate) typed: bool,
     /// The memory of the batch, released after it was evaluated.
