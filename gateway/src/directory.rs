@@ -193,7 +193,11 @@ impl Directory {
 
     /// Records the round-trip time of a session. Small differences are not published.
     pub(crate) fn round_trip_measured(&self, cluster: &Name, session: SessionId, round_trip: Duration) {
-        self.change(cluster, |state| state.set_round_trip(session, round_trip));
+        let mut state = self.lock();
+        // Measured every second: the entries are made again only if one of them changes.
+        if state.clusters.get_mut(cluster).is_some_and(|known| known.set_round_trip(session, round_trip)) {
+            self.publish(&mut state, cluster);
+        }
     }
 
     /// Records the end of a session. Returns whether it was the last one, so that queries lack the cluster.
@@ -239,13 +243,20 @@ impl Directory {
 
     fn change(&self, cluster: &Name, change: impl FnOnce(&mut ClusterState)) {
         let mut state = self.lock();
-        let DirectoryState { clusters, published } = &mut *state;
         // Reports of a cluster that is not registered any more are ignored.
-        if let Some(known) = clusters.get_mut(cluster) {
+        if let Some(known) = state.clusters.get_mut(cluster) {
             change(known);
             self.metrics.cluster(cluster, known.is_connected());
+            self.publish(&mut state, cluster);
+        }
+    }
+
+    /// Publishes the entries of a cluster, if they have changed.
+    fn publish(&self, state: &mut DirectoryState, cluster: &Name) {
+        let DirectoryState { clusters, published } = &mut *state;
+        if let Some(known) = clusters.get(cluster) {
             published.set_cluster(cluster, known.entries());
-            self.announce(&state);
+            self.announce(state);
         }
     }
 

@@ -163,13 +163,15 @@ impl ClusterState {
         Some(TargetVerdict { name, refused })
     }
 
-    pub(super) fn set_round_trip(&mut self, session: SessionId, round_trip: Duration) {
-        if let Some(state) = self.sessions.get_mut(&session) {
-            let apart = state.round_trip.abs_diff(round_trip);
-            if state.round_trip.is_zero() || apart > ROUND_TRIP_STEP && apart > state.round_trip / 2 {
-                state.round_trip = round_trip;
-            }
+    /// Records a round-trip time, unless it is about that which is known. Whether it is recorded.
+    pub(super) fn set_round_trip(&mut self, session: SessionId, round_trip: Duration) -> bool {
+        let Some(state) = self.sessions.get_mut(&session) else { return false };
+        let apart = state.round_trip.abs_diff(round_trip);
+        let is_new = state.round_trip.is_zero() || apart > ROUND_TRIP_STEP && apart > state.round_trip / 2;
+        if is_new {
+            state.round_trip = round_trip;
         }
+        is_new
     }
 
     /// Removes a session. Its targets stay as lost ones, except those of another session, and those that its gateway has
