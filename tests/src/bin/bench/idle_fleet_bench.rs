@@ -18,8 +18,9 @@ const CLUSTERS: [&str; 10] = [
 const TARGETS: usize = 1_000;
 /// Longest time until the querier knows all targets.
 const START: Duration = Duration::from_secs(120);
-/// Time after which what the start has caused is over.
+/// Time in which what the start has caused ends. Nothing says that it has ended: a fleet at rest has no event to wait for.
 const SETTLING: Duration = Duration::from_secs(20);
+/// How long the fleet is measured. Nothing happens in this time, on purpose.
 const MEASURED: Duration = Duration::from_secs(60);
 
 pub(crate) fn run(report: &mut BenchReport) {
