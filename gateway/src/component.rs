@@ -28,7 +28,12 @@ use crate::{config::GatewayRole, metrics::GatewayMetrics};
 
 /// What is known about a gateway before it starts.
 pub(crate) fn role_info(role: &GatewayRole) -> RoleInfo {
-    let common = RoleInfo { name: "gateway", descriptors: &[proto::DESCRIPTORS], ..RoleInfo::DEFAULT };
+    let common = RoleInfo {
+        name: "gateway",
+        descriptors: &[proto::DESCRIPTORS],
+        cores_per_thread: 2,
+        ..RoleInfo::DEFAULT
+    };
     match role {
         GatewayRole::Observability(_) => RoleInfo {
             services: &[directory_server::SERVICE_NAME],

@@ -33,6 +33,7 @@ mod node;
 mod peer_clock;
 mod probing;
 mod proxied;
+mod quic_runtime;
 pub(crate) mod settings;
 mod trial;
 

@@ -43,6 +43,7 @@ pub(crate) const ROLE: RoleInfo = RoleInfo {
     ],
     http_shows: "metrics, and queries over all stores",
     grpc_shows: "queries, and the samples of all stores",
+    ..RoleInfo::DEFAULT
 };
 
 const PAGE: StartPage =

@@ -55,6 +55,7 @@ pub const ROLE: RoleInfo = RoleInfo {
     ],
     http_shows: "metrics, rules and alerts, and queries over all samples of this ruler",
     grpc_shows: "rules, and all samples of this ruler",
+    ..RoleInfo::DEFAULT
 };
 
 /// What Info announces as the component, as Thanos does.

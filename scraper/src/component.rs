@@ -44,6 +44,7 @@ pub const ROLE: RoleInfo = RoleInfo {
     ],
     http_shows: "metrics, and queries over all samples of this scraper",
     grpc_shows: "all samples of this scraper",
+    ..RoleInfo::DEFAULT
 };
 
 const PAGE: StartPage = StartPage {

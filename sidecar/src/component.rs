@@ -35,6 +35,7 @@ const ROLE: RoleInfo = RoleInfo {
     ],
     http_shows: "metrics and probes",
     grpc_shows: "all samples of this Prometheus",
+    ..RoleInfo::DEFAULT
 };
 
 /// Why the sidecar is not ready before the first answer of Prometheus.

@@ -37,6 +37,7 @@ pub(crate) const ROLE: RoleInfo = RoleInfo {
     services: &[thanos::info::info_server::SERVICE_NAME, thanos::store_server::SERVICE_NAME],
     http_shows: "metrics, probes and the list of blocks",
     grpc_shows: "all samples of the buckets",
+    ..RoleInfo::DEFAULT
 };
 
 /// Steps of requests that may wait for a bucket at once.

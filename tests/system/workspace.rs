@@ -16,7 +16,7 @@ const LAYERS: &[(u8, &[&str])] = &[
     (4, &["promql", "storeapi", "bucket", "remotewrite", "alertmanager"]),
     (3, &["series", "head", "httpclient"]),
     (2, &["tsdb", "exposition", "promapi", "mesh", "runtime"]),
-    (1, &["model", "identity", "proto", "budget", "compression", "tls", "terminal"]),
+    (1, &["model", "identity", "proto", "budget", "compression", "tls", "terminal", "batching"]),
 ];
 
 /// The crates without I/O: they take data and give answers.

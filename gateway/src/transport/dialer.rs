@@ -27,6 +27,7 @@ use crate::transport::{
     link::QuicLink,
     listener::bind_udp,
     probing::ProbeWaits,
+    quic_runtime::BatchingRuntime,
     settings::{self, ALPN_QUIC, ALPN_TCP, tune_tcp},
 };
 
@@ -252,7 +253,7 @@ impl Dialer {
                     SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
                 };
                 let made = bind_udp(any).and_then(|udp| {
-                    let runtime = Arc::new(quinn::TokioRuntime);
+                    let runtime = Arc::new(BatchingRuntime);
                     quinn::Endpoint::new(settings::endpoint(), None, udp, runtime)
                 });
                 match made {

@@ -26,6 +26,7 @@ use crate::transport::{
     ConnectionEvent, InboundRefusal, MeshConnection, MeshNode,
     error::{of_io, of_quic},
     link::QuicLink,
+    quic_runtime::BatchingRuntime,
     settings::{self, ALPN_ENROLMENT, ALPN_QUIC, ALPN_TCP, tune_tcp},
 };
 
@@ -246,7 +247,7 @@ impl CurrentEndpoint {
 }
 
 fn open_endpoint(quic: quinn::ServerConfig, udp: std::net::UdpSocket) -> io::Result<quinn::Endpoint> {
-    quinn::Endpoint::new(settings::endpoint(), Some(quic), udp, Arc::new(quinn::TokioRuntime))
+    quinn::Endpoint::new(settings::endpoint(), Some(quic), udp, Arc::new(BatchingRuntime))
 }
 
 /// Accepts QUIC connections, and opens the port again if the socket is lost.

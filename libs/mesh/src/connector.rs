@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use batching::BatchedWrites;
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
@@ -65,7 +66,7 @@ impl Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = TokioIo<ChannelIo>;
+    type Response = TokioIo<BatchedWrites<ChannelIo>>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
@@ -83,7 +84,7 @@ impl Service<Uri> for Connector {
                 None => stream.into(),
                 Some(tls) => tls.connect(uri.host().unwrap_or_default(), stream).await?.into(),
             };
-            Ok(TokioIo::new(ChannelIo { stream, note, heard: false }))
+            Ok(TokioIo::new(BatchedWrites::new(ChannelIo { stream, note, heard: false })))
         })
     }
 }

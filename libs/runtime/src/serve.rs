@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use axum::extract::ConnectInfo;
+use batching::BatchedWrites;
 use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -256,7 +257,8 @@ impl ServerConnection {
                 (LongLines::new(stream, notes.clone()), with_long_lines(HttpService::new(service), notes))
             }
         };
-        let serving = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        let serving = server
+            .serve_connection(TokioIo::new(BatchedWrites::new(stream)), TowerToHyperService::new(service));
         let mut serving = pin!(serving);
         let old = async {
             match options.max_age {

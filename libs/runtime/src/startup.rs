@@ -64,6 +64,9 @@ pub struct RoleInfo {
     pub http_shows: &'static str,
     /// What the gRPC server shows, such as `all samples`, for the warning about an open address.
     pub grpc_shows: &'static str,
+    /// How many cores there are for each thread; 1 or more. A role that only forwards needs fewer threads: its requests share
+    /// connections, each of which does one thing at a time, and a request that changes threads costs system calls.
+    pub cores_per_thread: usize,
 }
 
 impl RoleInfo {
@@ -74,6 +77,7 @@ impl RoleInfo {
         services: &[],
         http_shows: "metrics and probes",
         grpc_shows: "health",
+        cores_per_thread: 1,
     };
 }
 
@@ -120,7 +124,7 @@ fn start_boxed(role: RoleInfo, common: &CommonArgs, build: BoxedBuild<'_>) -> Ex
     let run = || {
         init_logs(common.log_level, common.log_format).map_err(RoleError::failed)?;
         descriptors::raise_limit();
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let runtime = runtime_builder(role.cores_per_thread).enable_all().build();
         let runtime = runtime.map_err(|error| RoleError::failed(format!("start the runtime: {error}")))?;
         runtime.block_on(async {
             let signals = Signals::install();
@@ -138,6 +142,20 @@ fn start_boxed(role: RoleInfo, common: &CommonArgs, build: BoxedBuild<'_>) -> Ex
         })
     };
     run().unwrap_or_else(|error: RoleError| error.report())
+}
+
+/// The variable with which tokio lets a user set the number of threads.
+const THREADS_VARIABLE: &str = "TOKIO_WORKER_THREADS";
+
+/// A runtime with one thread for so many cores, at least one. [`THREADS_VARIABLE`] overrides it.
+fn runtime_builder(cores_per_thread: usize) -> tokio::runtime::Builder {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if std::env::var_os(THREADS_VARIABLE).is_none() {
+        // Without a number from the system, tokio counts one core, too.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        builder.worker_threads(cores.div_ceil(cores_per_thread));
+    }
+    builder
 }
 
 /// A role whose addresses are bound and which does not serve yet.

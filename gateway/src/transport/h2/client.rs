@@ -5,6 +5,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use batching::BatchedWrites;
 use bytes::Bytes;
 use futures::FutureExt;
 use http::Request;
@@ -34,8 +35,9 @@ pub(crate) type Http2Sender = SendRequest<Http2RequestBody>;
 pub(crate) async fn handshake(
     builder: &Builder<BoxingExecutor>,
     io: Http2Io,
-) -> hyper::Result<(Http2Sender, Connection<TokioIo<Http2Io>, Http2RequestBody, BoxingExecutor>)> {
-    builder.handshake(TokioIo::new(io)).await
+) -> hyper::Result<(Http2Sender, Connection<TokioIo<BatchedWrites<Http2Io>>, Http2RequestBody, BoxingExecutor>)>
+{
+    builder.handshake(TokioIo::new(BatchedWrites::new(io))).await
 }
 
 /// Starts HTTP/2 on a connection of the mesh.

@@ -6,6 +6,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use batching::BatchedWrites;
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http2::Builder, service::service_fn};
@@ -92,7 +93,7 @@ pub(crate) fn serve_connection(
             }))
         }
     });
-    builder.serve_connection(TokioIo::new(io), service)
+    builder.serve_connection(TokioIo::new(BatchedWrites::new(io)), service)
 }
 
 /// The body of a response. It notes when the client has taken all of it.
