@@ -23,9 +23,9 @@ pub struct BatchedWrites<S> {
 }
 
 impl<S> BatchedWrites<S> {
-    /// Joins small writes to `stream`.
+    /// Joins small writes to `stream`. What is written before the first read, such as the preface of HTTP/2, does not wait.
     pub fn new(stream: S) -> Self {
-        Self { stream, turn: Turn::default(), has_waited: false }
+        Self { stream, turn: Turn::default(), has_waited: true }
     }
 
     /// Waits before a write of `bytes` bytes, unless it is large or follows one that has waited.

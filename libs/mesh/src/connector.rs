@@ -114,6 +114,19 @@ impl ChannelIo {
         }
     }
 
+    /// A server that refuses our certificate closes the connection while more is written. Its alert is there, and says why.
+    fn note_failed_write(&mut self, cx: &mut Context<'_>, error: &io::Error) {
+        let mut room = [0];
+        if !self.heard
+            && matches!(self.stream, TcpOrTls::Tls(_))
+            && let Poll::Ready(Err(answer)) =
+                Pin::new(&mut self.stream).poll_read(cx, &mut ReadBuf::new(&mut room))
+        {
+            self.note_error(&answer);
+        }
+        self.note_error(error);
+    }
+
     fn note_first_byte(&self, first: u8) {
         if first == TLS_ALERT && matches!(self.stream, TcpOrTls::Tcp(_)) {
             self.note.set("the server expects TLS, but the connection has none");
@@ -156,7 +169,7 @@ impl AsyncRead for ChannelIo {
 impl AsyncWrite for ChannelIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
-        Poll::Ready(written.inspect_err(|error| self.note_error(error)))
+        Poll::Ready(written.inspect_err(|error| self.note_failed_write(cx, error)))
     }
 
     fn poll_write_vectored(
@@ -165,7 +178,7 @@ impl AsyncWrite for ChannelIo {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
-        Poll::Ready(written.inspect_err(|error| self.note_error(error)))
+        Poll::Ready(written.inspect_err(|error| self.note_failed_write(cx, error)))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -174,7 +187,7 @@ impl AsyncWrite for ChannelIo {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = ready!(Pin::new(&mut self.stream).poll_flush(cx));
-        Poll::Ready(flushed.inspect_err(|error| self.note_error(error)))
+        Poll::Ready(flushed.inspect_err(|error| self.note_failed_write(cx, error)))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -68,6 +68,39 @@ impl Http2Io {
         }
     }
 
+    /// Ends the link with the reason if the peer has refused our certificate.
+    fn note_refusal(&self, error: &io::Error) {
+        if let Some(link) = &self.link
+            && let (failure @ ConnectionFailure::Refused, reason) = of_io(error)
+        {
+            link.end(ConnectionEnd::There { failure, reason });
+        }
+    }
+
+    /// A peer that refuses our certificate closes the connection while more is written. Its refusal is there to read.
+    fn note_failed_write(&mut self, cx: &mut Context<'_>) {
+        let mut room = [0];
+        if let Socket::Tls(stream) = &mut self.socket
+            && let Poll::Ready(Err(answer)) = Pin::new(stream).poll_read(cx, &mut ReadBuf::new(&mut room))
+        {
+            self.note_refusal(&answer);
+        }
+    }
+
+    /// What every write ends with.
+    fn after_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Pending => self.check_link(cx, true)?,
+            Poll::Ready(Err(_)) => self.note_failed_write(cx),
+            Poll::Ready(Ok(_)) => {}
+        }
+        written
+    }
+
     /// The mesh connection above; `None` outside the mesh.
     pub(super) fn link(&self) -> Option<&MeshLink> {
         self.link.as_ref()
@@ -88,11 +121,8 @@ impl AsyncRead for Http2Io {
         if read.is_pending() {
             self.check_link(cx, true)?;
         }
-        if let Poll::Ready(Err(error)) = &read
-            && let Some(link) = &self.link
-            && let (failure @ ConnectionFailure::Refused, reason) = of_io(error)
-        {
-            link.end(ConnectionEnd::There { failure, reason });
+        if let Poll::Ready(Err(error)) = &read {
+            self.note_refusal(error);
         }
         read
     }
@@ -105,10 +135,7 @@ impl AsyncWrite for Http2Io {
             Socket::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Socket::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         };
-        if written.is_pending() {
-            self.check_link(cx, true)?;
-        }
-        written
+        self.after_write(cx, written)
     }
 
     fn poll_write_vectored(
@@ -121,10 +148,7 @@ impl AsyncWrite for Http2Io {
             Socket::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Socket::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         };
-        if written.is_pending() {
-            self.check_link(cx, true)?;
-        }
-        written
+        self.after_write(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -103,10 +103,13 @@ async fn what_is_enough_does_not_wait_for_more() {
 }
 
 #[tokio::test]
-async fn a_large_frame_leaves_at_once() {
+async fn a_large_frame_leaves_at_once_and_a_small_one_does_not() {
     let recorder = Recorder::default();
     let mut joined = BatchedWrites::new(recorder.clone());
     poll_fn(|cx| {
+        let mut room = [0; 16];
+        assert!(Pin::new(&mut joined).poll_read(cx, &mut ReadBuf::new(&mut room)).is_pending());
+        assert!(Pin::new(&mut joined).poll_write(cx, &[1; ENOUGH_BYTES - 1]).is_pending());
         assert!(Pin::new(&mut joined).poll_write(cx, &[1; ENOUGH_BYTES]).is_ready());
         Poll::Ready(())
     })
