@@ -6,7 +6,8 @@ use batching::BatchedTask;
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime};
 
 /// quinn's runtime, but the task of a connection lets requests that are ready run before it makes datagrams. Otherwise it is
-/// woken by the first of them, and each request has a datagram, an acknowledgement and two system calls for itself.
+/// woken by the first of them, and sends a datagram for each. The task that reads the socket waits in the same way, because
+/// quinn does not say which of both it starts; it then reads more at once.
 #[derive(Debug)]
 pub(super) struct BatchingRuntime;
 

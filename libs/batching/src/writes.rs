@@ -13,7 +13,7 @@ use crate::turn::Turn;
 const ENOUGH_BYTES: usize = 256;
 
 /// A connection that joins small writes. It is meant for HTTP/2, whose connection reads all there is each time it is polled, and
-/// then writes all it has.
+/// then writes all it has. HTTP/1 works over it as before, and gains nothing.
 #[derive(Debug)]
 pub struct BatchedWrites<S> {
     stream: S,
